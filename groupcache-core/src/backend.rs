@@ -1,0 +1,262 @@
+//! Where entries and generations live.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+use crate::entry::{Entry, Generation, Vector};
+use crate::error::Result;
+use crate::group::{Group, Groups};
+use crate::key::Key;
+
+/// A store of entries and generations.
+///
+/// A backend speaks of entries and generations rather than of raw keys, so that each store can use
+/// its best means. It decides nothing: whether an entry is a hit is decided by
+/// [`Cache`](crate::Cache), from what [`lookup`](Self::lookup) returns.
+///
+/// # Behavior
+///
+/// These sentences are what the safety of the cache rests on.
+///
+/// * **Unique.** Each write to a group's generation, by [`mint`](Self::mint) or by
+///   [`bump`](Self::bump), installs a generation that was never current for that group before, in no
+///   earlier life of the store either: fresh random bits *for each attempt on the wire*, or a counter
+///   that outlives every entry.
+/// * **Ordered.** Once `bump` has returned `Ok`, no `lookup` that starts later, in any process,
+///   returns a generation from before it.
+/// * **Lost is missing.** A generation that the store lost, evicted or expired is reported missing,
+///   not replaced by a guess. A store that can come back with older contents must make generations
+///   from before differ from those after.
+/// * **Loud.** A write whose effect is unknown is an `Err`. No silent retry with the same generation.
+/// * **Sizes.** Keys, group names and fields of any length and any content work.
+/// * Different key prefixes (or other configured name spaces) never meet.
+/// * A future dropped before it is ready may or may not have had its effect, as if its answer had
+///   been lost.
+///
+/// Every method is one round trip, for any number of groups; servers that hold different groups are
+/// asked at the same time.
+pub trait Backend: Send + Sync + 'static {
+    /// A short name for errors and logs, such as `memory`.
+    fn name(&self) -> &'static str;
+
+    /// The entry under `key` if there is one, and the current generation of each of `groups`, read
+    /// after this call began. The entry may be stale; an expired one is absent.
+    ///
+    /// The time left of the entry is returned at least where `time_left` asks for it and the entry
+    /// has a time to live.
+    ///
+    /// # Errors
+    ///
+    /// If the store did not answer. An entry that does not decode is
+    /// [`Found::Undecodable`], not an error.
+    fn lookup(
+        &self,
+        key: &Key,
+        groups: &[Group],
+        time_left: TimeLeft,
+    ) -> impl Future<Output = Result<Lookup>> + Send;
+
+    /// The same without waiting, for backends that hold everything in this process; `None` where
+    /// that is not so. Saves the hit path a future.
+    fn lookup_now(&self, key: &Key, groups: &[Group]) -> Option<Lookup> {
+        let (_, _) = (key, groups);
+        None
+    }
+
+    /// Several lookups, answered in order. Provided as lookups at the same time; stores that can
+    /// answer all in one round trip do that.
+    ///
+    /// # Errors
+    ///
+    /// If any of them failed.
+    fn lookup_many(&self, questions: &[(Key, Groups)]) -> impl Future<Output = Result<Vec<Lookup>>> + Send {
+        async move {
+            let lookups = questions
+                .iter()
+                .map(|(key, groups)| self.lookup(key, groups, TimeLeft::NotNeeded));
+            futures_util::future::try_join_all(lookups).await
+        }
+    }
+
+    /// The generation of each of `groups`, in order, giving a fresh one to those that have none. Of
+    /// several concurrent mints of a group one wins, and all return the winner's.
+    ///
+    /// Also makes generations that live by time live long enough for an entry stored from now on.
+    ///
+    /// # Errors
+    ///
+    /// If the store did not acknowledge. Nothing may then be stored under these groups; groups minted
+    /// before the failure do no harm.
+    fn mint(&self, groups: &[Group]) -> impl Future<Output = Result<Minted>> + Send;
+
+    /// Replaces the generation of each of `groups` that has one by a fresh one, or removes it. Groups
+    /// without one stay without.
+    ///
+    /// # Errors
+    ///
+    /// If the store did not acknowledge all of it. Some groups may have been bumped; calling again
+    /// does no harm.
+    fn bump(&self, groups: &[Group]) -> impl Future<Output = Result<()>> + Send;
+
+    /// Stores `entry` under its key, replacing what is there and its expiry. It is absent once
+    /// `time_to_live` is over, to the millisecond, never earlier or later by more than the store's
+    /// documented resolution; at once if that is zero, never if it is `None`.
+    ///
+    /// Keeping less than asked for is allowed: an entry may be evicted, or not kept at all if a
+    /// generation of its vector is gone by now.
+    ///
+    /// # Errors
+    ///
+    /// If the store did not acknowledge, or if the entry is too large for it
+    /// ([`Capacity`](crate::ErrorKind::Capacity)). The cache counts it and goes on.
+    fn store(
+        &self,
+        entry: &Arc<Entry>,
+        time_to_live: Option<Duration>,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Removes the entry under `key`; there being none is fine. A computation that is under way may
+    /// store it again: to make something stale, invalidate its group.
+    ///
+    /// # Errors
+    ///
+    /// If the store did not acknowledge.
+    fn delete(&self, key: &Key) -> impl Future<Output = Result<()>> + Send;
+
+    /// How long entries live if nobody says. Stores that other processes share return a duration, so
+    /// that whatever they evict by can drop forgotten entries. Provided as `None`: until evicted.
+    fn default_time_to_live(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// Whether a lookup needs to know when the entry expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a question with two answers")]
+pub enum TimeLeft {
+    /// The caller treats the end of the time to live in a way of its own.
+    Needed,
+    /// The store's own expiry is all that matters.
+    NotNeeded,
+}
+
+/// What a lookup found.
+#[derive(Debug)]
+pub struct Lookup {
+    /// The entry, if there is one.
+    pub found: Found,
+    /// The current generation of each group that was asked for, in that order; `None` for those that
+    /// have none.
+    pub current: Current,
+    /// Keeps those generations in existence until the entry computed under them is stored.
+    pub hold: Hold,
+}
+
+/// The entry part of a [`Lookup`].
+#[derive(Debug, Clone)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "every backend builds it and the cache must treat each case"
+)]
+pub enum Found {
+    /// Nothing under that key, or nothing that has not expired.
+    Absent,
+    /// An entry, which may be stale, and when it expires if that is known.
+    Entry(Arc<Entry>, Option<Instant>),
+    /// Bytes that are not an entry of this release's schema.
+    Undecodable,
+}
+
+/// The generations of some groups at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Current(SmallVec<[Option<Generation>; 4]>);
+
+/// What [`Backend::mint`] returns.
+#[derive(Debug)]
+pub struct Minted {
+    /// One generation for each group, in order.
+    pub vector: Vector,
+    /// Keeps them in existence until the entry computed under them is stored.
+    pub hold: Hold,
+}
+
+/// Keeps generations in existence while nothing else does: a backend that drops groups which no
+/// entry uses returns one, and the computation carries it until its entry is stored. Backends whose
+/// generations live by time return [`Hold::none`].
+#[derive(Default)]
+pub struct Hold(Option<Box<dyn Any + Send + Sync>>);
+
+impl Lookup {
+    /// A lookup whose generations need no hold.
+    #[must_use]
+    pub fn new(found: Found, current: Current) -> Self {
+        Self {
+            found,
+            current,
+            hold: Hold::none(),
+        }
+    }
+}
+
+impl Current {
+    /// The vector, if no generation is missing.
+    #[must_use]
+    pub fn complete(&self) -> Option<Vector> {
+        self.0.iter().copied().collect::<Option<_>>()
+    }
+
+    /// Whether these are the generations of `vector`, all of them, none missing.
+    #[must_use]
+    pub fn equals(&self, vector: &Vector) -> bool {
+        self.0.len() == vector.len()
+            && self
+                .0
+                .iter()
+                .zip(vector.iter())
+                .all(|(one, other)| *one == Some(*other))
+    }
+}
+
+impl Deref for Current {
+    type Target = [Option<Generation>];
+
+    fn deref(&self) -> &[Option<Generation>] {
+        &self.0
+    }
+}
+
+impl FromIterator<Option<Generation>> for Current {
+    fn from_iter<I: IntoIterator<Item = Option<Generation>>>(generations: I) -> Self {
+        Self(generations.into_iter().collect())
+    }
+}
+
+impl Hold {
+    /// Holds nothing.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    /// Holds `what` until dropped.
+    #[must_use]
+    pub fn new(what: impl Any + Send + Sync) -> Self {
+        Self(Some(Box::new(what)))
+    }
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "Hold(..)"
+        } else {
+            "Hold(none)"
+        })
+    }
+}

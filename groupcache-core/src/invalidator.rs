@@ -1,0 +1,130 @@
+//! Whoever learns of a change tells an invalidator.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::group::Groups;
+use crate::sync::Mutex;
+
+/// What everything that learns of a change talks to.
+///
+/// A [`Cache`](crate::Cache) is one; so are a pair, an array and a `Vec` of invalidators (two
+/// regions, a cache and a CDN), and whatever else users write.
+///
+/// # Behavior
+///
+/// * `Ok` means effective: every read that starts afterwards sees values computed later.
+/// * Call it after the commit of what changed, never before.
+/// * Calling it again, with more groups than changed, or in another order does no harm.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be told of changes",
+    label = "not an `Invalidator`",
+    note = "a `Cache` is one, and so are `Arc`s, pairs, arrays and `Vec`s of invalidators"
+)]
+pub trait Invalidator: Send + Sync + 'static {
+    /// Makes every entry of any of these groups stale, in one round trip.
+    ///
+    /// # Errors
+    ///
+    /// If it is not certain that all of them are. Entries may still be served then: try again, or
+    /// let whoever made the change know.
+    fn invalidate(&self, groups: &Groups) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// Remembers what it was told, for tests of one's own invalidating code.
+///
+/// ```
+/// # use groupcache_core::{Group, Groups, Invalidator, RecordingInvalidator};
+/// # futures_util::FutureExt::now_or_never(async {
+/// let told = RecordingInvalidator::default();
+/// told.invalidate(&Group::new("book").with("id", 5).into()).await?;
+/// assert_eq!(told.recorded(), [Groups::from(Group::new("book").with("id", "5"))]);
+/// # Ok::<(), groupcache_core::Error>(())
+/// # }).unwrap().unwrap();
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct RecordingInvalidator(Arc<Mutex<Vec<Groups>>>);
+
+impl RecordingInvalidator {
+    /// What it was told so far, one item for each call.
+    #[must_use]
+    pub fn recorded(&self) -> Vec<Groups> {
+        self.0.lock().clone()
+    }
+}
+
+impl Invalidator for RecordingInvalidator {
+    async fn invalidate(&self, groups: &Groups) -> Result<()> {
+        self.0.lock().push(groups.clone());
+        Ok(())
+    }
+}
+
+impl<I: Invalidator> Invalidator for Arc<I> {
+    async fn invalidate(&self, groups: &Groups) -> Result<()> {
+        (**self).invalidate(groups).await
+    }
+}
+
+/// Both are told, at the same time, even if one fails; the first failure is returned.
+impl<I: Invalidator, J: Invalidator> Invalidator for (I, J) {
+    async fn invalidate(&self, groups: &Groups) -> Result<()> {
+        let (one, other) =
+            futures_util::future::join(self.0.invalidate(groups), self.1.invalidate(groups)).await;
+        one.and(other)
+    }
+}
+
+/// All are told, at the same time, even if some fail; the first failure is returned.
+impl<I: Invalidator> Invalidator for Vec<I> {
+    async fn invalidate(&self, groups: &Groups) -> Result<()> {
+        all(self, groups).await
+    }
+}
+
+/// All are told, at the same time, even if some fail; the first failure is returned.
+impl<I: Invalidator, const N: usize> Invalidator for [I; N] {
+    async fn invalidate(&self, groups: &Groups) -> Result<()> {
+        all(self, groups).await
+    }
+}
+
+async fn all<I: Invalidator>(invalidators: &[I], groups: &Groups) -> Result<()> {
+    let told = invalidators
+        .iter()
+        .map(|invalidator| invalidator.invalidate(groups));
+    futures_util::future::join_all(told).await.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::boxed::BoxInvalidator;
+    use crate::error::{Error, ErrorKind};
+    use crate::group::Group;
+
+    struct Failing;
+
+    impl Invalidator for Failing {
+        async fn invalidate(&self, _: &Groups) -> Result<()> {
+            Err(Error::new(ErrorKind::Unavailable, "failing"))
+        }
+    }
+
+    #[test]
+    fn all_sides_are_told_and_any_failure_is_returned() {
+        let told = RecordingInvalidator::default();
+        let groups = Groups::from(Group::new("g"));
+        let tell = |invalidator: BoxInvalidator| invalidator.invalidate(&groups).now_or_never().unwrap();
+        assert!(tell(BoxInvalidator::new((told.clone(), Arc::new(told.clone())))).is_ok());
+        assert!(tell(BoxInvalidator::new((Failing, told.clone()))).is_err());
+        assert!(tell(BoxInvalidator::new((told.clone(), Failing))).is_err());
+        let list = vec![BoxInvalidator::new(Failing), BoxInvalidator::new(told.clone())];
+        assert!(tell(BoxInvalidator::new(list)).is_err());
+        assert!(tell(BoxInvalidator::new([told.clone(), told.clone()])).is_ok());
+        assert_eq!(told.recorded(), vec![groups.clone(); 7]);
+    }
+}

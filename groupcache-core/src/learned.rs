@@ -1,0 +1,69 @@
+//! The groups that computations of a key found out while they ran.
+
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::group::Groups;
+use crate::key::Key;
+use crate::sync::Mutex;
+
+const SLOTS: usize = 8192;
+
+/// Remembers for a bounded number of keys which groups their entries depend on beyond those that
+/// the reader names, so that the next lookup asks for all of them at once. Forgetting one costs a
+/// second round trip, nothing else.
+///
+/// A direct-mapped table: a key has one slot, and takes it from whoever was there.
+#[derive(Debug)]
+pub(crate) struct Learned {
+    slots: Box<[Mutex<Slot>]>,
+    hasher: std::hash::RandomState,
+    /// Caches whose computations discover nothing never hash a key for this.
+    used: AtomicBool,
+}
+
+type Slot = Option<(Key, Groups)>;
+
+impl Learned {
+    pub(crate) fn new() -> Self {
+        let slots = (0..SLOTS).map(|_| Mutex::new(None)).collect();
+        Self {
+            slots,
+            hasher: std::hash::RandomState::new(),
+            used: AtomicBool::new(false),
+        }
+    }
+
+    /// `named`, and what else is known about `key`.
+    pub(crate) fn extend(&self, key: &Key, named: &Groups) -> Groups {
+        if !self.used.load(Ordering::Relaxed) {
+            return named.clone();
+        }
+        match &*self.slot(key).lock() {
+            Some((known, groups)) if known == key => named.union(groups),
+            _ => named.clone(),
+        }
+    }
+
+    /// Remembers the groups of the newest entry of `key`, or forgets them if it has no more than the
+    /// reader names.
+    pub(crate) fn learn(&self, key: &Key, named: &Groups, groups: &Groups) {
+        if named.contains_all(groups) {
+            if self.used.load(Ordering::Relaxed) {
+                let mut slot = self.slot(key).lock();
+                if slot.as_ref().is_some_and(|(known, _)| known == key) {
+                    *slot = None;
+                }
+            }
+            return;
+        }
+        self.used.store(true, Ordering::Relaxed);
+        *self.slot(key).lock() = Some((key.clone(), groups.clone()));
+    }
+
+    fn slot(&self, key: &Key) -> &Mutex<Slot> {
+        #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
+        let at = self.hasher.hash_one(key) as usize % SLOTS;
+        &self.slots[at]
+    }
+}

@@ -1,0 +1,113 @@
+//! The core of groupcache: generational caching, and the traits that its parts implement.
+//!
+//! A value is cached under *groups* ("book 5", "all books") until one of them is invalidated; then
+//! exactly the entries of that group are stale, in one round trip, however many they are. Each group
+//! has a *generation*; an entry remembers the generations its groups had before it was computed, and
+//! is served only while all of them are still current.
+//!
+//! ```
+//! use groupcache_core::{Cache, Group};
+//! use groupcache_memory::MemoryBackend;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let cache = Cache::builder(MemoryBackend::with_max_bytes(64 << 20)).build();
+//! let sales = |quarter: u8| Group::new("sales").with("quarter", quarter);
+//! let report = async |cache: &Cache<_>, total: u64| {
+//!     cache.get_or_load(&("report", 3), sales(3), || async move { Ok::<_, std::io::Error>(total) }).await
+//! };
+//!
+//! assert_eq!(report(&cache, 100).await?, 100);
+//! assert_eq!(report(&cache, 200).await?, 100);
+//! cache.invalidate(sales(3)).await?;
+//! assert_eq!(report(&cache, 200).await?, 200);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Guarantees
+//!
+//! * **Safety.** If [`invalidate`](Cache::invalidate) returned `Ok` before a read started, that read
+//!   never returns a value whose computation began before that invalidation.
+//! * **Isolation.** Invalidating a group makes no entry stale that does not depend on it.
+//! * **Liveness.** An entry whose groups are untouched, that has not expired and that the backend
+//!   still holds, is a hit.
+//! * **Failure.** A failing backend never fails a read (the value is computed and not stored) and
+//!   never serves an entry that was not validated. A failing invalidation is an `Err` to its caller.
+//! * **No clocks.** No decision compares the clocks of two machines.
+//!
+//! They rest on four rules: every write to a generation installs a value that was never current
+//! there before; the vector stored with an entry was read, or minted and acknowledged, before the
+//! computation looked at its data; a hit is an entry whose whole vector equals the current one, read
+//! after the request began; and `invalidate` returns `Ok` only after the store acknowledged.
+//!
+//! # Limits
+//!
+//! What a computation reads without naming its group is not protected: name it at the call, or
+//! [`depend`] on it before reading. Invalidate after the commit, not before. A read that is nested
+//! in a computation of the very same key waits for itself.
+//!
+//! # Cost
+//!
+//! | operation | round trips to the backend |
+//! |---|---|
+//! | hit | 1, for any number of groups |
+//! | hit of an entry whose computation found out groups, the first time in a process | 2 |
+//! | miss | 1, and 1 to mint if a group has no generation, and 1 to store in the background |
+//! | [`depend`] on a new group | 1 |
+//! | [`invalidate`](Cache::invalidate) | 1, for any number of groups and entries |
+
+#![warn(
+    missing_docs,
+    missing_debug_implementations,
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    clippy::exhaustive_enums,
+    clippy::unwrap_used
+)]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")
+)]
+
+mod backend;
+mod boxed;
+mod builder;
+mod cache;
+mod call;
+mod clock;
+mod encoder;
+mod entry;
+mod error;
+mod fill;
+mod group;
+mod invalidator;
+mod key;
+mod key_strategy;
+mod learned;
+mod model;
+mod options;
+mod single_flight;
+mod stats;
+mod sync;
+mod time_limit;
+mod typed;
+mod wire;
+
+pub use crate::backend::{Backend, Current, Found, Hold, Lookup, Minted, TimeLeft};
+pub use crate::boxed::{BoxBackend, BoxInvalidator};
+pub use crate::builder::CacheBuilder;
+pub use crate::cache::{Cache, How, Keep, Loaded, Miss, Refresh, Served, ToStore};
+pub use crate::call::{Arguments, Call, NamedCall};
+pub use crate::clock::{Clock, ManualClock, SystemClock};
+pub use crate::entry::{Entry, Generation, SCHEMA, Vector};
+pub use crate::error::{Error, ErrorKind, Result};
+pub use crate::fill::{Fill, depend};
+pub use crate::group::{Group, Groups};
+pub use crate::invalidator::{Invalidator, RecordingInvalidator};
+pub use crate::key::Key;
+pub use crate::key_strategy::{Address, ByArguments, ByModel, ByModels, ByTag, KeyStrategy};
+pub use crate::model::{ArgumentText, Model, Models, check_fields, groups_of};
+pub use crate::options::EntryOptions;
+pub use crate::stats::Stats;
+pub use crate::typed::KeyedCache;

@@ -1,0 +1,103 @@
+//! Lengths and byte strings as they are written in keys, groups and stored entries.
+
+/// Appends an unsigned number in LEB128, seven bits a byte, least significant first.
+pub(crate) fn put_uint(out: &mut Vec<u8>, mut value: u128) {
+    loop {
+        let low = (value & 0x7f) as u8;
+        value >>= 7;
+        if value == 0 {
+            out.push(low);
+            return;
+        }
+        out.push(low | 0x80);
+    }
+}
+
+/// Appends a byte string behind its length.
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_uint(out, bytes.len() as u128);
+    out.extend_from_slice(bytes);
+}
+
+/// Reads what the functions above wrote; `None` wherever the input is not that.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    pub(crate) const fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
+    pub(crate) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (head, tail) = self.rest.split_at_checked(length)?;
+        self.rest = tail;
+        Some(head)
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    pub(crate) fn uint(&mut self) -> Option<u64> {
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let [byte] = self.array()?;
+            let bits = u64::from(byte & 0x7f);
+            // The tenth byte has room for one more bit only.
+            if shift == 63 && bits > 1 {
+                return None;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    /// A length or a count: at most what is left could hold, so that a corrupted one allocates
+    /// nothing.
+    pub(crate) fn length(&mut self) -> Option<usize> {
+        let length = usize::try_from(self.uint()?).ok()?;
+        (length <= self.rest.len()).then_some(length)
+    }
+
+    pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = self.length()?;
+        self.take(length)
+    }
+
+    pub(crate) fn str(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes()?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back_and_cut_ones_do_not() {
+        for value in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX] {
+            let mut out = Vec::new();
+            put_uint(&mut out, u128::from(value));
+            assert_eq!(Reader::new(&out).uint(), Some(value));
+            assert_eq!(Reader::new(&out[..out.len() - 1]).uint(), None);
+        }
+        assert_eq!(Reader::new(&[0xff; 11]).uint(), None);
+    }
+
+    #[test]
+    fn a_length_beyond_the_input_is_refused() {
+        let mut out = Vec::new();
+        put_uint(&mut out, 1 << 40);
+        out.extend_from_slice(b"abc");
+        assert_eq!(Reader::new(&out).bytes(), None);
+    }
+}
