@@ -62,11 +62,12 @@ pub trait Backend: Send + Sync + 'static {
         time_left: TimeLeft,
     ) -> impl Future<Output = Result<Lookup>> + Send;
 
-    /// The same without waiting, for backends that hold everything in this process; `None` where
-    /// that is not so. Saves the hit path a future.
-    fn lookup_now(&self, key: &Key, groups: &[Group]) -> Option<Lookup> {
-        let (_, _) = (key, groups);
-        None
+    /// The same without waiting, for backends that hold everything in this process: shows the entry
+    /// under `key` and the current generation of each of `groups` to `judge`, at most once. Saves the
+    /// hit path a future and what it would return. Provided as "nothing to show", after which the
+    /// cache asks [`lookup`](Self::lookup).
+    fn glance(&self, key: &Key, groups: &[Group], judge: &mut dyn FnMut(EntryView<'_>)) {
+        let (_, _, _) = (key, groups, judge);
     }
 
     /// Several lookups, answered in order. Provided as lookups at the same time; stores that can
@@ -77,9 +78,7 @@ pub trait Backend: Send + Sync + 'static {
     /// If any of them failed.
     fn lookup_many(&self, questions: &[(Key, Groups)]) -> impl Future<Output = Result<Vec<Lookup>>> + Send {
         async move {
-            let lookups = questions
-                .iter()
-                .map(|(key, groups)| self.lookup(key, groups, TimeLeft::NotNeeded));
+            let lookups = questions.iter().map(|(key, groups)| self.lookup(key, groups, TimeLeft::NotNeeded));
             futures_util::future::try_join_all(lookups).await
         }
     }
@@ -158,12 +157,21 @@ pub struct Lookup {
     pub hold: Hold,
 }
 
+/// An entry that was found and what there is to validate it by.
+#[derive(Debug, Clone, Copy)]
+#[expect(clippy::exhaustive_structs, reason = "backends build it")]
+pub struct EntryView<'a> {
+    /// The entry. It may be stale.
+    pub entry: &'a Arc<Entry>,
+    /// When it expires, if that is known.
+    pub expires_at: Option<Instant>,
+    /// The current generation of each group that was asked for, in that order.
+    pub current: &'a [Option<Generation>],
+}
+
 /// The entry part of a [`Lookup`].
 #[derive(Debug, Clone)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "every backend builds it and the cache must treat each case"
-)]
+#[expect(clippy::exhaustive_enums, reason = "every backend builds it and the cache must treat each case")]
 pub enum Found {
     /// Nothing under that key, or nothing that has not expired.
     Absent,
@@ -196,11 +204,7 @@ impl Lookup {
     /// A lookup whose generations need no hold.
     #[must_use]
     pub fn new(found: Found, current: Current) -> Self {
-        Self {
-            found,
-            current,
-            hold: Hold::none(),
-        }
+        Self { found, current, hold: Hold::none() }
     }
 }
 
@@ -215,11 +219,7 @@ impl Current {
     #[must_use]
     pub fn equals(&self, vector: &Vector) -> bool {
         self.0.len() == vector.len()
-            && self
-                .0
-                .iter()
-                .zip(vector.iter())
-                .all(|(one, other)| *one == Some(*other))
+            && self.0.iter().zip(vector.iter()).all(|(one, other)| *one == Some(*other))
     }
 }
 
@@ -253,10 +253,6 @@ impl Hold {
 
 impl fmt::Debug for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() {
-            "Hold(..)"
-        } else {
-            "Hold(none)"
-        })
+        f.write_str(if self.0.is_some() { "Hold(..)" } else { "Hold(none)" })
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::backend::{Backend, Lookup, Minted, TimeLeft};
+use crate::backend::{Backend, EntryView, Lookup, Minted, TimeLeft};
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::group::{Group, Groups};
@@ -52,7 +52,7 @@ impl BoxInvalidator {
 trait DynBackend: Send + Sync {
     fn name(&self) -> &'static str;
     async fn lookup(&self, key: &Key, groups: &[Group], time_left: TimeLeft) -> Result<Lookup>;
-    fn lookup_now(&self, key: &Key, groups: &[Group]) -> Option<Lookup>;
+    fn glance(&self, key: &Key, groups: &[Group], judge: &mut dyn FnMut(EntryView<'_>));
     async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>>;
     async fn mint(&self, groups: &[Group]) -> Result<Minted>;
     async fn bump(&self, groups: &[Group]) -> Result<()>;
@@ -76,8 +76,8 @@ impl<B: Backend> DynBackend for B {
         Backend::lookup(self, key, groups, time_left).await
     }
 
-    fn lookup_now(&self, key: &Key, groups: &[Group]) -> Option<Lookup> {
-        Backend::lookup_now(self, key, groups)
+    fn glance(&self, key: &Key, groups: &[Group], judge: &mut dyn FnMut(EntryView<'_>)) {
+        Backend::glance(self, key, groups, judge);
     }
 
     async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
@@ -127,9 +127,9 @@ macro_rules! forward_backend {
                 $inner.lookup(key, groups, time_left).await
             }
 
-            fn lookup_now(&self, key: &Key, groups: &[Group]) -> Option<Lookup> {
+            fn glance(&self, key: &Key, groups: &[Group], judge: &mut dyn FnMut(EntryView<'_>)) {
                 let $this = self;
-                $inner.lookup_now(key, groups)
+                $inner.glance(key, groups, judge);
             }
 
             async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>> {

@@ -65,10 +65,7 @@ impl Arguments {
     /// The text of an argument.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .binary_search_by(|(known, _)| (**known).cmp(name))
-            .ok()
-            .map(|at| &*self.0[at].1)
+        self.0.binary_search_by(|(known, _)| (**known).cmp(name)).ok().map(|at| &*self.0[at].1)
     }
 
     /// All of them, sorted by name.
@@ -121,10 +118,7 @@ impl NamedCall {
     /// A call without arguments.
     #[must_use]
     pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            name: name.into(),
-            arguments: Arguments::new(),
-        }
+        Self { name: name.into(), arguments: Arguments::new() }
     }
 
     /// The call that also has this argument, by its text.

@@ -17,10 +17,7 @@ pub trait Clock: Debug + Send + Sync + 'static {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the clock that the others are told to use"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that the others are told to use")]
     fn now(&self) -> Instant {
         Instant::now()
     }
@@ -37,10 +34,7 @@ impl ManualClock {
     /// A clock that stands at the moment of this call.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            start: SystemClock.now(),
-            elapsed_nanos: Arc::default(),
-        }
+        Self { start: SystemClock.now(), elapsed_nanos: Arc::default() }
     }
 
     /// Moves the time of this clock and all its clones forward; more than 584 years in all are cut
@@ -49,9 +43,7 @@ impl ManualClock {
         let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         let add = |now: u64| Some(now.saturating_add(nanos));
         // The closure always returns `Some`, so the update cannot fail.
-        let _always_ok = self
-            .elapsed_nanos
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, add);
+        let _always_ok = self.elapsed_nanos.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add);
     }
 }
 

@@ -85,10 +85,7 @@ impl<'a> Encoder<'a> {
 
     fn map(self) -> Map<'a> {
         self.out.push(MAP);
-        Map {
-            out: self.out,
-            entries: Vec::new(),
-        }
+        Map { out: self.out, entries: Vec::new() }
     }
 }
 

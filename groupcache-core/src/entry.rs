@@ -85,19 +85,8 @@ impl Entry {
     /// validated.
     #[must_use]
     pub fn new(key: Key, groups: Groups, vector: Vector, body: Bytes, grace: Duration) -> Self {
-        assert_eq!(
-            groups.len(),
-            vector.len(),
-            "an entry has one generation for each of its groups"
-        );
-        Self {
-            key,
-            groups,
-            vector,
-            body,
-            grace,
-            memo: OnceLock::new(),
-        }
+        assert_eq!(groups.len(), vector.len(), "an entry has one generation for each of its groups");
+        Self { key, groups, vector, body, grace, memo: OnceLock::new() }
     }
 
     /// The whole key, compared on every hit: a hash that collides is a miss, never a wrong page.
@@ -169,7 +158,7 @@ impl Entry {
         put_bytes(&mut out, self.key.as_bytes());
         put_uint(&mut out, self.groups.len() as u128);
         for (group, generation) in self.groups.iter().zip(self.vector.iter()) {
-            group.encode_into(&mut out);
+            put_bytes(&mut out, group.encoded());
             out.extend_from_slice(&generation.get().to_be_bytes());
         }
         put_bytes(&mut out, &self.body);
@@ -203,10 +192,8 @@ impl Entry {
         let mut groups = Vec::new();
         let mut vector = Vector::default();
         for _ in 0..from.length()? {
-            groups.push(Group::decode(&mut from)?);
-            vector
-                .0
-                .push(Generation::new(u128::from_be_bytes(from.array()?))?);
+            groups.push(Group::decode(from.bytes()?)?);
+            vector.0.push(Generation::new(u128::from_be_bytes(from.array()?))?);
         }
         // Written sorted; anything else would tie generations to the wrong groups.
         if !groups.is_sorted_by(|one, next| one < next) {
@@ -214,6 +201,14 @@ impl Entry {
         }
         let body = bytes.slice_ref(from.bytes()?);
         (from.remaining() == 0).then(|| Self::new(key, groups.into(), vector, body, grace))
+    }
+}
+
+impl Vector {
+    /// Whether `current` are these generations, all of them, none missing.
+    #[must_use]
+    pub fn is_current(&self, current: &[Option<Generation>]) -> bool {
+        self.0.len() == current.len() && self.0.iter().zip(current).all(|(one, other)| Some(*one) == *other)
     }
 }
 
@@ -260,19 +255,10 @@ mod tests {
     use super::*;
 
     fn entry() -> Entry {
-        let groups = Groups::from([
-            Group::new("book").with("id", 5),
-            Group::new("author").with_null("name"),
-        ]);
+        let groups = Groups::from([Group::new("book").with("id", 5), Group::new("author").with_null("name")]);
         let vector = (1..=2).filter_map(Generation::new).collect();
         let key = Key::of(&("page", 5)).unwrap();
-        Entry::new(
-            key,
-            groups,
-            vector,
-            Bytes::from_static(b"body"),
-            Duration::from_millis(1500),
-        )
+        Entry::new(key, groups, vector, Bytes::from_static(b"body"), Duration::from_millis(1500))
     }
 
     #[test]
@@ -290,10 +276,7 @@ mod tests {
             for bit in 0..8 {
                 let mut flipped = bytes.clone();
                 flipped[at] ^= 1 << bit;
-                assert_eq!(
-                    Entry::decode(&flipped.into()).unwrap_err().kind(),
-                    ErrorKind::Decode
-                );
+                assert_eq!(Entry::decode(&flipped.into()).unwrap_err().kind(), ErrorKind::Decode);
             }
             assert!(Entry::decode(&Bytes::copy_from_slice(&bytes[..at])).is_err());
         }
@@ -309,7 +292,7 @@ mod tests {
             Bytes::from_static(b"v"),
             Duration::ZERO,
         );
-        let mut golden = b"gc\x01\0\0\0\0\0\x03\x0a\x01k\x01\x01g\0".to_vec();
+        let mut golden = b"gc\x01\0\0\0\0\0\x03\x0a\x01k\x01\x02\x01g".to_vec();
         golden.extend_from_slice(&1_u128.to_be_bytes());
         golden.extend_from_slice(b"\x01v");
         let checksum = crc32fast::hash(&golden[7..]);
@@ -321,9 +304,7 @@ mod tests {
     fn what_was_decoded_from_an_entry_is_remembered() {
         let entry = entry();
         let first = entry.memo(|body| Some(body.len())).unwrap();
-        let second = entry
-            .memo(|_| -> Option<usize> { panic!("decoded twice") })
-            .unwrap();
+        let second = entry.memo(|_| -> Option<usize> { panic!("decoded twice") }).unwrap();
         assert!(Arc::ptr_eq(&first, &second));
         assert!(entry.memo(|_| Some("another type")).is_none());
     }

@@ -46,12 +46,7 @@ impl Error {
     /// the crate that noticed).
     #[must_use]
     pub const fn new(kind: ErrorKind, backend: &'static str) -> Self {
-        Self {
-            kind,
-            backend,
-            message: None,
-            source: None,
-        }
+        Self { kind, backend, message: None, source: None }
     }
 
     /// A wrong setting: `message` names it and says what would be right.
@@ -125,10 +120,7 @@ mod tests {
     fn display_shows_one_level_and_source_shows_the_next() {
         let error = Error::new(ErrorKind::Unavailable, "redis").with_source(std::io::Error::other("refused"));
         assert_eq!(error.to_string(), "redis: the store is unavailable");
-        assert_eq!(
-            error.source().map(ToString::to_string).as_deref(),
-            Some("refused")
-        );
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("refused"));
     }
 
     #[test]

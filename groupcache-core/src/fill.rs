@@ -118,11 +118,7 @@ impl Fill {
             if !state.storable || state.sealed {
                 return;
             }
-            groups
-                .iter()
-                .filter(|group| !state.declare(group))
-                .cloned()
-                .collect()
+            groups.iter().filter(|group| !state.declare(group)).cloned().collect()
         };
         if unknown.is_empty() {
             return;
@@ -177,11 +173,7 @@ impl Fill {
             storable: true,
             sealed: false,
         };
-        Self(Arc::new(Inner {
-            cache,
-            minter,
-            state: Mutex::new(state),
-        }))
+        Self(Arc::new(Inner { cache, minter, state: Mutex::new(state) }))
     }
 
     /// Starts with the generations of `groups`, of which those in `declared` are depended on
@@ -211,11 +203,8 @@ impl Fill {
     pub(crate) fn seal(&self) -> Sealed {
         let mut state = self.0.state.lock();
         state.sealed = true;
-        let mut declared: Vec<_> = state
-            .dependencies
-            .drain(..)
-            .filter(|dependency| dependency.declared)
-            .collect();
+        let mut declared: Vec<_> =
+            state.dependencies.drain(..).filter(|dependency| dependency.declared).collect();
         declared.sort_by(|one, other| one.group.cmp(&other.group));
         let vector = declared.iter().map(|dependency| dependency.generation).collect();
         Sealed {
@@ -260,25 +249,16 @@ impl Fill {
 impl State {
     /// Marks `group` as depended on if its generation is known; whether it is.
     fn declare(&mut self, group: &Group) -> bool {
-        let known = self
-            .dependencies
-            .iter_mut()
-            .find(|dependency| dependency.group == *group);
+        let known = self.dependencies.iter_mut().find(|dependency| dependency.group == *group);
         known.map(|dependency| dependency.declared = true).is_some()
     }
 
     fn has(&self, group: &Group, generation: Generation) -> bool {
-        self.dependencies
-            .iter()
-            .any(|known| known.group == *group && known.generation == generation)
+        self.dependencies.iter().any(|known| known.group == *group && known.generation == generation)
     }
 
     fn add(&mut self, group: Group, generation: Generation, declared: bool) {
-        self.dependencies.push(Dependency {
-            group,
-            generation,
-            declared,
-        });
+        self.dependencies.push(Dependency { group, generation, declared });
     }
 }
 
@@ -292,11 +272,7 @@ fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
 impl fmt::Debug for Fill {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.0.state.lock();
-        let declared = state
-            .dependencies
-            .iter()
-            .filter(|known| known.declared)
-            .map(|known| &known.group);
+        let declared = state.dependencies.iter().filter(|known| known.declared).map(|known| &known.group);
         f.debug_struct("Fill")
             .field("groups", &declared.collect::<Vec<_>>())
             .field("storable", &state.storable)

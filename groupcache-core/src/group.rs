@@ -1,13 +1,12 @@
 //! Groups: what is invalidated together.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, LazyLock};
 
 use smallvec::SmallVec;
 
-use crate::wire::{Reader, put_bytes, put_uint};
+use crate::wire::{Reader, put_bytes};
 
 /// What is invalidated together: a name and named fields, such as `book{id=5}` or `book`.
 ///
@@ -25,13 +24,10 @@ use crate::wire::{Reader, put_bytes, put_uint};
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group {
-    name: Cow<'static, str>,
-    /// Sorted by field name, each name once.
-    fields: SmallVec<[(Cow<'static, str>, FieldText); 1]>,
+    /// The encoding: the name, then each field and its text, sorted by field name, each name once.
+    /// Comparing groups, which every hit does, is comparing these bytes.
+    encoded: SmallVec<[u8; 32]>,
 }
-
-/// `None` is a row's null: equal to itself and to no text.
-type FieldText = Option<Box<str>>;
 
 /// The groups of one entry or of one invalidation: sorted, each once. Cheap to clone.
 ///
@@ -47,108 +43,118 @@ pub struct Groups(Arc<[Group]>);
 impl Group {
     /// The group of this name without fields.
     #[must_use]
-    pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            name: name.into(),
-            fields: SmallVec::new(),
-        }
+    pub fn new(name: impl AsRef<str>) -> Self {
+        let mut encoded = SmallVec::new();
+        put_bytes(&mut encoded, name.as_ref().as_bytes());
+        Self { encoded }
     }
 
     /// The group that also has this field. The value is taken by its text; a second value for the
     /// same field replaces the first; the order of fields does not matter.
     #[must_use]
-    pub fn with(self, field: impl Into<Cow<'static, str>>, value: impl fmt::Display) -> Self {
-        self.with_text(field.into(), Some(value.to_string().into_boxed_str()))
+    pub fn with(self, field: impl AsRef<str>, value: impl fmt::Display) -> Self {
+        self.with_text(field.as_ref(), Some(&value.to_string()))
     }
 
     /// The group of the rows in which this field is null.
     #[must_use]
-    pub fn with_null(self, field: impl Into<Cow<'static, str>>) -> Self {
-        self.with_text(field.into(), None)
+    pub fn with_null(self, field: impl AsRef<str>) -> Self {
+        self.with_text(field.as_ref(), None)
     }
 
-    fn with_text(mut self, field: Cow<'static, str>, text: FieldText) -> Self {
-        match self.fields.binary_search_by(|(name, _)| name.cmp(&field)) {
-            Ok(at) => self.fields[at].1 = text,
-            Err(at) => self.fields.insert(at, (field, text)),
+    fn with_text(mut self, field: &str, text: Option<&str>) -> Self {
+        if self.fields().last().is_none_or(|(last, _)| last < field) {
+            put_field(&mut self.encoded, field, text);
+            return self;
         }
-        self
+        let mut others: Vec<_> = self.fields().filter(|(name, _)| *name != field).collect();
+        others.push((field, text));
+        others.sort_unstable();
+        let mut group = Self::new(self.name());
+        for (name, text) in others {
+            put_field(&mut group.encoded, name, text);
+        }
+        group
     }
 
     /// The name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        Reader::new(&self.encoded).str().unwrap_or_default()
     }
 
     /// The fields and their texts (`None` for null), sorted by field name.
-    pub fn fields(&self) -> impl ExactSizeIterator<Item = (&str, Option<&str>)> {
-        self.fields.iter().map(|(name, text)| (&**name, text.as_deref()))
+    pub fn fields(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let mut from = Reader::new(&self.encoded);
+        let _name = from.str();
+        // Written by this module or checked when decoded, so it ends with the last field.
+        std::iter::from_fn(move || read_field(&mut from))
     }
 
     /// The injective encoding: groups that differ never encode alike, in any process or release of
     /// this major version.
     #[must_use]
-    pub fn encoded(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(48);
-        self.encode_into(&mut out);
-        out
+    pub fn encoded(&self) -> &[u8] {
+        &self.encoded
     }
 
     /// The BLAKE3 hash of the encoding: a name of fixed length for stores that limit theirs.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
-        *blake3::hash(&self.encoded()).as_bytes()
+        *blake3::hash(&self.encoded).as_bytes()
     }
 
-    pub(crate) fn encode_into(&self, out: &mut Vec<u8>) {
-        put_bytes(out, self.name.as_bytes());
-        put_uint(out, self.fields.len() as u128);
-        for (name, text) in &self.fields {
-            put_bytes(out, name.as_bytes());
-            match text {
-                Some(text) => {
-                    out.push(1);
-                    put_bytes(out, text.as_bytes());
-                }
-                None => out.push(0),
+    /// The group of this encoding; `None` if it is none.
+    pub(crate) fn decode(encoded: &[u8]) -> Option<Self> {
+        let mut from = Reader::new(encoded);
+        from.str()?;
+        let mut last = None;
+        while from.remaining() > 0 {
+            let (field, _) = read_field(&mut from)?;
+            if last.is_some_and(|last| last >= field) {
+                return None;
             }
+            last = Some(field);
         }
-    }
-
-    pub(crate) fn decode(from: &mut Reader<'_>) -> Option<Self> {
-        let mut group = Self::new(from.str()?.to_owned());
-        for _ in 0..from.length()? {
-            let name = Cow::Owned(from.str()?.to_owned());
-            let text = match from.array()? {
-                [0] => None,
-                [1] => Some(from.str()?.into()),
-                _ => return None,
-            };
-            group = group.with_text(name, text);
-        }
-        Some(group)
+        Some(Self { encoded: encoded.into() })
     }
 
     /// About how many bytes this group takes in memory.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        let texts = self
-            .fields
-            .iter()
-            .map(|(name, text)| name.len() + text.as_deref().map_or(0, str::len));
-        size_of::<Self>() + self.name.len() + texts.sum::<usize>()
+        size_of::<Self>() + if self.encoded.spilled() { self.encoded.capacity() } else { 0 }
+    }
+}
+
+fn put_field(out: &mut SmallVec<[u8; 32]>, field: &str, text: Option<&str>) {
+    put_bytes(out, field.as_bytes());
+    match text {
+        Some(text) => {
+            out.push(1);
+            put_bytes(out, text.as_bytes());
+        }
+        None => out.push(0),
+    }
+}
+
+fn read_field<'a>(from: &mut Reader<'a>) -> Option<(&'a str, Option<&'a str>)> {
+    let field = from.str()?;
+    match from.array()? {
+        [0] => Some((field, None)),
+        [1] => Some((field, Some(from.str()?))),
+        _ => None,
     }
 }
 
 impl fmt::Display for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)?;
-        for (at, (name, text)) in self.fields.iter().enumerate() {
-            f.write_str(if at == 0 { "{" } else { "," })?;
-            write!(f, "{name}={}", text.as_deref().unwrap_or("null"))?;
+        f.write_str(self.name())?;
+        let mut open = "{";
+        for (field, text) in self.fields() {
+            write!(f, "{open}{field}={}", text.unwrap_or("null"))?;
+            open = ",";
         }
-        f.write_str(if self.fields.is_empty() { "" } else { "}" })
+        f.write_str(if open == "{" { "" } else { "}" })
     }
 }
 
@@ -179,6 +185,11 @@ impl Groups {
     #[must_use]
     pub fn contains(&self, group: &Group) -> bool {
         self.0.binary_search(group).is_ok()
+    }
+
+    /// Whether this is the very same list, which says more quickly that they are equal.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Whether all of `others` are among them.
@@ -260,12 +271,10 @@ mod tests {
     fn group() -> impl Strategy<Value = Group> {
         let fields = prop::collection::vec(("[ab=]{0,2}", prop::option::of("[ab,}]{0,2}")), 0..3);
         ("[ab{]{0,2}", fields).prop_map(|(name, fields)| {
-            fields
-                .into_iter()
-                .fold(Group::new(name), |group, (field, text)| match text {
-                    Some(text) => group.with(field, text),
-                    None => group.with_null(field),
-                })
+            fields.into_iter().fold(Group::new(name), |group, (field, text)| match text {
+                Some(text) => group.with(field, text),
+                None => group.with_null(field),
+            })
         })
     }
 
@@ -278,25 +287,30 @@ mod tests {
 
         #[test]
         fn a_group_decodes_from_its_encoding(group in group()) {
-            prop_assert_eq!(Group::decode(&mut Reader::new(&group.encoded())), Some(group));
+            prop_assert_eq!(Group::decode(group.encoded()), Some(group));
         }
     }
 
     #[test]
     fn the_encoding_never_changes() {
         let group = Group::new("book").with("id", 5).with_null("shelf");
-        assert_eq!(group.encoded(), b"\x04book\x02\x02id\x01\x015\x05shelf\x00");
+        assert_eq!(group.encoded(), b"\x04book\x02id\x01\x015\x05shelf\x00");
+    }
+
+    #[test]
+    fn what_is_no_encoding_of_a_group_does_not_decode() {
+        let sound = Group::new("book").with("id", 5).with("shelf", 1);
+        for cut in [1, 6, 8, sound.encoded().len() - 1] {
+            assert_eq!(Group::decode(&sound.encoded()[..cut]), None, "cut at {cut}");
+        }
+        assert_eq!(Group::decode(b""), None);
+        assert_eq!(Group::decode(b"\x01g\x01b\x00\x01a\x00"), None, "fields out of order");
+        assert_eq!(Group::decode(b"\x01g\x01b\x00\x01b\x00"), None, "a field twice");
     }
 
     #[test]
     fn null_is_no_text() {
-        assert_ne!(
-            Group::new("book").with_null("shelf"),
-            Group::new("book").with("shelf", "null")
-        );
-        assert_ne!(
-            Group::new("book").with_null("shelf"),
-            Group::new("book").with("shelf", "")
-        );
+        assert_ne!(Group::new("book").with_null("shelf"), Group::new("book").with("shelf", "null"));
+        assert_ne!(Group::new("book").with_null("shelf"), Group::new("book").with("shelf", ""));
     }
 }

@@ -91,9 +91,7 @@ impl<I: Invalidator, const N: usize> Invalidator for [I; N] {
 }
 
 async fn all<I: Invalidator>(invalidators: &[I], groups: &Groups) -> Result<()> {
-    let told = invalidators
-        .iter()
-        .map(|invalidator| invalidator.invalidate(groups));
+    let told = invalidators.iter().map(|invalidator| invalidator.invalidate(groups));
     futures_util::future::join_all(told).await.into_iter().collect()
 }
 

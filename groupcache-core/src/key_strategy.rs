@@ -84,10 +84,7 @@ pub trait KeyStrategy<C: ?Sized>: Send + Sync {
     ///
     /// If either fails.
     fn address(&self, call: &C) -> Result<Address> {
-        Ok(Address {
-            key: self.key(call)?,
-            groups: self.groups(call)?,
-        })
+        Ok(Address { key: self.key(call)?, groups: self.groups(call)? })
     }
 }
 
@@ -140,10 +137,7 @@ impl ByArguments {
     /// By these arguments; none of them for one group of all calls.
     #[must_use]
     pub fn of<N: Into<Cow<'static, str>>>(arguments: impl IntoIterator<Item = N>) -> Self {
-        Self {
-            arguments: Some(arguments.into_iter().map(Into::into).collect()),
-            ..Self::default()
-        }
+        Self { arguments: Some(arguments.into_iter().map(Into::into).collect()), ..Self::default() }
     }
 
     /// Calls the argument `argument` `field` in the group.
@@ -170,12 +164,11 @@ impl ByArguments {
     ///
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) if one is missing; names it.
     pub fn group(&self, name: &str, arguments: &Arguments) -> Result<Group> {
-        let name = self.shared.clone().unwrap_or_else(|| Cow::Owned(name.to_owned()));
-        let mut group = Group::new(name);
+        let mut group = Group::new(self.shared.as_deref().unwrap_or(name));
         match &self.arguments {
             None => {
                 for (argument, text) in arguments.iter() {
-                    group = group.with(self.field(argument).into_owned(), text);
+                    group = group.with(self.field(argument), text);
                 }
             }
             Some(names) => {
@@ -183,20 +176,20 @@ impl ByArguments {
                     let text = arguments
                         .get(argument)
                         .ok_or_else(|| missing(argument, &arguments_list(arguments)))?;
-                    group = group.with(self.field(argument).into_owned(), text);
+                    group = group.with(self.field(argument), text);
                 }
             }
         }
         Ok(group)
     }
 
-    fn field<'a>(&'a self, argument: &'a str) -> Cow<'a, str> {
+    fn field<'a>(&'a self, argument: &'a str) -> &'a str {
         let renamed = self.renamed.iter().find(|(from, _)| from == argument);
-        renamed.map_or(Cow::Borrowed(argument), |(_, to)| to.clone())
+        renamed.map_or(argument, |(_, to)| to)
     }
 
     /// The arguments that count, of those there are, and the fields they become.
-    fn mapping<'a>(&'a self, there_are: &[&'a str]) -> Result<Vec<(&'a str, Cow<'a, str>)>> {
+    fn mapping<'a>(&'a self, there_are: &[&'a str]) -> Result<Vec<(&'a str, &'a str)>> {
         let counting: Vec<&'a str> = match &self.arguments {
             None => there_are.to_vec(),
             Some(names) => names.iter().map(|name| &**name).collect(),
@@ -208,14 +201,9 @@ impl ByArguments {
             }
         }
         if let Some((from, _)) = self.renamed.iter().find(|(from, _)| !counting.contains(&&**from)) {
-            return Err(wrong(format!(
-                "argument `{from}` is renamed but not among those that count"
-            )));
+            return Err(wrong(format!("argument `{from}` is renamed but not among those that count")));
         }
-        let mapping: Vec<_> = counting
-            .into_iter()
-            .map(|argument| (argument, self.field(argument)))
-            .collect();
+        let mapping: Vec<_> = counting.into_iter().map(|argument| (argument, self.field(argument))).collect();
         for (at, (_, field)) in mapping.iter().enumerate() {
             if mapping[..at].iter().any(|(_, other)| other == field) {
                 return Err(wrong(format!("two arguments become the field `{field}`")));
@@ -266,11 +254,7 @@ impl<C: Call + ?Sized> KeyStrategy<C> for ByTag {
     }
 
     fn check(&self, _: &[&str]) -> Result<()> {
-        if self.0.is_empty() {
-            Err(wrong("the tag is empty"))
-        } else {
-            Ok(())
-        }
+        if self.0.is_empty() { Err(wrong("the tag is empty")) } else { Ok(()) }
     }
 }
 
@@ -278,10 +262,7 @@ impl<M: Model> ByModel<M> {
     /// By all arguments.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            arguments: ByArguments::all(),
-            model: PhantomData,
-        }
+        Self { arguments: ByArguments::all(), model: PhantomData }
     }
 
     /// By these arguments only.
@@ -319,7 +300,7 @@ impl<M: Model, C: Call + ?Sized> KeyStrategy<C> for ByModel<M> {
         let mut group = Group::new(M::NAME);
         for (argument, field) in self.arguments.mapping(&names)? {
             let text = call.arguments().get(argument).unwrap_or_default();
-            group = group.with(field.clone().into_owned(), argument_text::<M>(&field, text)?);
+            group = group.with(field, argument_text::<M>(field, text)?);
         }
         Ok(group.into())
     }
@@ -327,7 +308,7 @@ impl<M: Model, C: Call + ?Sized> KeyStrategy<C> for ByModel<M> {
     fn check(&self, arguments: &[&str]) -> Result<()> {
         check_fields::<M>()?;
         let mapping = self.arguments.mapping(arguments)?;
-        let mut fields: Vec<&str> = mapping.iter().map(|(_, field)| &**field).collect();
+        let mut fields: Vec<&str> = mapping.iter().map(|(_, field)| *field).collect();
         fields.sort_unstable();
         let declared = M::GROUPS.iter().any(|set| {
             let mut set = set.to_vec();
@@ -337,20 +318,13 @@ impl<M: Model, C: Call + ?Sized> KeyStrategy<C> for ByModel<M> {
         if declared {
             return Ok(());
         }
-        let sets: Vec<_> = M::GROUPS
-            .iter()
-            .map(|set| format!("[{}]", set.join(", ")))
-            .collect();
+        let sets: Vec<_> = M::GROUPS.iter().map(|set| format!("[{}]", set.join(", "))).collect();
         Err(wrong(format!(
             "model `{}` declares no group by the fields [{}], only by {}; choose arguments with `on` and \
              `rename`, or add the group to `GROUPS`",
             M::NAME,
             fields.join(", "),
-            if sets.is_empty() {
-                "none".to_owned()
-            } else {
-                sets.join(", ")
-            },
+            if sets.is_empty() { "none".to_owned() } else { sets.join(", ") },
         )))
     }
 }
@@ -433,10 +407,7 @@ impl<C: ?Sized> KeyStrategy<C> for Box<dyn KeyStrategy<C> + '_> {
 
 impl<M: Model> fmt::Debug for ByModel<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ByModel")
-            .field("model", &M::NAME)
-            .field("arguments", &self.arguments)
-            .finish()
+        f.debug_struct("ByModel").field("model", &M::NAME).field("arguments", &self.arguments).finish()
     }
 }
 
@@ -447,22 +418,12 @@ impl<L: crate::model::Models> fmt::Debug for ByModels<L> {
 }
 
 fn arguments_list(arguments: &Arguments) -> String {
-    arguments
-        .iter()
-        .map(|(name, _)| name)
-        .collect::<Vec<_>>()
-        .join(", ")
+    arguments.iter().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
 }
 
 fn missing(argument: &str, there_are: &str) -> Error {
-    let there_are = if there_are.is_empty() {
-        "no arguments"
-    } else {
-        there_are
-    };
-    wrong(format!(
-        "there is no argument `{argument}`; there are: {there_are}"
-    ))
+    let there_are = if there_are.is_empty() { "no arguments" } else { there_are };
+    wrong(format!("there is no argument `{argument}`; there are: {there_are}"))
 }
 
 fn wrong(message: impl Into<String>) -> Error {

@@ -27,21 +27,17 @@ type Slot = Option<(Key, Groups)>;
 impl Learned {
     pub(crate) fn new() -> Self {
         let slots = (0..SLOTS).map(|_| Mutex::new(None)).collect();
-        Self {
-            slots,
-            hasher: std::hash::RandomState::new(),
-            used: AtomicBool::new(false),
-        }
+        Self { slots, hasher: std::hash::RandomState::new(), used: AtomicBool::new(false) }
     }
 
-    /// `named`, and what else is known about `key`.
-    pub(crate) fn extend(&self, key: &Key, named: &Groups) -> Groups {
+    /// `named`, and what else is known about `key`; `None` if nothing is.
+    pub(crate) fn extend(&self, key: &Key, named: &Groups) -> Option<Groups> {
         if !self.used.load(Ordering::Relaxed) {
-            return named.clone();
+            return None;
         }
         match &*self.slot(key).lock() {
-            Some((known, groups)) if known == key => named.union(groups),
-            _ => named.clone(),
+            Some((known, groups)) if known == key => Some(named.union(groups)),
+            _ => None,
         }
     }
 

@@ -65,10 +65,7 @@
     clippy::exhaustive_enums,
     clippy::unwrap_used
 )]
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should"))]
 
 mod backend;
 mod boxed;
@@ -76,6 +73,7 @@ mod builder;
 mod cache;
 mod call;
 mod clock;
+mod compute;
 mod encoder;
 mod entry;
 mod error;
@@ -87,19 +85,22 @@ mod key_strategy;
 mod learned;
 mod model;
 mod options;
+mod outcome;
 mod single_flight;
 mod stats;
 mod sync;
 mod time_limit;
 mod typed;
+mod verdict;
 mod wire;
 
-pub use crate::backend::{Backend, Current, Found, Hold, Lookup, Minted, TimeLeft};
+pub use crate::backend::{Backend, Current, EntryView, Found, Hold, Lookup, Minted, TimeLeft};
 pub use crate::boxed::{BoxBackend, BoxInvalidator};
 pub use crate::builder::CacheBuilder;
-pub use crate::cache::{Cache, How, Keep, Loaded, Miss, Refresh, Served, ToStore};
+pub use crate::cache::Cache;
 pub use crate::call::{Arguments, Call, NamedCall};
 pub use crate::clock::{Clock, ManualClock, SystemClock};
+pub use crate::compute::Refresh;
 pub use crate::entry::{Entry, Generation, SCHEMA, Vector};
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::fill::{Fill, depend};
@@ -109,5 +110,6 @@ pub use crate::key::Key;
 pub use crate::key_strategy::{Address, ByArguments, ByModel, ByModels, ByTag, KeyStrategy};
 pub use crate::model::{ArgumentText, Model, Models, check_fields, groups_of};
 pub use crate::options::EntryOptions;
+pub use crate::outcome::{How, Keep, Loaded, Miss, Served, ToStore};
 pub use crate::stats::Stats;
 pub use crate::typed::KeyedCache;

@@ -103,14 +103,7 @@ macro_rules! tuples {
     };
 }
 
-tuples!(
-    (A),
-    (A, B),
-    (A, B, C),
-    (A, B, C, D),
-    (A, B, C, D, E),
-    (A, B, C, D, E, F)
-);
+tuples!((A), (A, B), (A, B, C), (A, B, C, D), (A, B, C, D, E), (A, B, C, D, E, F));
 
 /// All groups that a row belongs to: what to invalidate after it was inserted, changed or deleted.
 /// For a change, invalidate those of the old row and of the new one.
@@ -157,10 +150,7 @@ pub fn groups_of<M: Model>(row: &M) -> Result<Groups> {
 /// [`ErrorKind::Configuration`], naming the model and the field.
 pub fn check_fields<M: Model>() -> Result<()> {
     if M::NAME.is_empty() {
-        return Err(Error::configuration(
-            "groupcache-core",
-            "a model's `NAME` is empty",
-        ));
+        return Err(Error::configuration("groupcache-core", "a model's `NAME` is empty"));
     }
     let fields = Probe::fields::<M>()?;
     for set in M::GROUPS {
@@ -171,10 +161,7 @@ pub fn check_fields<M: Model>() -> Result<()> {
         }
         for field in *set {
             if !fields.contains(field) {
-                return Err(wrong::<M>(format!(
-                    "has no field `{field}`; it has: {}",
-                    fields.join(", ")
-                )));
+                return Err(wrong::<M>(format!("has no field `{field}`; it has: {}", fields.join(", "))));
             }
             if Probe::kind::<M>(field) == Kind::Other && M::argument(field, "") == ArgumentText::ByType {
                 return Err(wrong::<M>(format!(
@@ -238,16 +225,11 @@ impl Probe {
         let mut probe = Self::default();
         // It fails for want of data; what was asked for on the way is what counts.
         drop(M::deserialize(&mut probe));
-        probe
-            .fields
-            .ok_or_else(|| wrong::<M>("is not a struct that names its fields to serde"))
+        probe.fields.ok_or_else(|| wrong::<M>("is not a struct that names its fields to serde"))
     }
 
     fn kind<M: Model>(field: &str) -> Kind {
-        let mut probe = Self {
-            field: Some(field.to_owned()),
-            ..Self::default()
-        };
+        let mut probe = Self { field: Some(field.to_owned()), ..Self::default() };
         drop(M::deserialize(&mut probe));
         probe.kind.unwrap_or(Kind::Other)
     }
@@ -452,10 +434,7 @@ mod tests {
                 const NAME: &'static str = "by";
                 const GROUPS: &'static [&'static [&'static str]] = &[&[$field]];
             }
-            (
-                check_fields::<By>().map_err(|error| error.to_string()),
-                groups_of(&By(row())).is_ok(),
-            )
+            (check_fields::<By>().map_err(|error| error.to_string()), groups_of(&By(row())).is_ok())
         }};
     }
 
@@ -489,11 +468,7 @@ mod tests {
     #[test]
     fn fields_that_do_not_exist_or_cannot_be_compared_are_named() {
         let (check, groups) = grouped_by!("author_id");
-        assert!(
-            check
-                .unwrap_err()
-                .contains("model `by` has no field `author_id`; it has: id, writer")
-        );
+        assert!(check.unwrap_err().contains("model `by` has no field `author_id`; it has: id, writer"));
         assert!(!groups);
         for (check, _) in [grouped_by!("price"), grouped_by!("address")] {
             assert!(check.unwrap_err().contains("`Model::argument`"));

@@ -48,10 +48,7 @@ impl EntryOptions {
     /// If `part` is not between 0 and 1.
     #[must_use]
     pub fn jitter(mut self, part: f64) -> Self {
-        assert!(
-            (0.0..=1.0).contains(&part),
-            "`jitter` is a part between 0 and 1, not {part}"
-        );
+        assert!((0.0..=1.0).contains(&part), "`jitter` is a part between 0 and 1, not {part}");
         self.jitter = part;
         self
     }
@@ -120,11 +117,7 @@ mod tests {
         let hour = Duration::from_secs(3600);
         let options = EntryOptions::new().jitter(0.1);
         let jittered: Vec<_> = (0..1000).map(|_| options.jittered(hour)).collect();
-        assert!(
-            jittered
-                .iter()
-                .all(|time| *time <= hour && *time >= hour.mul_f64(0.899))
-        );
+        assert!(jittered.iter().all(|time| *time <= hour && *time >= hour.mul_f64(0.899)));
         assert!(jittered.iter().any(|time| *time != jittered[0]));
         assert_eq!(EntryOptions::new().jittered(hour), hour);
     }

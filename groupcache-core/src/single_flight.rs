@@ -95,10 +95,7 @@ pub(crate) struct Lead {
 impl Flights {
     pub(crate) fn new() -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect();
-        Arc::new(Self {
-            shards,
-            hasher: std::hash::RandomState::new(),
-        })
+        Arc::new(Self { shards, hasher: std::hash::RandomState::new() })
     }
 
     /// Leads the flight of `id`, or waits until its leader has landed or handed over. Dropping the
@@ -108,11 +105,7 @@ impl Flights {
         if ours {
             return Role::Leader(self.lead(id, flight));
         }
-        let waiting = Waiting {
-            flights: self,
-            id: &id,
-            flight: &flight,
-        };
+        let waiting = Waiting { flights: self, id: &id, flight: &flight };
         let landing = flight.landing().await;
         drop(waiting);
         match landing {
@@ -127,11 +120,7 @@ impl Flights {
         if ours {
             return Some(self.lead(id, flight));
         }
-        let waiting = Waiting {
-            flights: self,
-            id: &id,
-            flight: &flight,
-        };
+        let waiting = Waiting { flights: self, id: &id, flight: &flight };
         let vacant = flight.take_over();
         drop(waiting);
         vacant.then(|| self.lead(id, flight))
@@ -143,12 +132,7 @@ impl Flights {
     }
 
     fn lead(self: &Arc<Self>, id: FlightId, flight: Arc<Flight>) -> Lead {
-        Lead {
-            flights: Arc::clone(self),
-            id,
-            flight,
-            landed: false,
-        }
+        Lead { flights: Arc::clone(self), id, flight, landed: false }
     }
 
     /// The flight, and whether this call started it; if it did not, the caller counts as waiting.
@@ -159,17 +143,8 @@ impl Flights {
                 (Arc::clone(slot.get()), false)
             }
             Slot::Vacant(slot) => {
-                let state = Mutex::new(State {
-                    phase: Phase::Computing,
-                    waiters: 0,
-                });
-                (
-                    Arc::clone(slot.insert(Arc::new(Flight {
-                        state,
-                        landed: Notify::new(),
-                    }))),
-                    true,
-                )
+                let state = Mutex::new(State { phase: Phase::Computing, waiters: 0 });
+                (Arc::clone(slot.insert(Arc::new(Flight { state, landed: Notify::new() }))), true)
             }
         }
     }
@@ -281,22 +256,12 @@ mod tests {
 
     fn id(key: u32, generation: u128) -> FlightId {
         let vector = Generation::new(generation).into_iter().collect();
-        FlightId {
-            key: Key::of(&key).unwrap(),
-            groups: Group::new("g").into(),
-            vector,
-        }
+        FlightId { key: Key::of(&key).unwrap(), groups: Group::new("g").into(), vector }
     }
 
     fn entry(id: &FlightId) -> Arc<Entry> {
         let body = Bytes::from_static(b"value");
-        Arc::new(Entry::new(
-            id.key.clone(),
-            id.groups.clone(),
-            id.vector.clone(),
-            body,
-            Duration::ZERO,
-        ))
+        Arc::new(Entry::new(id.key.clone(), id.groups.clone(), id.vector.clone(), body, Duration::ZERO))
     }
 
     async fn lead(flights: &Arc<Flights>, id: FlightId) -> Lead {
@@ -321,10 +286,7 @@ mod tests {
             assert!(matches!(role.unwrap(), Role::Passenger(Landing::Shared(_))));
         }
         // Still there until the entry is stored.
-        assert!(matches!(
-            flights.board(id(1, 1)).await,
-            Role::Passenger(Landing::Shared(_))
-        ));
+        assert!(matches!(flights.board(id(1, 1)).await, Role::Passenger(Landing::Shared(_))));
         drop(leader);
         assert_eq!(flights.len(), 0);
     }
@@ -357,9 +319,7 @@ mod tests {
         tokio::task::yield_now().await;
         drop(leader);
         let all = async { while readers.join_next().await.is_some() {} };
-        tokio::time::timeout(Duration::from_secs(5), all)
-            .await
-            .expect("a reader hangs");
+        tokio::time::timeout(Duration::from_secs(5), all).await.expect("a reader hangs");
         assert_eq!(flights.len(), 0);
     }
 

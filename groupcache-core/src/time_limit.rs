@@ -19,10 +19,7 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub(crate) const fn new(limit: Duration) -> Self {
-        Self {
-            limit,
-            deadline: None,
-        }
+        Self { limit, deadline: None }
     }
 
     /// The outcome of `call`, or a timeout once the budget is used up. A call that is ready at once
@@ -40,8 +37,7 @@ impl Budget {
             // tokio's own time, which its tests can move.
             let now = Instant::now();
             // A limit beyond what the clock can count is none; a year is as good.
-            now.checked_add(self.limit)
-                .unwrap_or_else(|| now + Duration::from_secs(31_536_000))
+            now.checked_add(self.limit).unwrap_or_else(|| now + Duration::from_secs(31_536_000))
         });
         match tokio::time::timeout_at(deadline, call).await {
             Ok(outcome) => outcome,

@@ -12,12 +12,13 @@ use serde::de::DeserializeOwned;
 
 use crate::backend::Backend;
 use crate::boxed::BoxBackend;
-use crate::cache::{Cache, Keep, Loaded, Served, ToStore};
+use crate::cache::Cache;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::group::Groups;
 use crate::key::Key;
 use crate::key_strategy::{Address, KeyStrategy};
+use crate::outcome::{Keep, Loaded, Served, ToStore};
 
 /// Any value that serde can write and read back is stored as MessagePack with field names, which
 /// tolerates fields that are added with a default. A stored value that does not read back as `T` is
@@ -72,10 +73,9 @@ impl<B: Backend> Cache<B> {
     {
         let negative = self.options().negative().unwrap_or(Duration::ZERO);
         let keep = move |value: &Option<T>| match stored(value) {
-            Keep::Store(to_store) if value.is_none() => Keep::Store(ToStore {
-                time_to_live: Some(negative),
-                ..to_store
-            }),
+            Keep::Store(to_store) if value.is_none() => {
+                Keep::Store(ToStore { time_to_live: Some(negative), ..to_store })
+            }
             keep => keep,
         };
         self.load_at(address(key, groups.into()), load, keep)
@@ -103,11 +103,7 @@ impl<B: Backend> Cache<B> {
         G: Into<Groups>,
         T: DeserializeOwned + Send,
     {
-        self.get_many_at(
-            keys.into_iter()
-                .map(|(key, groups)| address(&key, groups.into()))
-                .collect(),
-        )
+        self.get_many_at(keys.into_iter().map(|(key, groups)| address(&key, groups.into())).collect())
     }
 
     /// Computes the value of `key` anew and stores it, replacing what is there, once its generations
@@ -148,11 +144,7 @@ impl<B: Backend> Cache<B> {
 
     /// The cache with a strategy that turns calls into keys and groups.
     pub fn keyed<C: ?Sized, S: KeyStrategy<C>>(&self, strategy: S) -> KeyedCache<C, S, B> {
-        KeyedCache {
-            cache: self.clone(),
-            strategy,
-            calls: PhantomData,
-        }
+        KeyedCache { cache: self.clone(), strategy, calls: PhantomData }
     }
 
     async fn load_at<T, E, F, Fut>(
@@ -203,15 +195,9 @@ impl<B: Backend> Cache<B> {
         &self,
         addresses: Vec<Result<Address>>,
     ) -> Vec<Option<T>> {
-        let sound: Vec<_> = addresses
-            .iter()
-            .filter_map(|address| address.as_ref().ok().cloned())
-            .collect();
+        let sound: Vec<_> = addresses.iter().filter_map(|address| address.as_ref().ok().cloned()).collect();
         let mut found = self.find_many(&sound, decode).await.into_iter();
-        addresses
-            .iter()
-            .map(|address| address.as_ref().ok().and_then(|_| found.next()?.ok()))
-            .collect()
+        addresses.iter().map(|address| address.as_ref().ok().and_then(|_| found.next()?.ok())).collect()
     }
 
     async fn insert_at<T, E, F, Fut>(&self, address: Result<Address>, load: F) -> Result<T, E>
@@ -265,9 +251,7 @@ impl<C: ?Sized + Sync, S: KeyStrategy<C>, B: Backend> KeyedCache<C, S, B> {
         Fut: Future<Output = Result<T, E>> + Send,
         E: Send,
     {
-        self.cache
-            .load_at(self.strategy.address(call), load, stored)
-            .await
+        self.cache.load_at(self.strategy.address(call), load, stored).await
     }
 
     /// As [`Cache::get`].
@@ -319,27 +303,18 @@ impl<C: ?Sized + Sync, S: KeyStrategy<C>, B: Backend> KeyedCache<C, S, B> {
 
 impl<C: ?Sized, S: Clone, B> Clone for KeyedCache<C, S, B> {
     fn clone(&self) -> Self {
-        Self {
-            cache: self.cache.clone(),
-            strategy: self.strategy.clone(),
-            calls: PhantomData,
-        }
+        Self { cache: self.cache.clone(), strategy: self.strategy.clone(), calls: PhantomData }
     }
 }
 
 impl<C: ?Sized, S, B: Backend> fmt::Debug for KeyedCache<C, S, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedCache")
-            .field("cache", &self.cache)
-            .finish_non_exhaustive()
+        f.debug_struct("KeyedCache").field("cache", &self.cache).finish_non_exhaustive()
     }
 }
 
 fn address<K: Serialize + ?Sized>(key: &K, groups: Groups) -> Result<Address> {
-    Ok(Address {
-        key: Key::of(key)?,
-        groups,
-    })
+    Ok(Address { key: Key::of(key)?, groups })
 }
 
 fn decode<T: DeserializeOwned>(entry: &Arc<Entry>) -> Option<T> {

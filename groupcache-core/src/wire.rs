@@ -1,22 +1,22 @@
 //! Lengths and byte strings as they are written in keys, groups and stored entries.
 
 /// Appends an unsigned number in LEB128, seven bits a byte, least significant first.
-pub(crate) fn put_uint(out: &mut Vec<u8>, mut value: u128) {
+pub(crate) fn put_uint(out: &mut impl Extend<u8>, mut value: u128) {
     loop {
         let low = (value & 0x7f) as u8;
         value >>= 7;
         if value == 0 {
-            out.push(low);
+            out.extend([low]);
             return;
         }
-        out.push(low | 0x80);
+        out.extend([low | 0x80]);
     }
 }
 
 /// Appends a byte string behind its length.
-pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut impl Extend<u8>, bytes: &[u8]) {
     put_uint(out, bytes.len() as u128);
-    out.extend_from_slice(bytes);
+    out.extend(bytes.iter().copied());
 }
 
 /// Reads what the functions above wrote; `None` wherever the input is not that.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use groupcache_core::{
-    Backend, Clock, Current, Entry, Error, ErrorKind, Found, Group, Hold, Key, Lookup, Minted, Result,
-    SystemClock, TimeLeft,
+    Backend, Clock, Current, Entry, EntryView, Error, ErrorKind, Found, Group, Hold, Key, Lookup, Minted,
+    Result, SystemClock, TimeLeft,
 };
 use moka::Expiry;
 
@@ -50,10 +50,7 @@ impl MemoryBackend {
 
     /// Sets up a backend.
     pub const fn builder() -> MemoryBackendBuilder {
-        MemoryBackendBuilder {
-            max_bytes: 256 << 20,
-            clock: None,
-        }
+        MemoryBackendBuilder { max_bytes: 256 << 20, clock: None }
     }
 
     /// How many entries there are, about: moka counts with a delay.
@@ -81,47 +78,31 @@ impl MemoryBackend {
     }
 
     fn look(&self, key: &Key, groups: &[Group]) -> Lookup {
-        let stored = self.entries.get(key).filter(|stored| !self.has_expired(stored));
-        let Some(stored) = stored else {
+        let Some(stored) = self.get(key) else {
             let (current, hold) = self.current(groups);
-            return Lookup {
-                found: Found::Absent,
-                current,
-                hold,
-            };
+            return Lookup { found: Found::Absent, current, hold };
         };
-        let (current, hold) = if **stored.entry.groups() == *groups {
-            let current: Current = stored.cells.iter().map(|cell| cell.generation()).collect();
-            let hold = if current.equals(stored.entry.vector()) {
-                Hold::none()
-            } else {
-                // A new entry is about to be computed under these; this one may be evicted meanwhile.
-                Hold::new(Arc::clone(&stored))
-            };
-            (current, hold)
+        let (current, hold) = if stored.is_of(groups) {
+            // A new entry may be about to be computed under these; this one may be evicted meanwhile.
+            (stored.current(), Hold::new(Arc::clone(&stored)))
         } else {
             self.current(groups)
         };
-        Lookup {
-            found: Found::Entry(Arc::clone(&stored.entry), stored.expires_at),
-            current,
-            hold,
-        }
+        Lookup { found: Found::Entry(Arc::clone(&stored.entry), stored.expires_at), current, hold }
+    }
+
+    fn get(&self, key: &Key) -> Option<Arc<Stored>> {
+        self.entries.get(key).filter(|stored| !self.has_expired(stored))
     }
 
     fn current(&self, groups: &[Group]) -> (Current, Hold) {
         let cells: Vec<_> = groups.iter().map(|group| self.generations.find(group)).collect();
-        let current = cells
-            .iter()
-            .map(|cell| cell.as_ref().and_then(|cell| cell.generation()))
-            .collect();
+        let current = cells.iter().map(|cell| cell.as_ref().and_then(|cell| cell.generation())).collect();
         (current, Hold::new(cells))
     }
 
     fn has_expired(&self, stored: &Stored) -> bool {
-        stored
-            .expires_at
-            .is_some_and(|expires_at| expires_at <= self.clock.now())
+        stored.expires_at.is_some_and(|expires_at| expires_at <= self.clock.now())
     }
 
     fn keep(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
@@ -130,23 +111,15 @@ impl MemoryBackend {
             return Ok(());
         }
         // One group gone: nobody can validate this entry any more.
-        let cells: Option<Box<[_]>> = entry
-            .groups()
-            .iter()
-            .map(|group| self.generations.find(group))
-            .collect();
+        let cells: Option<Box<[_]>> =
+            entry.groups().iter().map(|group| self.generations.find(group)).collect();
         let Some(cells) = cells else {
             self.entries.invalidate(entry.key());
             return Ok(());
         };
         // A time to live beyond what the clock can count is none.
         let expires_at = time_to_live.and_then(|time| self.clock.now().checked_add(time));
-        let stored = Stored {
-            entry: Arc::clone(entry),
-            cells,
-            expires_at,
-            time_to_live,
-        };
+        let stored = Stored { entry: Arc::clone(entry), cells, expires_at, time_to_live };
         let size_bytes = stored.size_bytes();
         if size_bytes as u64 > self.max_bytes {
             self.entries.invalidate(entry.key());
@@ -167,20 +140,16 @@ impl Backend for MemoryBackend {
         Ok(self.look(key, groups))
     }
 
-    fn lookup_now(&self, key: &Key, groups: &[Group]) -> Option<Lookup> {
-        Some(self.look(key, groups))
+    fn glance(&self, key: &Key, groups: &[Group], judge: &mut dyn FnMut(EntryView<'_>)) {
+        let Some(stored) = self.get(key) else { return };
+        let current = if stored.is_of(groups) { stored.current() } else { self.current(groups).0 };
+        judge(EntryView { entry: &stored.entry, expires_at: stored.expires_at, current: &current });
     }
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {
-        let cells: Vec<_> = groups
-            .iter()
-            .map(|group| self.generations.find_or_create(group))
-            .collect();
+        let cells: Vec<_> = groups.iter().map(|group| self.generations.find_or_create(group)).collect();
         let vector = cells.iter().filter_map(|cell| cell.generation()).collect();
-        Ok(Minted {
-            vector,
-            hold: Hold::new(cells),
-        })
+        Ok(Minted { vector, hold: Hold::new(cells) })
     }
 
     async fn bump(&self, groups: &[Group]) -> Result<()> {
@@ -236,6 +205,16 @@ impl MemoryBackendBuilder {
 }
 
 impl Stored {
+    fn is_of(&self, groups: &[Group]) -> bool {
+        let own: &[Group] = self.entry.groups();
+        // Readers often have the very list that the entry was stored with.
+        std::ptr::eq(own, groups) || own == groups
+    }
+
+    fn current(&self) -> Current {
+        self.cells.iter().map(|cell| cell.generation()).collect()
+    }
+
     fn size_bytes(&self) -> usize {
         let cells = self.cells.len() * (size_of::<Arc<Cell>>() + size_of::<Cell>());
         self.entry.size_bytes() + cells + OVERHEAD_BYTES

@@ -34,10 +34,7 @@ pub(crate) struct Cell {
 impl Generations {
     pub(crate) fn new() -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect();
-        Arc::new(Self {
-            shards,
-            hasher: RandomState::new(),
-        })
+        Arc::new(Self { shards, hasher: RandomState::new() })
     }
 
     /// The cell of `group`, if somebody holds it.
@@ -90,10 +87,7 @@ impl Drop for Cell {
         let Some(table) = self.table.upgrade() else { return };
         let mut shard = table.shard(&self.group);
         // Somebody may have created the group anew since the last holder let go of this cell.
-        if shard
-            .get(&self.group)
-            .is_some_and(|cell| std::ptr::eq(cell.as_ptr(), self))
-        {
+        if shard.get(&self.group).is_some_and(|cell| std::ptr::eq(cell.as_ptr(), self)) {
             shard.remove(&self.group);
         }
     }

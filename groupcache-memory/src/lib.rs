@@ -43,10 +43,7 @@
     clippy::exhaustive_enums,
     clippy::unwrap_used
 )]
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should"))]
 
 mod backend;
 mod generations;

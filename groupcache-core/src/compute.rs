@@ -1,0 +1,271 @@
+//! Computing a value under a complete vector, and storing it.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::{Backend, Hold};
+use crate::cache::Cache;
+use crate::entry::{Entry, Vector};
+use crate::error::Result;
+use crate::fill::{Fill, Sealed};
+use crate::group::Groups;
+use crate::key_strategy::Address;
+use crate::outcome::{How, Keep, Loaded, Miss, Served, ToStore};
+use crate::single_flight::{FlightId, Landing, Lead};
+use crate::stats::Counters;
+use crate::time_limit::{Budget, in_background};
+use crate::verdict::Candidate;
+
+/// An expired entry was served, and this reader is the one to compute the next: await
+/// [`run`](Self::run), on a task of its own if the reader should not wait. Dropped without, the next
+/// reader does it.
+#[must_use = "the new value is only computed if this is run"]
+pub struct Refresh<B, F> {
+    pub(crate) cache: Cache<B>,
+    pub(crate) address: Address,
+    pub(crate) ticket: Ticket,
+    pub(crate) lead: Lead,
+    pub(crate) load: F,
+}
+
+impl<B: Backend> Cache<B> {
+    /// Computes under a complete vector and stores, on the way out, what may be stored.
+    pub(crate) async fn compute<V, R, E, F, Fut>(
+        &self,
+        address: &Address,
+        ticket: Ticket,
+        mut lead: Option<Lead>,
+        accept: &(impl Fn(&Arc<Entry>) -> Option<V> + Sync),
+        load: F,
+    ) -> Result<Served<V, R>, E>
+    where
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<Loaded<R>, E>> + Send,
+    {
+        let counters = &self.inner().counters();
+        let Ticket { miss, groups, vector, holds, candidate } = ticket;
+        let fill = Fill::new(self.id(), self.minter()).with_vector(&groups, &vector, &address.groups, holds);
+        let (loaded, sealed) = self.run(fill, load).await;
+        let mut land = |landing| {
+            if let Some(lead) = &mut lead {
+                lead.land(landing);
+            }
+        };
+        let outer = Fill::current();
+        let stale = || {
+            let value =
+                candidate.as_ref().filter(|stale| stale.if_error).and_then(|stale| accept(&stale.entry))?;
+            counters.stale_if_error.increment();
+            if let Some(outer) = &outer {
+                outer.do_not_store();
+            }
+            Some(Served::Entry(value, How::StaleIfError))
+        };
+        let (value, to_store) = match loaded {
+            Ok(Loaded { value, keep: Keep::Store(to_store) }) => (value, to_store),
+            Ok(Loaded { value, keep: Keep::Private }) => {
+                land(Landing::Private);
+                return Ok(self.not_stored(value, miss, outer.as_ref()));
+            }
+            Ok(Loaded { value, keep: Keep::Failed }) => {
+                counters.load_failures.increment();
+                land(Landing::Failed);
+                return Ok(stale().unwrap_or_else(|| self.not_stored(value, miss, outer.as_ref())));
+            }
+            Err(error) => {
+                counters.load_failures.increment();
+                land(Landing::Failed);
+                return stale().ok_or(error);
+            }
+        };
+        if !sealed.late.is_empty() {
+            // The next computation starts with the generations of the late groups too.
+            self.inner().learned.learn(&address.key, &address.groups, &sealed.groups.union(&sealed.late));
+            land(Landing::Again);
+            return Ok(self.not_stored(value, miss, outer.as_ref()));
+        }
+        if !sealed.storable {
+            land(Landing::Private);
+            return Ok(self.not_stored(value, miss, outer.as_ref()));
+        }
+        self.inner().learned.learn(&address.key, &address.groups, &sealed.groups);
+        let (entry, time_to_live) = self.entry(address, &to_store, &sealed);
+        let entry = Arc::new(entry);
+        let shared = entry.key() == &address.key;
+        land(if shared { Landing::Shared(Arc::clone(&entry)) } else { Landing::Private });
+        if let Some(outer) = &outer {
+            let expires_at = time_to_live.and_then(|time| self.inner().clock.now().checked_add(time));
+            outer.after_nested_read(self.id(), &entry, expires_at);
+        }
+        let this = self.clone();
+        in_background(async move {
+            // The store is counted; the reader has its value either way.
+            drop(this.store(entry, time_to_live, sealed.holds).await);
+            // Only now may the next reader of this key start another flight.
+            drop(lead);
+        })
+        .await;
+        let stored = time_to_live != Some(Duration::ZERO);
+        Ok(Served::Computed { value, miss, stored })
+    }
+
+    /// Computes without the cache, because the backend did not answer.
+    pub(crate) async fn compute_unstored<V, R, E, F, Fut>(
+        &self,
+        miss: Miss,
+        load: F,
+    ) -> Result<Served<V, R>, E>
+    where
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<Loaded<R>, E>> + Send,
+    {
+        let fill = Fill::new(self.id(), self.minter());
+        fill.do_not_store();
+        let (loaded, _) = self.run(fill, load).await;
+        let outer = Fill::current();
+        match loaded {
+            Ok(loaded) => {
+                if matches!(loaded.keep, Keep::Failed) {
+                    self.inner().counters().load_failures.increment();
+                }
+                Ok(self.not_stored(loaded.value, miss, outer.as_ref()))
+            }
+            Err(error) => {
+                self.inner().counters().load_failures.increment();
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) async fn run<R, E, F, Fut>(&self, fill: Fill, load: F) -> (Result<Loaded<R>, E>, Sealed)
+    where
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<Loaded<R>, E>> + Send,
+    {
+        let counters = &self.inner().counters();
+        counters.loads.increment();
+        let mut abandoned = Abandoned { counters, ended: false };
+        let loaded = fill.clone().scope(async move { load().await }).await;
+        abandoned.ended = true;
+        (loaded, fill.seal())
+    }
+
+    pub(crate) fn entry(
+        &self,
+        address: &Address,
+        to_store: &ToStore,
+        sealed: &Sealed,
+    ) -> (Entry, Option<Duration>) {
+        let backend_default = || self.inner().backend.default_time_to_live();
+        let time_to_live = to_store.time_to_live.or(self.options().time_to_live).or_else(backend_default);
+        let mut time_to_live = time_to_live.map(|time| self.options().jittered(time));
+        if let Some(expires_at) = sealed.expires_at {
+            let left = expires_at.saturating_duration_since(self.inner().clock.now());
+            time_to_live = Some(time_to_live.map_or(left, |time| time.min(left)));
+        }
+        let grace = match time_to_live {
+            Some(time) if !time.is_zero() => self.options().grace(),
+            _ => Duration::ZERO,
+        };
+        let key = to_store.key.clone().unwrap_or_else(|| address.key.clone());
+        // Entries share the list of their address: less memory, and quicker to compare.
+        let groups = if sealed.groups == address.groups { &address.groups } else { &sealed.groups };
+        let entry = Entry::new(key, groups.clone(), sealed.vector.clone(), to_store.body.clone(), grace);
+        (entry, time_to_live.map(|time| time.saturating_add(grace)))
+    }
+
+    pub(crate) async fn store(
+        &self,
+        entry: Arc<Entry>,
+        time_to_live: Option<Duration>,
+        holds: Vec<Hold>,
+    ) -> Result<()> {
+        if time_to_live == Some(Duration::ZERO) {
+            return Ok(());
+        }
+        let mut budget = Budget::new(self.inner().hard_time_limit);
+        let backend = &self.inner().backend;
+        let stored = budget.run(backend.name(), backend.store(&entry, time_to_live)).await;
+        drop(holds);
+        match &stored {
+            Ok(()) => self.inner().counters().stores.increment(),
+            Err(error) => {
+                self.inner().counters().store_failures.increment();
+                tracing::debug!(%error, "an entry was not stored");
+            }
+        }
+        stored
+    }
+
+    fn not_stored<V, R>(&self, value: R, miss: Miss, outer: Option<&Fill>) -> Served<V, R> {
+        self.inner().counters().not_stored.increment();
+        if let Some(outer) = outer {
+            outer.do_not_store();
+        }
+        Served::Computed { value, miss, stored: false }
+    }
+}
+
+impl<B: Backend, F> Refresh<B, F> {
+    /// Computes and stores.
+    ///
+    /// # Errors
+    ///
+    /// What the computation returned; those who read meanwhile were served the expired entry.
+    pub async fn run<V, R, E, Fut>(
+        self,
+        accept: impl Fn(&Arc<Entry>) -> Option<V> + Sync,
+    ) -> Result<Served<V, R>, E>
+    where
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<Loaded<R>, E>> + Send,
+    {
+        let Self { cache, address, ticket, lead, load } = self;
+        cache.compute(&address, ticket, Some(lead), &accept, load).await
+    }
+}
+
+impl<B, F> fmt::Debug for Refresh<B, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refresh").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// The right to compute: a complete vector, had before the computation.
+pub(crate) struct Ticket {
+    pub(crate) miss: Miss,
+    pub(crate) groups: Groups,
+    pub(crate) vector: Vector,
+    pub(crate) holds: Vec<Hold>,
+    pub(crate) candidate: Option<Candidate>,
+}
+
+impl Ticket {
+    pub(crate) fn flight(&self, address: &Address) -> FlightId {
+        FlightId { key: address.key.clone(), groups: self.groups.clone(), vector: self.vector.clone() }
+    }
+
+    pub(crate) fn stale_while_revalidate<V>(&self, accept: &impl Fn(&Arc<Entry>) -> Option<V>) -> Option<V> {
+        self.candidate.as_ref().filter(|stale| stale.while_revalidate).and_then(|stale| accept(&stale.entry))
+    }
+
+    pub(crate) fn stale_if_error<V>(&self, accept: &impl Fn(&Arc<Entry>) -> Option<V>) -> Option<V> {
+        self.candidate.as_ref().filter(|stale| stale.if_error).and_then(|stale| accept(&stale.entry))
+    }
+}
+
+/// Counts a computation whose reader went away before it ended.
+struct Abandoned<'a> {
+    counters: &'a Counters,
+    ended: bool,
+}
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.counters.loads_abandoned.increment();
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What a hit costs beside a bare moka `get`, and an invalidation beside the size of its group.
+//! Compare the figures of one run with each other, not with those of another.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use criterion::{
+    BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime,
+};
+use groupcache_core::{Address, Backend, Cache, Entry, Group, Groups, Key, Loaded, Served};
+use groupcache_memory::MemoryBackend;
+use tokio::runtime::Runtime;
+
+/// On the heap, as real bodies are.
+fn body() -> Bytes {
+    Bytes::from(vec![b'x'; 1024])
+}
+
+fn hit(criterion: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let mut bench = criterion.benchmark_group("hit");
+    let key = Key::of(&("page", "/books/5", "")).expect("a key");
+
+    // What one would write by hand: the same key, the same bytes, no invalidation.
+    let moka = moka::sync::Cache::builder().max_capacity(1 << 20).build();
+    moka.insert(key.clone(), body());
+    bench.bench_function("bare_moka_get", |bencher| bencher.iter(|| black_box(moka.get(black_box(&key)))));
+
+    for count in [1, 4, 16] {
+        let cache = Cache::builder(MemoryBackend::with_max_bytes(1 << 20)).build();
+        let address = Address { key: key.clone(), groups: groups(count) };
+        runtime.block_on(fill(&cache, &address));
+        read_now(&mut bench, &format!("{count}_groups"), &cache, &address);
+        bench.bench_function(format!("{count}_groups_async"), |bencher| {
+            bencher.to_async(&runtime).iter(|| async { black_box(read(&cache, black_box(&address)).await) });
+        });
+    }
+    let cache = Cache::builder(MemoryBackend::with_max_bytes(1 << 20)).build();
+    let title =
+        || cache.get_or_load("title", Group::new("book"), || async { Ok::<_, ()>("Emma".to_owned()) });
+    bench.bench_function("typed_1_group_with_its_key_built", |bencher| {
+        bencher.to_async(&runtime).iter(|| async { black_box(title().await) });
+    });
+    bench.finish();
+}
+
+fn invalidate(criterion: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let mut bench = criterion.benchmark_group("invalidate");
+    bench.measurement_time(Duration::from_secs(3));
+    for count in [1_u32, 1_000_000] {
+        bench.bench_function(format!("group_of_{count}_entries"), |bencher| {
+            let groups = Groups::from(Group::new("book"));
+            let cache = runtime.block_on(cache_of(count, &groups));
+            bencher.to_async(&runtime).iter_batched(
+                || groups.clone(),
+                |groups| async { cache.invalidate(groups).await.expect("invalidates") },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    bench.finish();
+}
+
+/// A cache with this many entries, all of the same groups.
+async fn cache_of(count: u32, groups: &Groups) -> Cache<MemoryBackend> {
+    let backend = MemoryBackend::with_max_bytes(4 << 30);
+    let minted = backend.mint(groups).await.expect("mints");
+    for number in 0..count {
+        let key = Key::of(&number).expect("a key");
+        let body = Bytes::from_static(b"x");
+        let entry = Entry::new(key, groups.clone(), minted.vector.clone(), body, Duration::ZERO);
+        backend.store(&Arc::new(entry), None).await.expect("stores");
+    }
+    backend.run_pending_tasks();
+    assert_eq!(backend.entry_count(), u64::from(count));
+    Cache::builder(backend).build()
+}
+
+fn read_now(
+    bench: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    cache: &Cache<MemoryBackend>,
+    address: &Address,
+) {
+    bench.bench_function(name, |bencher| {
+        bencher.iter(|| black_box(cache.read_now(black_box(address), |entry| Some(entry.body().clone()))));
+    });
+    assert!(cache.read_now(address, |_| Some(())).is_some(), "measured misses");
+}
+
+async fn read(cache: &Cache<MemoryBackend>, address: &Address) -> Bytes {
+    let load = || async { Ok::<_, ()>(Loaded::store(Bytes::new(), body())) };
+    match cache.read(address, |entry| Some(entry.body().clone()), load).await {
+        Ok((Served::Entry(body, _) | Served::Computed { value: body, .. }, _)) => body,
+        Err(()) => Bytes::new(),
+    }
+}
+
+async fn fill(cache: &Cache<MemoryBackend>, address: &Address) {
+    read(cache, address).await;
+}
+
+fn groups(count: u32) -> Groups {
+    (0..count).map(|id| Group::new("book").with("id", id)).collect()
+}
+
+criterion_group!(benches, hit, invalidate);
+criterion_main!(benches);
