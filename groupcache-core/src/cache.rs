@@ -104,6 +104,12 @@ impl<B: Backend> Cache<B> {
         &self.inner.backend
     }
 
+    /// The backend's name, such as `memory`.
+    #[must_use]
+    pub fn backend_name(&self) -> &'static str {
+        self.inner.backend.name()
+    }
+
     /// What this cache has done so far; shared by its clones.
     #[must_use]
     pub fn stats(&self) -> Stats {

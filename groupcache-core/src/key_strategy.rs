@@ -140,6 +140,13 @@ impl ByArguments {
         Self { arguments: Some(arguments.into_iter().map(Into::into).collect()), ..Self::default() }
     }
 
+    /// Only these arguments count.
+    #[must_use]
+    pub fn on<N: Into<Cow<'static, str>>>(mut self, arguments: impl IntoIterator<Item = N>) -> Self {
+        self.arguments = Some(arguments.into_iter().map(Into::into).collect());
+        self
+    }
+
     /// Calls the argument `argument` `field` in the group.
     #[must_use]
     pub fn rename(
@@ -155,6 +162,13 @@ impl ByArguments {
     #[must_use]
     pub fn shared(mut self, label: impl Into<Cow<'static, str>>) -> Self {
         self.shared = Some(label.into());
+        self
+    }
+
+    /// Names the group `label` unless it was given a name to share already.
+    #[must_use]
+    pub fn shared_or(mut self, label: impl Into<Cow<'static, str>>) -> Self {
+        self.shared.get_or_insert_with(|| label.into());
         self
     }
 
@@ -213,6 +227,12 @@ impl ByArguments {
     }
 }
 
+impl<N: Into<Cow<'static, str>>, const COUNT: usize> From<[N; COUNT]> for ByArguments {
+    fn from(arguments: [N; COUNT]) -> Self {
+        Self::of(arguments)
+    }
+}
+
 impl<C: Call + ?Sized> KeyStrategy<C> for ByArguments {
     fn key(&self, call: &C) -> Result<Key> {
         call.key()
@@ -240,7 +260,8 @@ impl ByTag {
     /// The group of a tag: what to invalidate.
     #[must_use]
     pub fn group(tag: &str) -> Group {
-        Group::new("tag").with("tag", tag)
+        // No name that a model or a view would have.
+        Group::new("groupcache:tag").with("tag", tag)
     }
 }
 
@@ -268,7 +289,7 @@ impl<M: Model> ByModel<M> {
     /// By these arguments only.
     #[must_use]
     pub fn on<N: Into<Cow<'static, str>>>(mut self, arguments: impl IntoIterator<Item = N>) -> Self {
-        self.arguments.arguments = Some(arguments.into_iter().map(Into::into).collect());
+        self.arguments = self.arguments.on(arguments);
         self
     }
 
@@ -281,6 +302,13 @@ impl<M: Model> ByModel<M> {
     ) -> Self {
         self.arguments = self.arguments.rename(argument, field);
         self
+    }
+}
+
+impl<M: Model> From<ByArguments> for ByModel<M> {
+    /// By these arguments; a shared label has no meaning here.
+    fn from(arguments: ByArguments) -> Self {
+        Self { arguments, model: PhantomData }
     }
 }
 

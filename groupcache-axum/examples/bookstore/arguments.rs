@@ -1,0 +1,189 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use lexopt::prelude::*;
+
+pub(crate) const HELP: &str = "\
+A small bookstore on SQLite: HTML pages, a JSON API and feeds.
+
+Usage: bookstore [OPTIONS]
+
+Options:
+  --listen ADDR             IP address and port to serve on [default: 127.0.0.1:3000]
+  --backend NAME            where cached pages are kept: memory [default: memory]
+  --database sqlite://PATH  database file, created and filled if it has no tables yet
+                            [default: groupcache-bookstore.sqlite in the system's
+                            directory for temporary files]
+  --help                    print this and end
+";
+
+const BACKENDS: [&str; 1] = ["memory"];
+const DATABASE_SCHEME: &str = "sqlite://";
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    Run(Arguments),
+    Help,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Arguments {
+    pub(crate) listen: SocketAddr,
+    pub(crate) backend: String,
+    /// The database file. Always absolute, because SQLite would read some relative paths as
+    /// something other than a path.
+    pub(crate) database: PathBuf,
+}
+
+impl Default for Arguments {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 3000)),
+            backend: BACKENDS[0].to_owned(),
+            database: std::env::temp_dir().join("groupcache-bookstore.sqlite"),
+        }
+    }
+}
+
+/// What is wrong with the command line. What the user typed is shown quoted and escaped, so
+/// the message stays one line whatever it was.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ArgumentError {
+    #[error("unknown option {0:?}; --help lists the options")]
+    UnknownOption(String),
+    #[error("unexpected argument {0:?}; --help lists the options")]
+    UnexpectedArgument(OsString),
+    #[error("--{option}: a value is missing; {expected}")]
+    MissingValue { option: &'static str, expected: &'static str },
+    #[error("--{option} {value:?}: {expected}")]
+    BadValue { option: &'static str, value: OsString, expected: &'static str },
+}
+
+/// Reads the command line, of which the first item is the program's own name.
+pub(crate) fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Command, ArgumentError> {
+    let mut parser = lexopt::Parser::from_iter(line);
+    let mut arguments = Arguments::default();
+    loop {
+        match parser.next() {
+            Ok(None) => return Ok(Command::Run(arguments)),
+            Ok(Some(Long("help"))) => {
+                return match parser.optional_value() {
+                    None => Ok(Command::Help),
+                    Some(value) => Err(ArgumentError::BadValue {
+                        option: "help",
+                        value,
+                        expected: "this option takes no value",
+                    }),
+                };
+            }
+            Ok(Some(Long("listen"))) => arguments.listen = value(&mut parser, &LISTEN)?,
+            Ok(Some(Long("backend"))) => arguments.backend = value(&mut parser, &BACKEND)?,
+            Ok(Some(Long("database"))) => arguments.database = value(&mut parser, &DATABASE)?,
+            Ok(Some(Long(name))) => {
+                let name = format!("--{name}");
+                return Err(ArgumentError::UnknownOption(match parser.optional_value() {
+                    Some(value) => format!("{name}={}", value.to_string_lossy()),
+                    None => name,
+                }));
+            }
+            Ok(Some(Short(letter))) => {
+                return Err(ArgumentError::UnknownOption(format!("-{letter}")));
+            }
+            Ok(Some(Value(argument))) => return Err(ArgumentError::UnexpectedArgument(argument)),
+            Err(error) => return Err(ArgumentError::UnknownOption(error.to_string())),
+        }
+    }
+}
+
+/// An option that takes a value.
+struct ValueOption<T> {
+    name: &'static str,
+    expected: &'static str,
+    read: fn(&str) -> Option<T>,
+}
+
+const LISTEN: ValueOption<SocketAddr> = ValueOption {
+    name: "listen",
+    expected: "expected an IP address and a port, such as 127.0.0.1:3000",
+    read: |value| value.parse().ok(),
+};
+
+const BACKEND: ValueOption<String> = ValueOption {
+    name: "backend",
+    expected: "expected memory, the only backend there is",
+    read: |value| BACKENDS.contains(&value).then(|| value.to_owned()),
+};
+
+const DATABASE: ValueOption<PathBuf> = ValueOption {
+    name: "database",
+    expected: "expected sqlite://PATH with the path of a file and nothing after it",
+    read: |value| {
+        let path = value.strip_prefix(DATABASE_SCHEME)?;
+        let names_a_file = !path.is_empty() && !path.starts_with(':') && !path.contains(['?', '\0']);
+        names_a_file.then(|| std::path::absolute(path).ok()).flatten()
+    },
+};
+
+fn value<T>(parser: &mut lexopt::Parser, option: &ValueOption<T>) -> Result<T, ArgumentError> {
+    let value = parser
+        .value()
+        .map_err(|_| ArgumentError::MissingValue { option: option.name, expected: option.expected })?;
+    match value.to_str().and_then(option.read) {
+        Some(meaning) => Ok(meaning),
+        None => Err(ArgumentError::BadValue { option: option.name, value, expected: option.expected }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &[&str]) -> Result<Command, ArgumentError> {
+        parse(["bookstore"].iter().chain(line).map(|word| OsString::from(*word)))
+    }
+
+    #[test]
+    fn nothing_given_means_the_defaults() {
+        assert_eq!(parsed(&[]), Ok(Command::Run(Arguments::default())));
+    }
+
+    #[test]
+    fn values_may_follow_a_space_or_an_equals_sign() {
+        let expected = Arguments {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80)),
+            backend: "memory".to_owned(),
+            database: PathBuf::from("/shop/books.db"),
+        };
+        assert_eq!(
+            parsed(&["--listen=0.0.0.0:80", "--backend", "memory", "--database=sqlite:///shop/books.db",]),
+            Ok(Command::Run(expected))
+        );
+    }
+
+    #[test]
+    fn every_refusal_is_one_line_with_the_option_and_the_value() {
+        let cases: [(&[&str], &[&str]); 10] = [
+            (&["--listen", "3000"], &["--listen", "\"3000\""]),
+            (&["--listen", "a\nb"], &["--listen", "\"a\\nb\""]),
+            (&["--backend", "redis"], &["--backend", "\"redis\""]),
+            (&["--database", "x.db"], &["--database", "\"x.db\""]),
+            (&["--database", "sqlite://"], &["--database", "\"sqlite://\""]),
+            (&["--database", "sqlite://:memory:"], &["--database", ":memory:"]),
+            (&["--listen"], &["--listen", "missing"]),
+            (&["--colour=red"], &["--colour=red"]),
+            (&["-x"], &["-x"]),
+            (&["books"], &["\"books\""]),
+        ];
+        for (line, parts) in cases {
+            let message = parsed(line).expect_err("is refused").to_string();
+            assert!(!message.contains('\n'), "{message}");
+            for part in parts {
+                assert!(message.contains(part), "{part} is missing in: {message}");
+            }
+        }
+    }
+}

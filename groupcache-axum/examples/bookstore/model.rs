@@ -1,0 +1,67 @@
+//! What the bookstore knows: books and their authors.
+
+use groupcache_core::Model;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, sqlx::FromRow)]
+pub(crate) struct Book {
+    pub(crate) id: i64,
+    pub(crate) title: String,
+    pub(crate) author_id: i64,
+    pub(crate) genre: String,
+    /// Year of first publication; a negative one is before our era.
+    pub(crate) year: i64,
+}
+
+impl Model for Book {
+    const NAME: &'static str = "book";
+    /// Pages show one book, or the books of one author.
+    const GROUPS: &'static [&'static [&'static str]] = &[&["id"], &["author_id"]];
+}
+
+/// A book that has no id of its own: one to be inserted, or the new state of an existing one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct NewBook {
+    pub(crate) title: String,
+    pub(crate) author_id: i64,
+    pub(crate) genre: String,
+    pub(crate) year: i64,
+}
+
+impl NewBook {
+    pub(crate) fn with_id(self, id: i64) -> Book {
+        Book { id, title: self.title, author_id: self.author_id, genre: self.genre, year: self.year }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, sqlx::FromRow)]
+pub(crate) struct Author {
+    pub(crate) id: i64,
+    pub(crate) name: String,
+}
+
+impl Model for Author {
+    const NAME: &'static str = "author";
+    const GROUPS: &'static [&'static [&'static str]] = &[&["id"]];
+}
+
+/// A book with its author's name, for lists that show both.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub(crate) struct BookWithAuthor {
+    #[sqlx(flatten)]
+    pub(crate) book: Book,
+    pub(crate) author: String,
+}
+
+/// A year as people write it.
+pub(crate) fn year_text(year: i64) -> String {
+    if year < 0 { format!("{} BC", year.unsigned_abs()) } else { year.to_string() }
+}
+
+/// Whether `text` is lower-case words and digits joined by single hyphens, as genres are:
+/// they are part of addresses, and so are kept free of anything that needs escaping there.
+pub(crate) fn is_slug(text: &str) -> bool {
+    text.split('-').all(|word| {
+        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    })
+}

@@ -1,0 +1,136 @@
+//! Reading a body that may be too large to keep.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+
+/// What became of a body.
+pub(crate) enum Collected {
+    /// All of it, within the limit.
+    Whole(Bytes),
+    /// Larger than the limit, or not only data, or broken: it goes on as if nobody had looked.
+    Passing(Body),
+}
+
+/// Reads `body` up to `limit_bytes`.
+pub(crate) async fn collect(mut body: Body, limit_bytes: usize) -> Collected {
+    let announced = body.size_hint().lower();
+    if usize::try_from(announced).map_or(true, |announced| announced > limit_bytes) {
+        return Collected::Passing(body);
+    }
+    let mut frames = VecDeque::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let data = match frame.map(Frame::into_data) {
+            Ok(Ok(data)) => data,
+            Ok(Err(trailers)) => return passing(frames, Some(Ok(trailers)), body),
+            Err(error) => return passing(frames, Some(Err(error)), body),
+        };
+        length += data.len();
+        frames.push_back(data);
+        if length > limit_bytes {
+            return passing(frames, None, body);
+        }
+    }
+    Collected::Whole(match frames.len() {
+        1 => frames.pop_front().unwrap_or_default(),
+        _ => frames
+            .into_iter()
+            .fold(BytesMut::with_capacity(length), |mut whole, data| {
+                whole.extend_from_slice(&data);
+                whole
+            })
+            .freeze(),
+    })
+}
+
+fn passing(read: VecDeque<Bytes>, next: Option<Result<Frame<Bytes>, axum::Error>>, rest: Body) -> Collected {
+    let read = read.into_iter().map(|data| Ok(Frame::data(data))).chain(next).collect();
+    Collected::Passing(Body::new(Resumed { read, rest }))
+}
+
+/// Frames that were read already, and those to come.
+struct Resumed {
+    read: VecDeque<Result<Frame<Bytes>, axum::Error>>,
+    rest: Body,
+}
+
+impl HttpBody for Resumed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match self.read.pop_front() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => Pin::new(&mut self.rest).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_empty() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read: u64 = self
+            .read
+            .iter()
+            .filter_map(|frame| frame.as_ref().ok()?.data_ref())
+            .map(|data| data.len() as u64)
+            .sum();
+        let mut hint = self.rest.size_hint();
+        let upper = hint.upper().and_then(|upper| upper.checked_add(read));
+        hint.set_lower(hint.lower().saturating_add(read));
+        if let Some(upper) = upper {
+            hint.set_upper(upper);
+        }
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt, stream};
+
+    use super::*;
+
+    fn streamed(parts: &'static [&'static str]) -> Body {
+        Body::from_stream(stream::iter(parts.iter().map(|part| Ok::<_, std::io::Error>(Bytes::from(*part)))))
+    }
+
+    fn collected(body: Body, limit_bytes: usize) -> (bool, Result<Bytes, axum::Error>) {
+        match collect(body, limit_bytes).now_or_never().unwrap() {
+            Collected::Whole(bytes) => (true, Ok(bytes)),
+            Collected::Passing(body) => {
+                (false, body.collect().now_or_never().unwrap().map(http_body_util::Collected::to_bytes))
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_up_to_the_limit_is_kept_and_a_larger_one_passes_complete() {
+        let (whole, bytes) = collected(streamed(&["abc", "", "def"]), 6);
+        assert_eq!((whole, bytes.unwrap()), (true, Bytes::from("abcdef")));
+        let (whole, bytes) = collected(streamed(&["abc", "def", "ghi"]), 5);
+        assert_eq!((whole, bytes.unwrap()), (false, Bytes::from("abcdefghi")));
+        let (whole, bytes) = collected(Body::from("abcdef"), 5);
+        assert_eq!((whole, bytes.unwrap()), (false, Bytes::from("abcdef")));
+        let (whole, bytes) = collected(Body::empty(), 0);
+        assert_eq!((whole, bytes.unwrap()), (true, Bytes::new()));
+    }
+
+    #[test]
+    fn a_body_that_breaks_breaks_for_the_client_too() {
+        let parts = [Ok(Bytes::from("abc")), Err(std::io::Error::other("broken"))];
+        let (whole, bytes) = collected(Body::from_stream(stream::iter(parts)), 100);
+        assert!(!whole);
+        assert!(bytes.is_err());
+    }
+}

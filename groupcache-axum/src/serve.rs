@@ -1,0 +1,256 @@
+//! The way of one request: from the cache if it can be, from the inner service if not.
+//!
+//! Answers from memory at once, without a future of its own or an allocation beyond the response's.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use groupcache_core::{Address, Backend, Entry, Keep, Loaded, Served, ToStore};
+use http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_LOCATION, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH,
+};
+use http::{HeaderMap, Method, StatusCode};
+use http_body::Body as HttpBody;
+use pin_project_lite::pin_project;
+
+use crate::body::{Collected, collect};
+use crate::cache_status;
+use crate::page_call::PageCall;
+use crate::policy::{self, Bypass};
+use crate::stored_response::StoredResponse;
+use crate::view::View;
+
+pin_project! {
+    /// The future of a cached response: ready at once for a hit in memory, the inner service's own
+    /// future where the cache keeps out, boxed otherwise.
+    #[project = StateProjection]
+    pub(crate) enum Answer<F, E> {
+        Ready { response: Option<Response> },
+        Bypassed { #[pin] inner: F, status: Option<HeaderValue> },
+        Waiting { future: Pin<Box<dyn Future<Output = Result<Response, E>> + Send>> },
+    }
+}
+
+/// Answers `request` as `view` is cached, `call` being the inner service.
+pub(crate) fn answer<B, C, F, E>(view: &Arc<View<B>>, request: Request, call: C) -> Answer<F, E>
+where
+    B: Backend,
+    C: FnOnce(Request) -> F + Send + 'static,
+    F: Future<Output = Result<Response, E>> + Send + 'static,
+    E: Send + 'static,
+{
+    let (parts, body) = request.into_parts();
+    if let Some(bypass) = policy::request_bypass(&parts, !body.is_end_stream(), view.allow_authorization) {
+        let status = Some(cache_status::of_bypass(bypass));
+        return Answer::Bypassed { inner: call(Request::from_parts(parts, body)), status };
+    }
+    let page = PageCall::new(Arc::clone(&view.name), parts, view.vary());
+    let Ok(address) = view.address(&page) else {
+        let status = Some(cache_status::of_bypass(Bypass::Undescribed));
+        return Answer::Bypassed { inner: call(Request::from_parts(page.into_parts(), body)), status };
+    };
+    if let Some(stored) = view.cache.read_now(&address, accept) {
+        let response = respond(&stored, page.parts(), cache_status::HIT);
+        return Answer::Ready { response: Some(response) };
+    }
+    let view = Arc::clone(view);
+    if page.parts().method == Method::HEAD {
+        return Answer::Waiting { future: Box::pin(head(view, address, page, body, call)) };
+    }
+    Answer::Waiting { future: Box::pin(get(view, address, page, body, call)) }
+}
+
+impl<F: Future<Output = Result<Response, E>>, E> Future for Answer<F, E> {
+    type Output = Result<Response, E>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            StateProjection::Ready { response } => match response.take() {
+                Some(response) => Poll::Ready(Ok(response)),
+                // Polled after it was ready, which no executor does.
+                None => Poll::Pending,
+            },
+            StateProjection::Bypassed { inner, status } => inner.poll(context).map_ok(|mut response| {
+                if let Some(status) = status.take() {
+                    cache_status::say(response.headers_mut(), status);
+                }
+                response
+            }),
+            StateProjection::Waiting { future } => future.as_mut().poll(context),
+        }
+    }
+}
+
+async fn get<B, C, F, E>(
+    view: Arc<View<B>>,
+    address: Address,
+    page: PageCall,
+    body: Body,
+    call: C,
+) -> Result<Response, E>
+where
+    B: Backend,
+    C: FnOnce(Request) -> F + Send + 'static,
+    F: Future<Output = Result<Response, E>> + Send + 'static,
+    E: Send + 'static,
+{
+    let load = {
+        let (view, page) = (Arc::clone(&view), page.clone());
+        move || async move {
+            let response = call(Request::from_parts(page.parts().clone(), body)).await?;
+            Ok(load(&view, page, response).await)
+        }
+    };
+    let (served, refresh) = view.cache.read(&address, accept, load).await?;
+    if let Some(refresh) = refresh {
+        // The expired page goes out; the next one is computed meanwhile, and a failure is counted.
+        tokio::spawn(async move { drop(refresh.run(accept).await) });
+    }
+    Ok(match served {
+        Served::Entry(stored, how) => respond(&stored, page.parts(), cache_status::of_entry(how)),
+        Served::Computed { value: Rendered::Whole(stored), miss, stored: kept } => {
+            respond(&stored, page.parts(), cache_status::of_computed(miss, kept, None))
+        }
+        Served::Computed { value: Rendered::Passing(mut response, bypass), miss, .. } => {
+            let status = cache_status::of_computed(miss, false, Some(bypass));
+            cache_status::say(response.headers_mut(), status);
+            response
+        }
+    })
+}
+
+/// Answers from what a `GET` stored, never the other way round: what a handler makes of a `HEAD` need
+/// not be what it makes of a `GET`.
+async fn head<B, C, F, E>(
+    view: Arc<View<B>>,
+    address: Address,
+    page: PageCall,
+    body: Body,
+    call: C,
+) -> Result<Response, E>
+where
+    B: Backend,
+    C: FnOnce(Request) -> F + Send + 'static,
+    F: Future<Output = Result<Response, E>> + Send + 'static,
+{
+    match view.cache.find(&address, accept).await {
+        Ok(stored) => Ok(respond(&stored, page.parts(), cache_status::HIT)),
+        Err(miss) => {
+            let mut response = call(Request::from_parts(page.into_parts(), body)).await?;
+            let status = cache_status::of_computed(miss, false, Some(Bypass::Method));
+            cache_status::say(response.headers_mut(), status);
+            Ok(response)
+        }
+    }
+}
+
+/// What the inner service returned.
+enum Rendered {
+    /// Read to its end; the same for everyone.
+    Whole(Arc<StoredResponse>),
+    /// Not to be stored, and why.
+    Passing(Response, Bypass),
+}
+
+/// Decides what becomes of a fresh response.
+async fn load<B: Backend>(view: &View<B>, page: PageCall, response: Response) -> Loaded<Rendered> {
+    let pass = |response, bypass| {
+        let keep = if bypass == Bypass::Failed { Keep::Failed } else { Keep::Private };
+        Loaded { value: Rendered::Passing(response, bypass), keep }
+    };
+    let (mut head, body) = response.into_parts();
+    if let Some(bypass) = policy::response_bypass(&head) {
+        return pass(Response::from_parts(head, body), bypass);
+    }
+    let vary = policy::varies_on(&head.headers).and_then(|names| view.learn_vary(&names));
+    let Some((vary, more)) = vary else {
+        return pass(Response::from_parts(head, body), Bypass::VaryAny);
+    };
+    // The values of those headers were not in the key that was asked for.
+    let key = if more {
+        match view.address(&page.with_vary(vary)) {
+            Ok(address) => Some(address.key),
+            Err(_) => return pass(Response::from_parts(head, body), Bypass::Undescribed),
+        }
+    } else {
+        None
+    };
+    let body = match collect(body, view.body_bytes_max).await {
+        Collected::Whole(body) => body,
+        Collected::Passing(body) => {
+            return pass(Response::from_parts(head, body), Bypass::BodyTooLarge);
+        }
+    };
+    policy::remove_unstorable(&mut head.headers);
+    if !head.headers.contains_key(CACHE_CONTROL) && !head.headers.contains_key(EXPIRES) {
+        // Caches downstream hear of no invalidation, so they have to ask.
+        head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    }
+    let mut stored = StoredResponse { status: head.status, headers: head.headers, body };
+    stored.ensure_etag();
+    let Some(encoded) = stored.encode() else {
+        let mut response = Response::new(Body::from(stored.body));
+        *response.status_mut() = stored.status;
+        *response.headers_mut() = stored.headers;
+        return pass(response, Bypass::BodyTooLarge);
+    };
+    let mut to_store = ToStore::new(encoded);
+    to_store.key = key;
+    if policy::is_negative(stored.status) {
+        to_store.time_to_live = view.cache.options().negative();
+    }
+    Loaded { value: Rendered::Whole(Arc::new(stored)), keep: Keep::Store(to_store) }
+}
+
+fn accept(entry: &Arc<Entry>) -> Option<Arc<StoredResponse>> {
+    entry.memo(StoredResponse::decode)
+}
+
+/// The response to this request from what is stored: whole, without its body, or 304.
+fn respond(stored: &StoredResponse, request: &http::request::Parts, status: HeaderValue) -> Response {
+    if is_unmodified(stored, &request.headers) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.headers_mut() = stored.headers.clone();
+        // They describe a body that is not sent (RFC 9110, section 15.4.5).
+        let describes_body =
+            |name: &http::HeaderName| name.as_str().starts_with("content-") && name != CONTENT_LOCATION;
+        let names: Vec<_> = stored.headers.keys().filter(|name| describes_body(name)).cloned().collect();
+        for name in names {
+            response.headers_mut().remove(name);
+        }
+        cache_status::say(response.headers_mut(), status);
+        return response;
+    }
+    let head_only = request.method == Method::HEAD;
+    let mut response = Response::new(if head_only { Body::empty() } else { Body::from(stored.body.clone()) });
+    *response.status_mut() = stored.status;
+    let headers = response.headers_mut();
+    *headers = stored.headers.clone();
+    if head_only && stored.status != StatusCode::NO_CONTENT && !headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(stored.body.len()));
+    }
+    cache_status::say(headers, status);
+    response
+}
+
+/// RFC 9110, section 13.1.2: weak comparison, for successful responses only.
+fn is_unmodified(stored: &StoredResponse, request: &HeaderMap) -> bool {
+    if !request.contains_key(IF_NONE_MATCH) || !stored.status.is_success() {
+        return false;
+    }
+    let Some(etag) = stored.headers.get(ETAG).and_then(|etag| etag.to_str().ok()) else { return false };
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let wanted = opaque(etag);
+    request
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .any(|tag| tag.trim() == "*" || opaque(tag) == wanted)
+}
