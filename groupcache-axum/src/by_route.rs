@@ -22,7 +22,7 @@ use crate::page_call::{PageCall, argument_names};
 #[derive(Default)]
 pub struct ByRoute {
     routes: matchit::Router<usize>,
-    strategies: Vec<(String, Box<dyn KeyStrategy<NamedCall>>)>,
+    strategies: Vec<(NamedCall, Box<dyn KeyStrategy<NamedCall>>)>,
 }
 
 impl ByRoute {
@@ -43,7 +43,7 @@ impl ByRoute {
         let wrong = || Error::configuration("groupcache-axum", format!("route `{path}`"));
         strategy.check(&argument_names(path)).map_err(|error| wrong().with_source(error))?;
         self.routes.insert(path, self.strategies.len()).map_err(|error| wrong().with_source(error))?;
-        self.strategies.push((path.to_owned(), Box::new(strategy)));
+        self.strategies.push((NamedCall::new(format!("route:{path}")), Box::new(strategy)));
         Ok(self)
     }
 }
@@ -56,19 +56,19 @@ impl KeyStrategy<PageCall> for ByRoute {
     fn groups(&self, call: &PageCall) -> Result<Groups> {
         let no_route = || Error::configuration("groupcache-axum", "no route matches this path");
         let matched = self.routes.at(call.uri().path()).map_err(|_| no_route())?;
-        let (route, strategy) = &self.strategies[*matched.value];
-        let mut named = NamedCall::new(format!("route:{route}"));
+        let (call, strategy) = &self.strategies[*matched.value];
+        let mut call = call.clone();
         for (name, text) in matched.params.iter() {
             // As axum decodes them; what is not text has no page.
             let text = percent_decode_str(text).decode_utf8().map_err(|_| no_route())?;
-            named = named.with(name.to_owned(), text);
+            call = call.with(name.to_owned(), text);
         }
-        strategy.groups(&named)
+        strategy.groups(&call)
     }
 }
 
 impl fmt::Debug for ByRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.strategies.iter().map(|(path, _)| path)).finish()
+        f.debug_list().entries(self.strategies.iter().map(|(call, _)| call.name())).finish()
     }
 }

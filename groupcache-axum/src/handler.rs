@@ -16,7 +16,7 @@ use futures_util::future::Map;
 use groupcache_core::{Backend, BoxBackend};
 use pin_project_lite::pin_project;
 
-use crate::serve::{Answer, answer};
+use crate::serve::{Answer, decide};
 use crate::view::View;
 
 /// A handler whose responses are cached; made with [`ViewBuilder::wrap`](crate::ViewBuilder::wrap).
@@ -59,7 +59,7 @@ where
         let handler = self.handler;
         let infallible: fn(Response) -> Result<Response, Infallible> = Ok;
         let call = move |request| handler.call(request, state).map(infallible);
-        HandlerFuture { answer: answer(&self.view, request, call) }
+        HandlerFuture { answer: decide(&self.view, request).answer(&self.view, call) }
     }
 }
 

@@ -17,7 +17,7 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::serve::{Answer, answer};
+use crate::serve::{Answer, Decision, decide};
 use crate::view::View;
 
 /// Caches the responses of a router or of any other service, as a key strategy says; made with
@@ -76,12 +76,16 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
+        let decision = match decide(&self.view, request) {
+            Decision::Hit(response) => return ResponseFuture { answer: Answer::hit(response) },
+            decision => decision,
+        };
         // The one that is ready, as tower's documentation of `Service` asks for.
-        let ready = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, ready);
+        let clone = self.inner.clone();
+        let mut ready = std::mem::replace(&mut self.inner, clone);
         let into_axum: fn(http::Response<T>) -> Response = |response| response.map(Body::new);
-        let call = move |request| inner.call(request).map_ok(into_axum);
-        ResponseFuture { answer: answer(&self.view, request, call) }
+        let call = move |request| ready.call(request).map_ok(into_axum);
+        ResponseFuture { answer: decision.answer(&self.view, call) }
     }
 }
 

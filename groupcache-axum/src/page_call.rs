@@ -66,17 +66,21 @@ impl PageCall {
         self
     }
 
-    /// The key of this page if `inner` is what a strategy says identifies it: adapters of this crate
-    /// add what no strategy may leave out.
+    /// The key of this page if `inner` is what a strategy says identifies it: the values of the
+    /// headers that responses vary on no strategy may leave out.
     pub(crate) fn key_of(&self, inner: &Key) -> Result<Key> {
         Key::of(&("page", Raw(inner.as_bytes()), Varying(self)))
     }
 
-    fn host(&self) -> &[u8] {
-        match self.uri().authority() {
+    fn host(&self) -> Cow<'_, [u8]> {
+        let host = match self.uri().authority() {
             Some(authority) => authority.as_str().as_bytes(),
-            None => self.parts.headers.get(HOST).map_or(b"", |host| host.as_bytes()),
+            None => self.parts.headers.get(HOST).map_or(&b""[..], |host| host.as_bytes()),
+        };
+        if host.iter().any(u8::is_ascii_uppercase) {
+            return Cow::Owned(host.to_ascii_lowercase());
         }
+        Cow::Borrowed(host)
     }
 }
 
@@ -90,15 +94,15 @@ impl Call for PageCall {
     }
 
     fn key(&self) -> Result<Key> {
-        let host = self.host().to_ascii_lowercase();
-        Key::of(&(&*self.view, Raw(&host), self.uri().path(), self.uri().query()))
+        let uri = self.uri();
+        Key::of(&(&*self.view, Raw(&self.host()), uri.path(), uri.query(), Varying(self)))
     }
 }
 
 /// The group of a path. Percent-encoded in one way only, so that two spellings of a path are in one
 /// group.
 pub(crate) fn path_group(path: &str) -> Group {
-    Group::new("groupcache:path").with("path", canonical_path(path))
+    Group::new("gc:path").with("path", canonical_path(path))
 }
 
 /// Fills the arguments into a route's path, such as `/books/{id}`; the name of the missing one

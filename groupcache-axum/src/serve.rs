@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use groupcache_core::{Address, Backend, Entry, Keep, Loaded, Served, ToStore};
+use groupcache_core::{Address, Backend, Entry, How, Keep, Loaded, Served, ToStore};
 use http::header::{
     CACHE_CONTROL, CONTENT_LENGTH, CONTENT_LOCATION, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH,
 };
@@ -22,7 +22,7 @@ use crate::body::{Collected, collect};
 use crate::cache_status;
 use crate::page_call::PageCall;
 use crate::policy::{self, Bypass};
-use crate::stored_response::StoredResponse;
+use crate::stored_response::{Hit, StoredResponse};
 use crate::view::View;
 
 pin_project! {
@@ -36,33 +36,66 @@ pin_project! {
     }
 }
 
-/// Answers `request` as `view` is cached, `call` being the inner service.
-pub(crate) fn answer<B, C, F, E>(view: &Arc<View<B>>, request: Request, call: C) -> Answer<F, E>
-where
-    B: Backend,
-    C: FnOnce(Request) -> F + Send + 'static,
-    F: Future<Output = Result<Response, E>> + Send + 'static,
-    E: Send + 'static,
-{
+/// What can be said of a request without waiting.
+pub(crate) enum Decision {
+    /// A hit in memory.
+    Hit(Response),
+    /// The cache keeps out of it.
+    Bypass(Request, HeaderValue),
+    /// The cache has to be asked.
+    Ask(Box<Question>),
+}
+
+/// A request that the cache has to be asked about.
+pub(crate) struct Question {
+    address: Address,
+    page: PageCall,
+    body: Body,
+}
+
+/// Looks at a request, and into memory.
+pub(crate) fn decide<B: Backend>(view: &Arc<View<B>>, request: Request) -> Decision {
     let (parts, body) = request.into_parts();
     if let Some(bypass) = policy::request_bypass(&parts, !body.is_end_stream(), view.allow_authorization) {
-        let status = Some(cache_status::of_bypass(bypass));
-        return Answer::Bypassed { inner: call(Request::from_parts(parts, body)), status };
+        return Decision::Bypass(Request::from_parts(parts, body), cache_status::of_bypass(bypass));
     }
     let page = PageCall::new(Arc::clone(&view.name), parts, view.vary());
     let Ok(address) = view.address(&page) else {
-        let status = Some(cache_status::of_bypass(Bypass::Undescribed));
-        return Answer::Bypassed { inner: call(Request::from_parts(page.into_parts(), body)), status };
+        let request = Request::from_parts(page.into_parts(), body);
+        return Decision::Bypass(request, cache_status::of_bypass(Bypass::Undescribed));
     };
-    if let Some(stored) = view.cache.read_now(&address, accept) {
-        let response = respond(&stored, page.parts(), cache_status::HIT);
-        return Answer::Ready { response: Some(response) };
+    match view.cache.read_now(&address, accept) {
+        Some(hit) => Decision::Hit(respond_hit(&hit, page.parts())),
+        None => Decision::Ask(Box::new(Question { address, page, body })),
     }
-    let view = Arc::clone(view);
-    if page.parts().method == Method::HEAD {
-        return Answer::Waiting { future: Box::pin(head(view, address, page, body, call)) };
+}
+
+impl Decision {
+    /// Answers as `view` is cached, `call` being the inner service.
+    pub(crate) fn answer<B, C, F, E>(self, view: &Arc<View<B>>, call: C) -> Answer<F, E>
+    where
+        B: Backend,
+        C: FnOnce(Request) -> F + Send + 'static,
+        F: Future<Output = Result<Response, E>> + Send + 'static,
+        E: Send + 'static,
+    {
+        match self {
+            Self::Hit(response) => Answer::hit(response),
+            Self::Bypass(request, status) => Answer::Bypassed { inner: call(request), status: Some(status) },
+            Self::Ask(question) if question.page.parts().method == Method::HEAD => {
+                Answer::Waiting { future: Box::pin(head(Arc::clone(view), *question, call)) }
+            }
+            Self::Ask(question) => {
+                Answer::Waiting { future: Box::pin(get(Arc::clone(view), *question, call)) }
+            }
+        }
     }
-    Answer::Waiting { future: Box::pin(get(view, address, page, body, call)) }
+}
+
+impl<F, E> Answer<F, E> {
+    pub(crate) const fn hit(response: Response) -> Self {
+        Self::Ready { response: Some(response) }
+    }
 }
 
 impl<F: Future<Output = Result<Response, E>>, E> Future for Answer<F, E> {
@@ -86,19 +119,14 @@ impl<F: Future<Output = Result<Response, E>>, E> Future for Answer<F, E> {
     }
 }
 
-async fn get<B, C, F, E>(
-    view: Arc<View<B>>,
-    address: Address,
-    page: PageCall,
-    body: Body,
-    call: C,
-) -> Result<Response, E>
+async fn get<B, C, F, E>(view: Arc<View<B>>, question: Question, call: C) -> Result<Response, E>
 where
     B: Backend,
     C: FnOnce(Request) -> F + Send + 'static,
     F: Future<Output = Result<Response, E>> + Send + 'static,
     E: Send + 'static,
 {
+    let Question { address, page, body } = question;
     let load = {
         let (view, page) = (Arc::clone(&view), page.clone());
         move || async move {
@@ -112,7 +140,8 @@ where
         tokio::spawn(async move { drop(refresh.run(accept).await) });
     }
     Ok(match served {
-        Served::Entry(stored, how) => respond(&stored, page.parts(), cache_status::of_entry(how)),
+        Served::Entry(hit, How::Hit) => respond_hit(&hit, page.parts()),
+        Served::Entry(hit, how) => respond(&hit.response, page.parts(), cache_status::of_entry(how)),
         Served::Computed { value: Rendered::Whole(stored), miss, stored: kept } => {
             respond(&stored, page.parts(), cache_status::of_computed(miss, kept, None))
         }
@@ -126,20 +155,15 @@ where
 
 /// Answers from what a `GET` stored, never the other way round: what a handler makes of a `HEAD` need
 /// not be what it makes of a `GET`.
-async fn head<B, C, F, E>(
-    view: Arc<View<B>>,
-    address: Address,
-    page: PageCall,
-    body: Body,
-    call: C,
-) -> Result<Response, E>
+async fn head<B, C, F, E>(view: Arc<View<B>>, question: Question, call: C) -> Result<Response, E>
 where
     B: Backend,
     C: FnOnce(Request) -> F + Send + 'static,
     F: Future<Output = Result<Response, E>> + Send + 'static,
 {
+    let Question { address, page, body } = question;
     match view.cache.find(&address, accept).await {
-        Ok(stored) => Ok(respond(&stored, page.parts(), cache_status::HIT)),
+        Ok(hit) => Ok(respond_hit(&hit, page.parts())),
         Err(miss) => {
             let mut response = call(Request::from_parts(page.into_parts(), body)).await?;
             let status = cache_status::of_computed(miss, false, Some(Bypass::Method));
@@ -207,8 +231,19 @@ async fn load<B: Backend>(view: &View<B>, page: PageCall, response: Response) ->
     Loaded { value: Rendered::Whole(Arc::new(stored)), keep: Keep::Store(to_store) }
 }
 
-fn accept(entry: &Arc<Entry>) -> Option<Arc<StoredResponse>> {
-    entry.memo(StoredResponse::decode)
+fn accept(entry: &Arc<Entry>) -> Option<Arc<Hit>> {
+    entry.memo(Hit::decode)
+}
+
+/// The response to this request from a valid entry.
+fn respond_hit(hit: &Hit, request: &http::request::Parts) -> Response {
+    if request.method == Method::HEAD || request.headers.contains_key(IF_NONE_MATCH) {
+        return respond(&hit.response, request, cache_status::HIT);
+    }
+    let mut response = Response::new(Body::from(hit.response.body.clone()));
+    *response.status_mut() = hit.response.status;
+    *response.headers_mut() = hit.headers.clone();
+    response
 }
 
 /// The response to this request from what is stored: whole, without its body, or 304.

@@ -4,12 +4,32 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
+use crate::cache_status;
+
 /// A response that is stored: status, headers, body.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StoredResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+}
+
+/// A response that was stored, and the headers with which it goes out as a hit: one copy, and
+/// nothing to add to it.
+#[derive(Debug)]
+pub(crate) struct Hit {
+    pub(crate) response: StoredResponse,
+    pub(crate) headers: HeaderMap,
+}
+
+impl Hit {
+    /// As [`StoredResponse::decode`].
+    pub(crate) fn decode(bytes: &Bytes) -> Option<Self> {
+        let response = StoredResponse::decode(bytes)?;
+        let mut headers = response.headers.clone();
+        cache_status::say(&mut headers, cache_status::HIT);
+        Some(Self { response, headers })
+    }
 }
 
 impl StoredResponse {

@@ -9,6 +9,7 @@ use groupcache_core::{
     Address, Arguments, BoxBackend, ByArguments, Cache, Call, Error, Group, Groups, KeyStrategy, Result,
 };
 use http::HeaderName;
+use smallvec::SmallVec;
 
 use crate::page_call::{PageCall, argument_names, fill_path, path_group};
 
@@ -75,7 +76,7 @@ impl<B> View<B> {
             return Err(self.log(Error::configuration("groupcache-axum", problem.clone())));
         }
         let mut key = None;
-        let mut groups = Vec::with_capacity(self.grouping.len() + 1);
+        let mut groups = SmallVec::<[Group; 4]>::new();
         groups.push(call.path_group());
         for grouping in &self.grouping {
             match grouping {
@@ -94,8 +95,11 @@ impl<B> View<B> {
                 }
             }
         }
-        let key = key.map_or_else(|| call.key(), Ok)?;
-        Ok(Address { key: call.key_of(&key)?, groups: groups.into() })
+        let key = match key {
+            Some(key) => call.key_of(&key)?,
+            None => call.key()?,
+        };
+        Ok(Address { key, groups: groups.into_iter().collect() })
     }
 
     /// Whether the strategies suit a route; remembers it if they do.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 use smallvec::SmallVec;
@@ -42,7 +43,7 @@ pub struct Arguments(SmallVec<[(Cow<'static, str>, Cow<'static, str>); 2]>);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NamedCall {
-    name: Cow<'static, str>,
+    name: Arc<str>,
     arguments: Arguments,
 }
 
@@ -117,7 +118,7 @@ impl fmt::Debug for Arguments {
 impl NamedCall {
     /// A call without arguments.
     #[must_use]
-    pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), arguments: Arguments::new() }
     }
 

@@ -4,6 +4,7 @@
 //! and maps end with a tag of their own. No encoding is a prefix of another one, so a sequence of
 //! encodings can be taken apart in one way only.
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::ser::{self, Serialize};
@@ -28,14 +29,32 @@ const SEQ: u8 = 0x0c;
 const MAP: u8 = 0x0d;
 const VARIANT: u8 = 0x0e;
 
-pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(64);
-    match value.serialize(Encoder { out: &mut out }) {
-        Ok(()) => Ok(out),
+thread_local! {
+    /// Keys are encoded all the time; what they are encoded into is used again.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// What is kept of the buffer for the next encoding.
+const BUFFER_BYTES_MAX: usize = 1 << 16;
+
+/// Shows the encoding of `value` to `use_it`.
+pub(crate) fn with_encoded<T: Serialize + ?Sized, R>(
+    value: &T,
+    use_it: impl FnOnce(&[u8]) -> R,
+) -> Result<R> {
+    // Taken out, so that a value that encodes another one meanwhile finds an empty one.
+    let mut out = BUFFER.take();
+    out.clear();
+    let outcome = match value.serialize(Encoder { out: &mut out }) {
+        Ok(()) => Ok(use_it(&out)),
         Err(EncodeError(message)) => {
             Err(Error::new(ErrorKind::Encode, "groupcache-core").with_message(message))
         }
+    };
+    if out.capacity() <= BUFFER_BYTES_MAX {
+        BUFFER.set(out);
     }
+    outcome
 }
 
 struct Encoder<'a> {
@@ -351,6 +370,10 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+
+    fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
+        with_encoded(value, <[u8]>::to_vec)
+    }
 
     #[test]
     fn the_encoding_never_changes() {

@@ -26,8 +26,11 @@ use crate::wire::{Reader, put_bytes};
 pub struct Group {
     /// The encoding: the name, then each field and its text, sorted by field name, each name once.
     /// Comparing groups, which every hit does, is comparing these bytes.
-    encoded: SmallVec<[u8; 32]>,
+    encoded: Encoded,
 }
+
+/// Room for the usual group without an allocation.
+type Encoded = SmallVec<[u8; 48]>;
 
 /// The groups of one entry or of one invalidation: sorted, each once. Cheap to clone.
 ///
@@ -51,9 +54,16 @@ impl Group {
 
     /// The group that also has this field. The value is taken by its text; a second value for the
     /// same field replaces the first; the order of fields does not matter.
+    ///
+    /// # Panics
+    ///
+    /// If the value's `Display` implementation returns an error, which none should.
     #[must_use]
     pub fn with(self, field: impl AsRef<str>, value: impl fmt::Display) -> Self {
-        self.with_text(field.as_ref(), Some(&value.to_string()))
+        let mut text = Text::default();
+        // Writing to memory fails only if the value's own `Display` does, and then as `to_string`.
+        fmt::write(&mut text, format_args!("{value}")).expect("a value that can be displayed");
+        self.with_text(field.as_ref(), std::str::from_utf8(&text.0).ok())
     }
 
     /// The group of the rows in which this field is null.
@@ -126,7 +136,18 @@ impl Group {
     }
 }
 
-fn put_field(out: &mut SmallVec<[u8; 32]>, field: &str, text: Option<&str>) {
+/// The text of a value, on the stack if it is short.
+#[derive(Default)]
+struct Text(SmallVec<[u8; 64]>);
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+fn put_field(out: &mut Encoded, field: &str, text: Option<&str>) {
     put_bytes(out, field.as_bytes());
     match text {
         Some(text) => {
@@ -219,7 +240,13 @@ impl FromIterator<Group> for Groups {
         let mut groups: SmallVec<[Group; 4]> = groups.into_iter().collect();
         groups.sort_unstable();
         groups.dedup();
-        Self(groups.into_iter().collect())
+        let mut groups = groups.into_iter();
+        // The usual numbers take one allocation; any other number takes a list on the way.
+        match (groups.len(), groups.next(), groups.next()) {
+            (1, Some(one), _) => Self(Arc::from([one])),
+            (2, Some(one), Some(two)) => Self(Arc::from([one, two])),
+            (_, one, two) => Self(one.into_iter().chain(two).chain(groups).collect()),
+        }
     }
 }
 

@@ -37,7 +37,7 @@ impl Key {
     /// [`ErrorKind::Encode`](crate::ErrorKind::Encode) if the value's `Serialize` implementation
     /// fails.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
-        Ok(Self(encoder::encode(value)?.into()))
+        encoder::with_encoded(value, |encoded| Self(encoded.into()))
     }
 
     /// The key whose encoding is `bytes`, as [`as_bytes`](Self::as_bytes) returned it. For backends

@@ -261,7 +261,7 @@ impl ByTag {
     #[must_use]
     pub fn group(tag: &str) -> Group {
         // No name that a model or a view would have.
-        Group::new("groupcache:tag").with("tag", tag)
+        Group::new("gc:tag").with("tag", tag)
     }
 }
 

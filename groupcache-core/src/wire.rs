@@ -1,22 +1,48 @@
 //! Lengths and byte strings as they are written in keys, groups and stored entries.
 
+use smallvec::{Array, SmallVec};
+
+/// What the functions below write to.
+pub(crate) trait Sink {
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Sink for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+impl<const SIZE: usize> Sink for SmallVec<[u8; SIZE]>
+where
+    [u8; SIZE]: Array<Item = u8>,
+{
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
 /// Appends an unsigned number in LEB128, seven bits a byte, least significant first.
-pub(crate) fn put_uint(out: &mut impl Extend<u8>, mut value: u128) {
+pub(crate) fn put_uint(out: &mut impl Sink, mut value: u128) {
     loop {
         let low = (value & 0x7f) as u8;
         value >>= 7;
         if value == 0 {
-            out.extend([low]);
+            out.put(&[low]);
             return;
         }
-        out.extend([low | 0x80]);
+        out.put(&[low | 0x80]);
     }
 }
 
 /// Appends a byte string behind its length.
-pub(crate) fn put_bytes(out: &mut impl Extend<u8>, bytes: &[u8]) {
-    put_uint(out, bytes.len() as u128);
-    out.extend(bytes.iter().copied());
+pub(crate) fn put_bytes(out: &mut impl Sink, bytes: &[u8]) {
+    match u8::try_from(bytes.len()) {
+        // Most are short, and one byte is their length.
+        Ok(length) if length < 0x80 => out.put(&[length]),
+        _ => put_uint(out, bytes.len() as u128),
+    }
+    out.put(bytes);
 }
 
 /// Reads what the functions above wrote; `None` wherever the input is not that.

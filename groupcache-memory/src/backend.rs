@@ -113,10 +113,12 @@ impl MemoryBackend {
         // One group gone: nobody can validate this entry any more.
         let cells: Option<Box<[_]>> =
             entry.groups().iter().map(|group| self.generations.find(group)).collect();
-        let Some(cells) = cells else {
-            self.entries.invalidate(entry.key());
-            return Ok(());
+        // Invalidated while it was computed: it must not take the place of one that was not.
+        let is_current = |cells: &[Arc<Cell>]| {
+            let current: Current = cells.iter().map(|cell| cell.generation()).collect();
+            current.equals(entry.vector())
         };
+        let Some(cells) = cells.filter(|cells| is_current(cells)) else { return Ok(()) };
         // A time to live beyond what the clock can count is none.
         let expires_at = time_to_live.and_then(|time| self.clock.now().checked_add(time));
         let stored = Stored { entry: Arc::clone(entry), cells, expires_at, time_to_live };

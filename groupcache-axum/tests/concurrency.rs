@@ -1,0 +1,127 @@
+//! Many requests of one page at once.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get as axum_get;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use common::{Runs, get, pages, send, status, text};
+
+/// Counts its runs and waits until told to go on.
+async fn slow(State((runs, go_on)): State<(Runs, Arc<Notify>)>) -> String {
+    let run = runs.next();
+    go_on.notified().await;
+    run.to_string()
+}
+
+fn app() -> (Router, Runs, Arc<Notify>) {
+    let (pages, runs, go_on) = (pages(), Runs::default(), Arc::new(Notify::new()));
+    let view = pages.tagged("t").wrap(slow);
+    let router = pages.router().route("/page", axum_get(view)).build().unwrap();
+    (router.with_state((runs.clone(), Arc::clone(&go_on))), runs, go_on)
+}
+
+async fn ran(runs: &Runs, count: u64) {
+    let ran = async {
+        while runs.count() < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), ran).await.expect("the handler runs");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_first_requests_run_the_handler_once() {
+    let (app, runs, go_on) = app();
+    let mut requests = JoinSet::new();
+    for _ in 0..1000 {
+        let app = app.clone();
+        requests.spawn(async move { text(send(&app, get("/page")).await).await });
+    }
+    ran(&runs, 1).await;
+    // Everyone has had time to join by the time the handler may go on.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    go_on.notify_one();
+    let bodies = requests.join_all().await;
+    assert_eq!(bodies, vec!["1"; 1000]);
+    assert_eq!(runs.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn if_the_request_that_computes_is_cancelled_another_takes_over() {
+    let (app, runs, go_on) = app();
+    let first = tokio::spawn({
+        let app = app.clone();
+        async move { drop(send(&app, get("/page")).await) }
+    });
+    ran(&runs, 1).await;
+    let mut requests = JoinSet::new();
+    for _ in 0..999 {
+        let app = app.clone();
+        requests.spawn(async move { text(send(&app, get("/page")).await).await });
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    first.abort();
+    ran(&runs, 2).await;
+    go_on.notify_one();
+    let bodies =
+        tokio::time::timeout(Duration::from_secs(10), requests.join_all()).await.expect("nobody hangs");
+    assert_eq!(bodies, vec!["2"; 999]);
+    assert_eq!(runs.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_panics_hangs_nobody() {
+    async fn panics_once(State(runs): State<Runs>) -> String {
+        let run = runs.next();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_ne!(run, 1, "the first run fails");
+        run.to_string()
+    }
+    let (pages, runs) = (pages(), Runs::default());
+    let view = pages.tagged("t").wrap(panics_once);
+    let app = pages.router().route("/page", axum_get(view)).build().unwrap().with_state(runs.clone());
+    let mut requests = JoinSet::new();
+    for _ in 0..100 {
+        let app = app.clone();
+        requests.spawn(async move { text(send(&app, get("/page")).await).await });
+    }
+    let mut bodies = Vec::new();
+    while let Some(answered) =
+        tokio::time::timeout(Duration::from_secs(10), requests.join_next()).await.unwrap()
+    {
+        bodies.extend(answered.ok());
+    }
+    assert_eq!(bodies, vec!["2"; 99], "one panicked, all others have the second run's page");
+    assert_eq!(runs.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_after_an_invalidation_does_not_join_a_run_from_before() {
+    let (pages, runs, go_on) = (pages(), Runs::default(), Arc::new(Notify::new()));
+    let view = pages.tagged("t").wrap(slow);
+    let router = pages.router().route("/page", axum_get(view)).build().unwrap();
+    let app = router.with_state((runs.clone(), Arc::clone(&go_on)));
+    let ask = || {
+        let app = app.clone();
+        tokio::spawn(async move { text(send(&app, get("/page")).await).await })
+    };
+    let before = ask();
+    ran(&runs, 1).await;
+    pages.uncache_from_tag("t").await.unwrap();
+    let after = ask();
+    ran(&runs, 2).await;
+    go_on.notify_waiters();
+    let (before, after) = (before.await.unwrap(), after.await.unwrap());
+    assert_eq!((&*before, &*after), ("1", "2"));
+    // The first one's page was stale when it was stored, so it took nobody's place.
+    let now = send(&app, get("/page")).await;
+    assert_eq!(status(&now), "groupcache; hit");
+    assert_eq!(text(now).await, "2");
+}

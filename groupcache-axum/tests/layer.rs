@@ -1,0 +1,94 @@
+//! The layer: around a whole router, inside one, around any service.
+
+mod common;
+
+use std::convert::Infallible;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::get as axum_get;
+use groupcache_axum::ByRoute;
+use groupcache_core::{ByArguments, ByModel, ErrorKind};
+use tower::{Layer, ServiceExt, service_fn};
+
+use common::{Book, Runs, body, book, get, pages, send, status};
+
+async fn view(State(runs): State<Runs>) -> String {
+    runs.next().to_string()
+}
+
+#[tokio::test]
+async fn around_the_router_it_answers_before_routing() {
+    let (pages, runs) = (pages(), Runs::default());
+    let site = ByRoute::new()
+        .route("/books/{id}", ByModel::<Book>::new())
+        .and_then(|site| site.route("/feed/{format}/{name}", ByArguments::of(["name"]).shared("feeds")))
+        .unwrap();
+    let router = Router::new()
+        .route("/books/{id}", axum_get(view))
+        .route("/feed/{format}/{name}", axum_get(view))
+        .route("/other", axum_get(view))
+        .with_state(runs.clone());
+    let app = pages.layer("site", site).unwrap().layer(router);
+
+    let (five, six) = (body(&app, "/books/5").await, body(&app, "/books/6").await);
+    pages.saved(&book(5, 1)).await.unwrap();
+    assert_ne!(body(&app, "/books/5").await, five);
+    assert_eq!(body(&app, "/books/6").await, six);
+    assert_eq!(body(&app, "/feed/a/x").await, body(&app, "/feed/a/x").await);
+    assert_ne!(body(&app, "/other").await, body(&app, "/other").await, "no route of the strategy");
+    pages.uncache_from_path("/books/6").await.unwrap();
+    assert_ne!(body(&app, "/books/6").await, six);
+}
+
+#[tokio::test]
+async fn inside_the_router_it_sees_the_routes_arguments() {
+    let (pages, runs) = (pages(), Runs::default());
+    let layer = pages.layer("books", ByModel::<Book>::new()).unwrap();
+    let router: Router<Runs> = Router::new().route("/books/{id}", axum_get(view)).route_layer(layer);
+    let app = router.with_state(runs);
+    let (five, six) = (body(&app, "/books/5").await, body(&app, "/books/6").await);
+    pages.saved(&book(5, 1)).await.unwrap();
+    assert_ne!(body(&app, "/books/5").await, five);
+    assert_eq!(body(&app, "/books/6").await, six);
+}
+
+#[tokio::test]
+async fn a_services_error_stays_its_own_and_is_not_stored() {
+    let (pages, runs) = (pages(), Runs::default());
+    let site = ByRoute::new().route("/page", ByArguments::all()).unwrap();
+    let service = service_fn(move |_: Request| {
+        let run = runs.next();
+        async move {
+            if run == 1 { Err("the service's own error") } else { Ok(Response::new(Body::from("fine"))) }
+        }
+    });
+    let app = pages.layer("any", site).unwrap().layer(service);
+    assert_eq!(app.clone().oneshot(get("/page")).await.unwrap_err(), "the service's own error");
+    let response = app.oneshot(get("/page")).await.unwrap();
+    assert_eq!(status(&response), "groupcache; fwd=uri-miss; stored");
+}
+
+#[tokio::test]
+async fn routes_that_are_none_or_do_not_suit_are_refused_by_name() {
+    let refused = |routes: groupcache_core::Result<ByRoute>, named: &str| {
+        let error = routes.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.to_string().contains(named), "{error}");
+    };
+    refused(ByRoute::new().route("/a/{", ByArguments::all()), "`/a/{`");
+    refused(ByRoute::new().route("/a/{id}", ByArguments::of(["x"])), "`/a/{id}`");
+    let one = ByRoute::new().route("/a/{id}", ByArguments::all()).unwrap();
+    refused(one.route("/a/{other}", ByArguments::all()), "`/a/{other}`");
+}
+
+#[tokio::test]
+async fn it_is_a_service_like_any_other() {
+    fn assert_service<S: tower::Service<Request, Error = Infallible> + Clone + Send + 'static>(_: &S) {}
+    let layer = pages().layer("site", ByRoute::new()).unwrap();
+    let app = layer.layer(Router::new());
+    assert_service(&app);
+    assert!(send(&app, get("/")).await.status().is_client_error());
+}

@@ -1,0 +1,280 @@
+//! Each wrapper: what its pages are kept for, and what makes exactly them stale.
+
+mod common;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::routing::get as axum_get;
+use groupcache_axum::PageCall;
+use groupcache_core::{
+    Address, Arguments, ByArguments, Call, ErrorKind, Group, RecordingInvalidator, depend,
+};
+
+use common::{Author, Book, Runs, TestPages, body, book, get, pages, send, status};
+
+/// Answers with the number of its run, so that two equal bodies came from one run.
+async fn view(State(runs): State<Runs>) -> String {
+    runs.next().to_string()
+}
+
+async fn other_view(State(runs): State<Runs>) -> String {
+    runs.next().to_string()
+}
+
+fn app(build: impl FnOnce(&TestPages) -> Router<Runs>) -> (TestPages, Router, Runs) {
+    let (pages, runs) = (pages(), Runs::default());
+    let router = build(&pages).with_state(runs.clone());
+    (pages, router, runs)
+}
+
+/// Which of `paths` are computed anew when asked for again after `change`.
+async fn stale_after(app: &Router, paths: &[&str], change: impl AsyncFnOnce()) -> Vec<String> {
+    let mut before = Vec::new();
+    for path in paths {
+        before.push(body(app, path).await);
+        assert_eq!(body(app, path).await, before[before.len() - 1], "{path} is cached");
+    }
+    change().await;
+    let mut stale = Vec::new();
+    for (path, before) in paths.iter().zip(before) {
+        if body(app, path).await != before {
+            stale.push((*path).to_owned());
+        }
+    }
+    stale
+}
+
+#[tokio::test]
+async fn a_versioned_page_is_stale_by_the_arguments_it_is_versioned_by() {
+    let (pages, app, _) = app(|pages| {
+        let view = pages.versioned(["name"]).wrap(view);
+        pages.router().route("/feed/{format}/{name}", axum_get(view)).build().unwrap()
+    });
+    let paths =
+        ["/feed/atom/politics", "/feed/rss/politics", "/feed/atom/sports", "/feed/atom/politics?page=2"];
+    let stale = stale_after(&app, &paths, async || {
+        pages.uncache("view", [("name", "politics")]).await.unwrap();
+    });
+    assert_eq!(stale.await, ["/feed/atom/politics", "/feed/rss/politics", "/feed/atom/politics?page=2"]);
+}
+
+#[tokio::test]
+async fn a_page_versioned_by_all_arguments_is_stale_alone() {
+    let (pages, app, _) = app(|pages| {
+        let view = pages.versioned(ByArguments::all()).wrap(view);
+        pages.router().route("/feed/{format}/{name}", axum_get(view)).build().unwrap()
+    });
+    let stale = stale_after(&app, &["/feed/a/b", "/feed/b/a", "/feed/ab/%20"], async || {
+        pages.uncache("view", [("format", "a"), ("name", "b")]).await.unwrap();
+    });
+    assert_eq!(stale.await, ["/feed/a/b"]);
+}
+
+#[tokio::test]
+async fn views_share_a_version_only_if_they_say_so() {
+    for shared in [true, false] {
+        let (pages, app, _) = app(|pages| {
+            let one = pages.versioned(["name"]);
+            let two = pages.versioned(["topic"]).rename("topic", "name");
+            let (one, two) = if shared { (one.shared("topics"), two.shared("topics")) } else { (one, two) };
+            pages
+                .router()
+                .route("/one/{name}", axum_get(one.wrap(view)))
+                .route("/two/{topic}", axum_get(two.wrap(other_view)))
+                .build()
+                .unwrap()
+        });
+        let stale = stale_after(&app, &["/one/a", "/two/a", "/two/b"], async || {
+            pages.uncache("view", [("name", "a")]).await.unwrap();
+        });
+        assert_eq!(stale.await, if shared { vec!["/one/a", "/two/a"] } else { vec!["/one/a"] });
+    }
+}
+
+#[tokio::test]
+async fn a_function_can_say_what_the_version_is() {
+    let (pages, app, runs) = app(|pages| {
+        let initial = |arguments: &Arguments| arguments.get("name")?.chars().next().map(String::from);
+        let view = pages.versioned_by("initial", initial).wrap(view);
+        pages.router().route("/by/{name}", axum_get(view)).build().unwrap()
+    });
+    let stale = stale_after(&app, &["/by/anna", "/by/axel", "/by/bert"], async || {
+        pages.uncache("view", [("name", "alice")]).await.unwrap();
+    });
+    assert_eq!(stale.await, ["/by/anna", "/by/axel"]);
+    assert_eq!(runs.count(), 5);
+}
+
+#[tokio::test]
+async fn tags_are_stale_together_and_apart_from_models_of_the_same_name() {
+    let (pages, app, _) = app(|pages| {
+        pages
+            .router()
+            .route("/a", axum_get(pages.tagged("book").named("a").wrap(view)))
+            .route("/b", axum_get(pages.tagged("book").named("b").wrap(view)))
+            .route("/c", axum_get(pages.tagged("other").named("c").wrap(view)))
+            .route("/books", axum_get(pages.against_models::<Book>().named("books").wrap(view)))
+            .build()
+            .unwrap()
+    });
+    let stale = stale_after(&app, &["/a", "/b", "/c", "/books"], async || {
+        pages.uncache_from_tag("book").await.unwrap();
+    });
+    assert_eq!(stale.await, ["/a", "/b"]);
+}
+
+fn shop(pages: &TestPages) -> Router<Runs> {
+    let both = pages.against_model::<Author>().against_model::<Book>().rename("id", "author_id");
+    pages
+        .router()
+        .route("/books/{id}", axum_get(pages.against_model::<Book>().named("book").wrap(view)))
+        .route("/authors/{id}", axum_get(both.named("author").wrap(view)))
+        .route("/books", axum_get(pages.against_models::<(Book, Author)>().named("books").wrap(view)))
+        .route("/about", axum_get(pages.tagged("static").named("about").wrap(view)))
+        .build()
+        .unwrap()
+}
+
+const SHOP: [&str; 8] =
+    ["/books/5", "/books/05", "/books/6", "/authors/7", "/authors/8", "/authors/9", "/books", "/about"];
+
+#[tokio::test]
+async fn a_saved_row_concerns_its_pages_and_those_of_all_rows_only() {
+    let (pages, app, _) = app(shop);
+    let stale = stale_after(&app, &SHOP, async || pages.saved(&book(5, 7)).await.unwrap());
+    assert_eq!(stale.await, ["/books/5", "/books/05", "/authors/7", "/books"]);
+}
+
+#[tokio::test]
+async fn a_row_that_moves_concerns_both_groups() {
+    let (pages, app, _) = app(shop);
+    let stale = stale_after(&app, &SHOP, async || pages.saved_from(&book(5, 7), &book(5, 8)).await.unwrap());
+    assert_eq!(stale.await, ["/books/5", "/books/05", "/authors/7", "/authors/8", "/books"]);
+}
+
+#[tokio::test]
+async fn a_deleted_row_concerns_its_page() {
+    let (pages, app, _) = app(shop);
+    let stale = stale_after(&app, &SHOP, async || pages.deleted(&book(6, 9)).await.unwrap());
+    assert_eq!(stale.await, ["/books/6", "/authors/9", "/books"]);
+    let stale = stale_after(&app, &SHOP, async || pages.deleted(&Author { id: 8 }).await.unwrap());
+    assert_eq!(stale.await, ["/authors/8", "/books"]);
+}
+
+#[tokio::test]
+async fn a_path_is_uncached_alone_whatever_its_query_and_spelling() {
+    let (pages, app, _) = app(shop);
+    let paths = ["/books/5", "/books/5?a=b", "/books/%35", "/books/05", "/books/6", "/books"];
+    let stale = stale_after(&app, &paths, async || pages.uncache_from_path("/books/5?x=y").await.unwrap());
+    assert_eq!(stale.await, ["/books/5", "/books/5?a=b", "/books/%35"]);
+}
+
+#[tokio::test]
+async fn a_view_without_a_version_is_uncached_at_its_path() {
+    let (pages, app, _) = app(shop);
+    let stale = stale_after(&app, &SHOP, async || pages.uncache("book", [("id", 5)]).await.unwrap());
+    assert_eq!(stale.await, ["/books/5"]);
+    let none: [(&str, u8); 0] = [];
+    let stale = stale_after(&app, &SHOP, async || pages.uncache("about", none).await.unwrap());
+    assert_eq!(stale.await, ["/about"]);
+}
+
+#[tokio::test]
+async fn nested_routes_are_known_by_their_whole_path() {
+    let (pages, app, _) = app(|pages| {
+        let view = pages.versioned(["shop"]).named("item").wrap(view);
+        let plain = pages.tagged("t").named("plain").wrap(other_view);
+        let inner = pages.router().nested_under("/shops/{shop}");
+        let inner =
+            inner.route("/items/{id}", axum_get(view)).route("/plain", axum_get(plain)).build().unwrap();
+        Router::new().nest("/shops/{shop}", inner)
+    });
+    let paths = ["/shops/a/items/1", "/shops/b/items/1", "/shops/a/plain", "/shops/b/plain"];
+    let stale = stale_after(&app, &paths, async || pages.uncache("item", [("shop", "a")]).await.unwrap());
+    assert_eq!(stale.await, ["/shops/a/items/1"]);
+    let stale =
+        stale_after(&app, &paths, async || pages.uncache_from_path("/shops/b/items/1").await.unwrap());
+    assert_eq!(stale.await, ["/shops/b/items/1"]);
+    let stale = stale_after(&app, &paths, async || pages.uncache("plain", [("shop", "b")]).await.unwrap());
+    assert_eq!(stale.await, ["/shops/b/plain"]);
+}
+
+#[tokio::test]
+async fn several_changes_are_one_invalidation_and_all_are_told() {
+    let told = RecordingInvalidator::default();
+    let pages = pages().also_telling(told.clone());
+    let view = pages.versioned(["name"]).named("feed").wrap(view);
+    let router: Router<Runs> = pages.router().route("/feed/{name}", axum_get(view)).build().unwrap();
+    let app = router.with_state(Runs::default());
+    let stale = stale_after(&app, &["/feed/a", "/feed/b", "/feed/c"], async || {
+        let changes = pages.changes().saved(&book(5, 7)).view("feed", [("name", "a")]);
+        changes.view("feed", [("name", "b")]).tag("t").path("/p").invalidate().await.unwrap();
+    });
+    assert_eq!(stale.await, ["/feed/a", "/feed/b"]);
+    let [groups] = &told.recorded()[..] else { panic!("one invalidation") };
+    assert_eq!(groups.len(), 7, "{groups:?}");
+    assert!(groups.contains(&Group::new("book").with("author_id", 7)));
+}
+
+#[tokio::test]
+async fn a_mistake_among_the_changes_is_an_error_and_named() {
+    let (pages, _, _) = app(shop);
+    let none: [(&str, u8); 0] = [];
+    let mistakes = [
+        (pages.uncache("no_such_view", none).await, "`no_such_view`"),
+        (pages.uncache("book", none).await, "`id`"),
+        (pages.uncache_from_tag("").await, "tag"),
+        (pages.uncache_from_path("books/5").await, "`books/5`"),
+        (pages.uncache_from_path("").await, "path"),
+        (pages.changes().tag("").saved(&book(1, 1)).invalidate().await, "tag"),
+    ];
+    for (outcome, named) in mistakes {
+        let error = outcome.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.to_string().contains(named), "{error} names {named}");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_declares_what_it_finds_out() {
+    async fn view(State(runs): State<Runs>, Path(id): Path<i64>) -> String {
+        // The book's author, as a database would say.
+        let author_id = id + 100;
+        depend(Group::new("author").with("id", author_id)).await;
+        runs.next().to_string()
+    }
+    let (pages, app, _) = app(|pages| {
+        let view = pages.against_model::<Book>().wrap(view);
+        pages.router().route("/books/{id}", axum_get(view)).build().unwrap()
+    });
+    let paths = ["/books/5", "/books/6"];
+    let stale = stale_after(&app, &paths, async || pages.saved(&Author { id: 105 }).await.unwrap());
+    assert_eq!(stale.await, ["/books/5"]);
+    let stale = stale_after(&app, &paths, async || pages.saved(&book(6, 1)).await.unwrap());
+    assert_eq!(stale.await, ["/books/6"]);
+}
+
+#[tokio::test]
+async fn a_strategy_of_ones_own_says_what_identifies_a_page() {
+    let (_, app, runs) = app(|pages| {
+        // Tracking parameters are no part of the page.
+        let strategy = |call: &PageCall| {
+            let key = groupcache_core::Key::of(&(call.name(), call.uri().path()))?;
+            Ok(Address { key, groups: Group::new("site").into() })
+        };
+        let view = pages.strategy(strategy).wrap(view);
+        pages.router().route("/landing", axum_get(view)).build().unwrap()
+    });
+    assert_eq!(body(&app, "/landing?utm_source=a").await, body(&app, "/landing?utm_source=b").await);
+    assert_eq!(runs.count(), 1);
+}
+
+#[tokio::test]
+async fn an_argument_that_no_row_can_have_is_not_cached() {
+    let (_, app, runs) = app(shop);
+    for path in ["/books/five", "/books/five"] {
+        let response = send(&app, get(path)).await;
+        assert_eq!(status(&response), "groupcache; fwd=bypass; detail=no-key");
+    }
+    assert_eq!(runs.count(), 2);
+}
