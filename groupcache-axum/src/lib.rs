@@ -53,7 +53,7 @@
 //! # Limits
 //!
 //! A page that differs by cookie must say so: `.vary(["cookie"])`, or not be wrapped. Bodies over 1 MiB
-//! ([`Pages::body_bytes_max`]) pass by unread. The `Host` header is believed. While a response passes
+//! ([`PagesBuilder::body_bytes_max`]) pass by unread. The `Host` header is believed. While a response passes
 //! that turns out not to be storable, those who waited for it run the handler themselves.
 //!
 //! # Cost
@@ -79,6 +79,7 @@ mod handler;
 mod layer;
 mod page_call;
 mod pages;
+mod pages_builder;
 mod policy;
 mod router;
 mod serve;
@@ -92,5 +93,6 @@ pub use crate::handler::{CachedHandler, HandlerFuture};
 pub use crate::layer::{CacheLayer, CacheService, ResponseFuture};
 pub use crate::page_call::PageCall;
 pub use crate::pages::Pages;
+pub use crate::pages_builder::PagesBuilder;
 pub use crate::router::PageRouter;
 pub use crate::view_builder::ViewBuilder;

@@ -66,10 +66,10 @@ impl PageCall {
         self
     }
 
-    /// The key of this page if `inner` is what a strategy says identifies it: the values of the
-    /// headers that responses vary on no strategy may leave out.
+    /// The key of this page if `inner` is what a strategy says identifies it. The view, the host and
+    /// the values of the headers that responses vary on no strategy may leave out.
     pub(crate) fn key_of(&self, inner: &Key) -> Result<Key> {
-        Key::of(&("page", Raw(inner.as_bytes()), Varying(self)))
+        Key::of(&("page", &*self.view, Raw(&self.host()), Raw(inner.as_bytes()), Varying(self)))
     }
 
     fn host(&self) -> Cow<'_, [u8]> {

@@ -6,19 +6,17 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use groupcache_core::{
-    Arguments, Backend, BoxBackend, BoxInvalidator, ByArguments, Cache, Invalidator, KeyStrategy, Model,
-    Models, Result,
+    Arguments, Backend, BoxBackend, BoxInvalidator, ByArguments, Cache, Groups, Invalidator, KeyStrategy,
+    Model, Models, Result,
 };
 
 use crate::changes::Changes;
 use crate::layer::CacheLayer;
 use crate::page_call::PageCall;
+use crate::pages_builder::PagesBuilder;
 use crate::router::{PageRouter, Problems};
 use crate::view::View;
 use crate::view_builder::ViewBuilder;
-
-/// Bodies larger than this pass by unless something else is said.
-const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// The page cache of an application. Cheap to clone; clones are the same.
 ///
@@ -44,32 +42,20 @@ impl<B: Backend> Pages<B> {
     /// Pages in this cache.
     #[must_use]
     pub fn new(cache: Cache<B>) -> Self {
-        let invalidator = BoxInvalidator::new(cache.clone());
-        Self::from_parts(cache, invalidator, BODY_BYTES_MAX)
+        Self::builder(cache).build()
     }
 
-    /// Tells `others` of every change too, at the same time as the cache: another region, a CDN. A
-    /// change is acknowledged when all have acknowledged it. Call it before wrapping anything: views
-    /// that were wrapped before are not known to the `Pages` that this returns.
-    #[must_use]
-    pub fn also_telling(self, others: impl Invalidator) -> Self {
-        let both = BoxInvalidator::new((self.inner.invalidator.clone(), others));
-        Self::from_parts(self.inner.cache.clone(), both, self.inner.body_bytes_max)
+    /// Sets up pages in this cache.
+    pub fn builder(cache: Cache<B>) -> PagesBuilder<B> {
+        PagesBuilder::new(cache)
     }
 
-    /// Responses with a larger body than this pass by without being stored or held back; a view can
-    /// say otherwise. Defaults to 1 MiB. Call it before wrapping anything.
-    #[must_use]
-    pub fn body_bytes_max(self, body_bytes_max: usize) -> Self {
-        Self::from_parts(self.inner.cache.clone(), self.inner.invalidator.clone(), body_bytes_max)
-    }
-
-    fn from_parts(cache: Cache<B>, invalidator: BoxInvalidator, body_bytes_max: usize) -> Self {
+    pub(crate) fn from_builder(cache: Cache<B>, invalidator: BoxInvalidator, body_bytes_max: usize) -> Self {
         let (views, problems) = (Mutex::default(), Arc::default());
         Self { inner: Arc::new(Inner { cache, invalidator, body_bytes_max, views, problems }) }
     }
 
-    /// The cache behind the pages.
+    /// The cache behind the pages. Tell `Pages` of changes, not the cache: it knows whom else to tell.
     #[must_use]
     pub fn cache(&self) -> &Cache<B> {
         &self.inner.cache
@@ -85,8 +71,8 @@ impl<B: Backend> Pages<B> {
     /// [`uncache`](Self::uncache) makes one combination stale. An argument that the route lacks is an
     /// error when the router is built.
     ///
-    /// `["feed_name"]` for some arguments, [`ByArguments::all`] for all, `ByArguments::of([""; 0])` for
-    /// one generation of all pages of the view; [`shared`](ViewBuilder::shared) to share it between
+    /// `["feed_name"]` for some arguments, [`ByArguments::all`] for all, [`ByArguments::none`] for one
+    /// generation of all pages of the view; [`shared`](ViewBuilder::shared) to share it between
     /// views.
     pub fn versioned(&self, arguments: impl Into<ByArguments>) -> ViewBuilder<B> {
         self.view().versioned(arguments)
@@ -142,7 +128,8 @@ impl<B: Backend> Pages<B> {
     }
 
     /// The page of `view` with these path arguments is stale: its versions if it is versioned, the
-    /// pages at its paths otherwise. Arguments that the page does not depend on need not be given.
+    /// pages at its paths otherwise. Arguments that the page does not depend on need not be given;
+    /// [`Arguments::new`] are none.
     ///
     /// One round trip.
     ///
@@ -219,6 +206,20 @@ impl<B: Backend> Pages<B> {
         self.changes().deleted(row).invalidate()
     }
 
+    /// Groups of one's own are stale.
+    ///
+    /// One round trip.
+    ///
+    /// # Errors
+    ///
+    /// If the invalidation was not acknowledged.
+    pub fn invalidate<G: Into<Groups>>(
+        &self,
+        groups: G,
+    ) -> impl Future<Output = Result<()>> + Send + use<B, G> {
+        self.changes().groups(groups).invalidate()
+    }
+
     /// Several changes that are told in one round trip.
     pub fn changes(&self) -> Changes<B> {
         Changes::new(self.clone())
@@ -251,6 +252,13 @@ impl<B: Backend> Pages<B> {
 
     fn views(&self) -> MutexGuard<'_, BTreeMap<String, Arc<View<B>>>> {
         self.inner.views.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// As [`Pages::invalidate`]: whatever else learns of changes can be given the pages to tell.
+impl<B: Backend> Invalidator for Pages<B> {
+    async fn invalidate(&self, groups: &Groups) -> Result<()> {
+        Self::invalidate(self, groups).await
     }
 }
 

@@ -82,7 +82,8 @@ impl<S: Clone + Send + Sync + 'static> PageRouter<S> {
     /// [`ErrorKind::Configuration`](groupcache_core::ErrorKind::Configuration) if any view is wrapped
     /// wrongly; the message names each view and what is wrong.
     pub fn build(self) -> Result<Router<S>> {
-        let problems = self.problems.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Told once: another router of the same pages has to be right by itself.
+        let problems = std::mem::take(&mut *self.problems.0.lock().unwrap_or_else(PoisonError::into_inner));
         if problems.is_empty() {
             return Ok(self.router);
         }

@@ -334,7 +334,7 @@ async fn write(shop: &Bookstore, ledger: &Ledger, at: usize) -> bool {
     let book = &ledger.books[at];
     let version = book.version.load(Ordering::SeqCst) + 1;
     // Moves between authors and genres, so that several pages are concerned each time.
-    let genre = ["novel", "poetry"][usize::from(version % 2 == 0)];
+    let genre = ["novel", "poetry"][usize::from(version.is_multiple_of(2))];
     let body = json!({ "title": title(book.id, version), "author_id": 1 + version % 3, "genre": genre, "year": 2000 });
     let answer = shop.send("PUT", &format!("/api/books/{}", book.id), body.to_string()).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);

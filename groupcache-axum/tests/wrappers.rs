@@ -2,12 +2,15 @@
 
 mod common;
 
+use std::sync::{Arc, Mutex, OnceLock};
+
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::get as axum_get;
-use groupcache_axum::PageCall;
+use groupcache_axum::{PageCall, Pages};
 use groupcache_core::{
-    Address, Arguments, ByArguments, Call, ErrorKind, Group, RecordingInvalidator, depend,
+    Address, Arguments, ByArguments, Call, ErrorKind, Group, Groups, Invalidator, RecordingInvalidator,
+    depend,
 };
 
 use common::{Author, Book, Runs, TestPages, body, book, get, pages, send, status};
@@ -202,7 +205,7 @@ async fn nested_routes_are_known_by_their_whole_path() {
 #[tokio::test]
 async fn several_changes_are_one_invalidation_and_all_are_told() {
     let told = RecordingInvalidator::default();
-    let pages = pages().also_telling(told.clone());
+    let pages = Pages::builder(pages().cache().clone()).also_telling(told.clone()).build();
     let view = pages.versioned(["name"]).named("feed").wrap(view);
     let router: Router<Runs> = pages.router().route("/feed/{name}", axum_get(view)).build().unwrap();
     let app = router.with_state(Runs::default());
@@ -214,6 +217,30 @@ async fn several_changes_are_one_invalidation_and_all_are_told() {
     let [groups] = &told.recorded()[..] else { panic!("one invalidation") };
     assert_eq!(groups.len(), 7, "{groups:?}");
     assert!(groups.contains(&Group::new("book").with("author_id", 7)));
+}
+
+#[tokio::test]
+async fn whoever_stands_in_front_is_told_once_the_cache_is_stale() {
+    /// Fetches the page as soon as it is told, as a CDN would.
+    #[derive(Clone, Default)]
+    struct Cdn(Arc<OnceLock<Router>>, Arc<Mutex<String>>);
+
+    impl Invalidator for Cdn {
+        async fn invalidate(&self, _: &Groups) -> groupcache_core::Result<()> {
+            let fetched = body(self.0.get().unwrap(), "/page").await;
+            *self.1.lock().unwrap() = fetched;
+            Ok(())
+        }
+    }
+
+    let (cdn, runs) = (Cdn::default(), Runs::default());
+    let pages = Pages::builder(pages().cache().clone()).also_telling(cdn.clone()).build();
+    let view = pages.tagged("t").wrap(view);
+    let app = pages.router().route("/page", axum_get(view)).build().unwrap().with_state(runs);
+    cdn.0.set(app.clone()).unwrap();
+    assert_eq!(body(&app, "/page").await, "1");
+    pages.invalidate(groupcache_core::ByTag::group("t")).await.unwrap();
+    assert_eq!(*cdn.1.lock().unwrap(), "2");
 }
 
 #[tokio::test]
@@ -267,6 +294,10 @@ async fn a_strategy_of_ones_own_says_what_identifies_a_page() {
     });
     assert_eq!(body(&app, "/landing?utm_source=a").await, body(&app, "/landing?utm_source=b").await);
     assert_eq!(runs.count(), 1);
+    // Which host was asked, and for which view, it cannot leave out.
+    let elsewhere = axum::extract::Request::builder().uri("/landing").header("host", "other.test");
+    send(&app, elsewhere.body(axum::body::Body::empty()).unwrap()).await;
+    assert_eq!(runs.count(), 2);
 }
 
 #[tokio::test]

@@ -9,8 +9,10 @@ use crate::sync::Mutex;
 
 /// What everything that learns of a change talks to.
 ///
-/// A [`Cache`](crate::Cache) is one; so are a pair, an array and a `Vec` of invalidators (two
-/// regions, a cache and a CDN), and whatever else users write.
+/// A [`Cache`](crate::Cache) is one, and so is whatever else users write. A pair tells its first side
+/// and then its second: a cache and the CDN in front of it, which must not fetch from the cache what
+/// is not stale there yet. An array or a `Vec` tells all its members at the same time: several
+/// regions.
 ///
 /// # Behavior
 ///
@@ -67,12 +69,12 @@ impl<I: Invalidator> Invalidator for Arc<I> {
     }
 }
 
-/// Both are told, at the same time, even if one fails; the first failure is returned.
+/// The first is told, and once it has answered the second, even if the first failed; the first failure
+/// is returned.
 impl<I: Invalidator, J: Invalidator> Invalidator for (I, J) {
     async fn invalidate(&self, groups: &Groups) -> Result<()> {
-        let (one, other) =
-            futures_util::future::join(self.0.invalidate(groups), self.1.invalidate(groups)).await;
-        one.and(other)
+        let first = self.0.invalidate(groups).await;
+        first.and(self.1.invalidate(groups).await)
     }
 }
 

@@ -134,7 +134,13 @@ impl ByArguments {
         Self::default()
     }
 
-    /// By these arguments; none of them for one group of all calls.
+    /// By no argument: one group of all calls.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { arguments: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// By these arguments.
     #[must_use]
     pub fn of<N: Into<Cow<'static, str>>>(arguments: impl IntoIterator<Item = N>) -> Self {
         Self { arguments: Some(arguments.into_iter().map(Into::into).collect()), ..Self::default() }

@@ -36,13 +36,14 @@ impl<B: Backend> Cache<B> {
     /// # Errors
     ///
     /// What `load` returned.
-    pub fn get_or_load<K, T, E, F, Fut>(
-        &self,
+    pub fn get_or_load<'a, K, G, T, E, F, Fut>(
+        &'a self,
         key: &K,
-        groups: impl Into<Groups>,
+        groups: G,
         load: F,
-    ) -> impl Future<Output = Result<T, E>> + Send
+    ) -> impl Future<Output = Result<T, E>> + Send + use<'a, B, K, G, T, E, F, Fut>
     where
+        G: Into<Groups>,
         K: Serialize + ?Sized,
         T: Serialize + DeserializeOwned + Send,
         F: FnOnce() -> Fut + Send,
@@ -58,13 +59,14 @@ impl<B: Backend> Cache<B> {
     /// # Errors
     ///
     /// What `load` returned.
-    pub fn get_or_load_optional<K, T, E, F, Fut>(
-        &self,
+    pub fn get_or_load_optional<'a, K, G, T, E, F, Fut>(
+        &'a self,
         key: &K,
-        groups: impl Into<Groups>,
+        groups: G,
         load: F,
-    ) -> impl Future<Output = Result<Option<T>, E>> + Send
+    ) -> impl Future<Output = Result<Option<T>, E>> + Send + use<'a, B, K, G, T, E, F, Fut>
     where
+        G: Into<Groups>,
         K: Serialize + ?Sized,
         T: Serialize + DeserializeOwned + Send,
         F: FnOnce() -> Fut + Send,
@@ -85,8 +87,13 @@ impl<B: Backend> Cache<B> {
     ///
     /// `groups` are those it was stored under; groups found out by its computation are known from
     /// the entry.
-    pub fn get<K, T>(&self, key: &K, groups: impl Into<Groups>) -> impl Future<Output = Option<T>> + Send
+    pub fn get<'a, T, K, G>(
+        &'a self,
+        key: &K,
+        groups: G,
+    ) -> impl Future<Output = Option<T>> + Send + use<'a, B, T, K, G>
     where
+        G: Into<Groups>,
         K: Serialize + ?Sized,
         T: DeserializeOwned + Send,
     {
@@ -94,11 +101,12 @@ impl<B: Backend> Cache<B> {
     }
 
     /// Several [`get`](Self::get)s, answered in order, in one round trip if the backend can.
-    pub fn get_many<K, T, G>(
-        &self,
-        keys: impl IntoIterator<Item = (K, G)>,
-    ) -> impl Future<Output = Vec<Option<T>>> + Send
+    pub fn get_many<'a, T, K, G, I>(
+        &'a self,
+        keys: I,
+    ) -> impl Future<Output = Vec<Option<T>>> + Send + use<'a, B, T, K, G, I>
     where
+        I: IntoIterator<Item = (K, G)>,
         K: Serialize,
         G: Into<Groups>,
         T: DeserializeOwned + Send,
@@ -115,13 +123,14 @@ impl<B: Backend> Cache<B> {
     /// # Errors
     ///
     /// What `load` returned, or why the value could not be stored.
-    pub fn insert<K, T, E, F, Fut>(
-        &self,
+    pub fn insert<'a, K, G, T, E, F, Fut>(
+        &'a self,
         key: &K,
-        groups: impl Into<Groups>,
+        groups: G,
         load: F,
-    ) -> impl Future<Output = Result<T, E>> + Send
+    ) -> impl Future<Output = Result<T, E>> + Send + use<'a, B, K, G, T, E, F, Fut>
     where
+        G: Into<Groups>,
         K: Serialize + ?Sized,
         T: Serialize + Send,
         F: FnOnce() -> Fut + Send,
@@ -137,7 +146,10 @@ impl<B: Backend> Cache<B> {
     /// # Errors
     ///
     /// If the key does not encode or the backend did not acknowledge.
-    pub fn delete<K: Serialize + ?Sized>(&self, key: &K) -> impl Future<Output = Result<()>> + Send {
+    pub fn delete<'a, K: Serialize + ?Sized>(
+        &'a self,
+        key: &K,
+    ) -> impl Future<Output = Result<()>> + Send + use<'a, B, K> {
         let key = Key::of(key);
         async move { self.delete_at(&key?).await }
     }

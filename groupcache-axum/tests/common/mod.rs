@@ -1,6 +1,7 @@
 //! What the tests of this crate share: a small application's pages, and asking it.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
+#![allow(clippy::future_not_send, reason = "tests that need `Send` futures have `Send` services")]
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Builds the bookstore as the README says, starts it, and follows the README's tour with curl.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+folder=$(mktemp -d)
+bookstore=
+finish() {
+    if [ -n "$bookstore" ]; then
+        kill "$bookstore" 2>/dev/null || true
+        wait "$bookstore" 2>/dev/null || true
+    fi
+    rm -rf "$folder"
+}
+trap finish EXIT
+
+fail() { printf 'tests/bookstore.sh: %s\n' "$*" >&2; exit 1; }
+
+cargo build --locked --release --example bookstore
+target/release/examples/bookstore --listen 127.0.0.1:0 --database "sqlite://$folder/books.sqlite" > "$folder/log" &
+bookstore=$!
+for _ in $(seq 100); do
+    url=$(sed -n 's/.*\(http:[^ ]*[0-9]\).*/\1/p' "$folder/log" | head -n 1)
+    [ -n "$url" ] && break
+    sleep 0.1
+done
+[ -n "$url" ] || fail "the bookstore does not start: $(cat "$folder/log")"
+
+# header NAME PATH: the value of a header of the page.
+header() { curl -fsS -o /dev/null -D - "$url$2" | tr -d '\r' | sed -n "s/^$1: //Ip"; }
+same() { [ "$1" = "$2" ] || fail "$3: $1 and $2"; }
+other() { [ "$1" != "$2" ] || fail "$3: $1 twice"; }
+
+first=$(header x-render /books/5)
+same "$first" "$(header x-render /books/5)" "the second GET repeats x-render"
+same "groupcache; hit" "$(header cache-status /books/5)" "and says that it is a hit"
+unrelated=$(header x-render /books/6)
+
+curl -fsS -X PUT "$url/api/books/5" -H 'content-type: application/json' \
+    -d '{"title": "A Changed Title", "author_id": 2, "genre": "novel", "year": 1817}' > /dev/null
+curl -fsS "$url/books/5" | grep -q 'A Changed Title' || fail "the first GET after the PUT shows the new title"
+other "$first" "$(header x-render /books/5)" "the changed book's page is made anew"
+same "$unrelated" "$(header x-render /books/6)" "another book's page stays"
+
+about=$(header x-render /about)
+curl -fsS -X POST "$url/uncache/tag/static" > /dev/null
+other "$about" "$(header x-render /about)" "a page is made anew after its tag was uncached"
+curl -fsS -X POST "$url/uncache/path" -d /books/6 > /dev/null
+other "$unrelated" "$(header x-render /books/6)" "a page is made anew after its path was uncached"
+
+etag=$(header etag /books/5)
+same 304 "$(curl -sS -o /dev/null -w '%{http_code}' -H "if-none-match: $etag" "$url/books/5")" "a known page is 304"
+curl -fsS -X DELETE "$url/api/books/5" > /dev/null
+same 404 "$(curl -sS -o /dev/null -w '%{http_code}' "$url/books/5")" "a deleted book's page is 404 at once"
+
+for page in / /books /authors/1 /api/books/6 /api/authors/1 /feed/atom/novel/10 /feed/rss/novel/10 /feed/json/novel/10; do
+    same "$(header x-render "$page")" "$(header x-render "$page")" "$page is cached"
+done
+curl -fsS "$url/stats" | grep -q '"hits":' || fail "/stats has counters"
+for bad in "--listen nowhere" "--backend paper" "--database x"; do
+    code=0
+    # shellcheck disable=SC2086 # an option and its value
+    target/release/examples/bookstore $bad > /dev/null 2> "$folder/error" || code=$?
+    same 2 "$code" "exit code of $bad"
+    same 1 "$(wc -l < "$folder/error")" "lines on stderr of $bad"
+done
+echo "the bookstore does what the README says"
