@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::compute::{Refresh, Ticket};
 use crate::entry::{Entry, Vector};
 use crate::error::{Error, ErrorKind, Result};
-use crate::fill::{CacheId, Fill, Minter};
+use crate::fill::{CacheId, Fill, Minter, Nested};
 use crate::group::{Group, Groups};
 use crate::invalidator::Invalidator;
 use crate::key::Key;
@@ -168,15 +168,34 @@ impl<B: Backend> Cache<B> {
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<Loaded<R>, E>> + Send,
     {
-        let outer = Fill::current();
-        if let Some(outer) = &outer {
+        let nested = Nested::begin();
+        let served = self.read_within(address, accept, load, nested.outer()).await?;
+        nested.answered();
+        Ok(served)
+    }
+
+    async fn read_within<V, R, E, A, F, Fut>(
+        &self,
+        address: &Address,
+        accept: A,
+        load: F,
+        outer: Option<&Fill>,
+    ) -> Result<(Served<V, R>, Option<Refresh<B, F>>), E>
+    where
+        A: Fn(&Arc<Entry>) -> Option<V> + Sync,
+        V: Send,
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<Loaded<R>, E>> + Send,
+    {
+        if let Some(outer) = outer {
             outer.before_nested_read(self.id(), &address.groups).await;
         }
         let counters = &self.inner.counters;
+        let mut budget = Budget::new(self.inner.soft_time_limit);
         let mut round = 0;
         loop {
             round += 1;
-            let ticket = match self.ask(address, &accept).await {
+            let ticket = match self.ask(address, &accept, &mut budget).await {
                 Asked::Hit(value) => {
                     counters.hits.increment();
                     return Ok((Served::Entry(value, How::Hit), None));
@@ -191,7 +210,7 @@ impl<B: Backend> Cache<B> {
             if let Some(stale) = ticket.stale_while_revalidate(&accept) {
                 counters.stale_while_revalidate.increment();
                 counters.miss(ticket.miss);
-                if let Some(outer) = &outer {
+                if let Some(outer) = outer {
                     outer.do_not_store();
                 }
                 let lead = self.inner.flights.try_lead(ticket.flight(address));
@@ -212,13 +231,13 @@ impl<B: Backend> Cache<B> {
                 Role::Passenger(landing) => landing,
             };
             match landing {
-                Landing::Shared(entry) => {
-                    if self.may_share(&ticket, &entry).await {
+                Landing::Shared(entry, expires_at) => {
+                    if self.may_share(&ticket, &entry, &mut budget).await {
                         if let Some(value) = accept(&entry) {
                             counters.miss(ticket.miss);
                             counters.shared.increment();
-                            if let Some(outer) = &outer {
-                                outer.after_nested_read(self.id(), &entry, None);
+                            if let Some(outer) = outer {
+                                outer.after_nested_read(self.id(), &entry, expires_at);
                             }
                             return Ok((Served::Entry(value, How::Shared(ticket.miss)), None));
                         }
@@ -231,7 +250,7 @@ impl<B: Backend> Cache<B> {
                     if let Some(stale) = ticket.stale_if_error(&accept) {
                         counters.miss(ticket.miss);
                         counters.stale_if_error.increment();
-                        if let Some(outer) = &outer {
+                        if let Some(outer) = outer {
                             outer.do_not_store();
                         }
                         return Ok((Served::Entry(stale, How::StaleIfError), None));
@@ -255,20 +274,33 @@ impl<B: Backend> Cache<B> {
         address: &Address,
         accept: impl Fn(&Arc<Entry>) -> Option<V> + Sync,
     ) -> Result<V, Miss> {
-        let outer = Fill::current();
-        if let Some(outer) = &outer {
+        let nested = Nested::begin();
+        if let Some(outer) = nested.outer() {
             outer.before_nested_read(self.id(), &address.groups).await;
         }
         let mut budget = Budget::new(self.inner.soft_time_limit);
-        let found = match self.look(address, &mut budget).await {
+        let found = self.find_within(address, &accept, nested.outer(), &mut budget).await;
+        nested.answered();
+        found
+    }
+
+    async fn find_within<V>(
+        &self,
+        address: &Address,
+        accept: &(impl Fn(&Arc<Entry>) -> Option<V> + Sync),
+        outer: Option<&Fill>,
+        budget: &mut Budget,
+    ) -> Result<V, Miss> {
+        let found = match self.look(address, budget).await {
             Ok(looked) => match looked.verdict {
-                Verdict::Hit(expires_at) => self.take(&looked.lookup, expires_at, &accept, outer.as_ref()),
+                Verdict::Hit(expires_at) => self.take(&looked.lookup, expires_at, accept, outer),
                 Verdict::Miss(miss, _) => Err(miss),
                 Verdict::AskAlso(_) => Err(Miss::GroupsChanged),
+                Verdict::AskTimeLeft => Err(Miss::Expired),
             },
             Err(miss) => Err(miss),
         };
-        self.count(found, outer.as_ref())
+        self.count(found, outer)
     }
 
     /// Several [`find`](Self::find)s, answered in order, in one round trip if the backend can.
@@ -277,10 +309,11 @@ impl<B: Backend> Cache<B> {
         addresses: &[Address],
         accept: impl Fn(&Arc<Entry>) -> Option<V> + Sync,
     ) -> Vec<Result<V, Miss>> {
-        let outer = Fill::current();
+        let nested = Nested::begin();
+        let outer = nested.outer();
         let mut questions = Vec::with_capacity(addresses.len());
         for address in addresses {
-            if let Some(outer) = &outer {
+            if let Some(outer) = outer {
                 outer.before_nested_read(self.id(), &address.groups).await;
             }
             let learned = self.inner.learned.extend(&address.key, &address.groups);
@@ -288,25 +321,33 @@ impl<B: Backend> Cache<B> {
         }
         let mut budget = Budget::new(self.inner.soft_time_limit);
         let backend = &self.inner.backend;
-        let lookups = match budget.run(backend.name(), backend.lookup_many(&questions)).await {
+        let lookups = budget.run(backend.name(), backend.lookup_many(&questions)).await;
+        let lookups = lookups.and_then(|lookups| {
+            let complete = lookups.len() == questions.len();
+            complete.then_some(lookups).ok_or_else(|| Error::new(ErrorKind::Protocol, backend.name()))
+        });
+        let lookups = match lookups {
             Ok(lookups) => lookups,
             Err(error) => {
                 let miss = self.unanswered(&error);
-                return addresses.iter().map(|_| self.count(Err(miss), outer.as_ref())).collect();
+                return addresses.iter().map(|_| self.count(Err(miss), outer)).collect();
             }
         };
         let mut found = Vec::with_capacity(addresses.len());
         for (address, ((_, groups), lookup)) in addresses.iter().zip(questions.iter().zip(&lookups)) {
             found.push(match self.judge(address, groups, lookup) {
                 Verdict::Hit(expires_at) => {
-                    let taken = self.take(lookup, expires_at, &accept, outer.as_ref());
-                    self.count(taken, outer.as_ref())
+                    let taken = self.take(lookup, expires_at, &accept, outer);
+                    self.count(taken, outer)
                 }
-                Verdict::Miss(miss, _) => self.count(Err(miss), outer.as_ref()),
-                // Rare: the entry depends on groups that only it knows.
-                Verdict::AskAlso(_) => self.find(address, &accept).await,
+                Verdict::Miss(miss, _) => self.count(Err(miss), outer),
+                // Rare: the entry depends on groups that only it knows, or is kept for use as stale.
+                Verdict::AskAlso(_) | Verdict::AskTimeLeft => {
+                    self.find_within(address, &accept, outer, &mut budget).await
+                }
             });
         }
+        nested.answered();
         found
     }
 
@@ -326,6 +367,10 @@ impl<B: Backend> Cache<B> {
         Fut: Future<Output = Result<Loaded<R>, E>> + Send,
         R: Send,
     {
+        let nested = Nested::begin();
+        if let Some(outer) = nested.outer() {
+            outer.before_nested_read(self.id(), &address.groups).await;
+        }
         let mut budget = Budget::new(self.inner.hard_time_limit);
         let backend = &self.inner.backend;
         self.inner.counters.mints.increment();
@@ -351,7 +396,13 @@ impl<B: Backend> Cache<B> {
             return Err(Error::new(ErrorKind::Unavailable, backend.name()).with_message(why).into());
         }
         let (entry, time_to_live) = self.entry(address, &to_store, &sealed);
-        self.store(Arc::new(entry), time_to_live, sealed.holds).await?;
+        let entry = Arc::new(entry);
+        let expires_at = self.fresh_until(&entry, time_to_live);
+        self.store(Arc::clone(&entry), time_to_live, sealed.holds).await?;
+        if let Some(outer) = nested.outer() {
+            outer.after_nested_read(self.id(), &entry, expires_at);
+        }
+        nested.answered();
         Ok(value)
     }
 
@@ -392,9 +443,9 @@ impl<B: Backend> Cache<B> {
         &self,
         address: &Address,
         accept: &(impl Fn(&Arc<Entry>) -> Option<V> + Sync),
+        budget: &mut Budget,
     ) -> Asked<V> {
-        let mut budget = Budget::new(self.inner.soft_time_limit);
-        let looked = match self.look(address, &mut budget).await {
+        let looked = match self.look(address, budget).await {
             Ok(looked) => looked,
             Err(miss) => return Asked::Unanswered(miss),
         };
@@ -407,8 +458,9 @@ impl<B: Backend> Cache<B> {
             }
             Verdict::Miss(miss, candidate) => (miss, candidate),
             Verdict::AskAlso(_) => (Miss::GroupsChanged, None),
+            Verdict::AskTimeLeft => (Miss::Expired, None),
         };
-        match self.complete(&looked.groups, looked.lookup, &mut budget).await {
+        match self.complete(&looked.groups, looked.lookup, budget).await {
             Ok((vector, holds)) => {
                 Asked::Miss(Ticket { miss, groups: looked.groups, vector, holds, candidate })
             }
@@ -422,7 +474,8 @@ impl<B: Backend> Cache<B> {
         let backend = &self.inner.backend;
         let learned = self.inner.learned.extend(&address.key, &address.groups);
         let mut groups = learned.unwrap_or_else(|| address.groups.clone());
-        let time_left = if self.options.grace().is_zero() { TimeLeft::NotNeeded } else { TimeLeft::Needed };
+        let mut time_left =
+            if self.options.grace().is_zero() { TimeLeft::NotNeeded } else { TimeLeft::Needed };
         let mut asked_more = false;
         loop {
             let lookup = backend.lookup(&address.key, &groups, time_left);
@@ -436,6 +489,8 @@ impl<B: Backend> Cache<B> {
                     groups = all;
                     asked_more = true;
                 }
+                // Stored by a reader who would use it as stale, asked for by one who would not.
+                Verdict::AskTimeLeft if time_left == TimeLeft::NotNeeded => time_left = TimeLeft::Needed,
                 verdict => {
                     return Ok(Looked { groups, lookup, verdict });
                 }
@@ -503,7 +558,7 @@ impl<B: Backend> Cache<B> {
     /// Whether a passenger may take the value of the flight it waited for. Equal vectors brought it
     /// aboard; groups that the computation found out meanwhile it has to check for itself, as they
     /// may have been invalidated between that computation's beginning and this read's.
-    async fn may_share(&self, ticket: &Ticket, entry: &Arc<Entry>) -> bool {
+    async fn may_share(&self, ticket: &Ticket, entry: &Arc<Entry>, budget: &mut Budget) -> bool {
         let known = |group: &Group, generation| {
             ticket.groups.binary_search(group).is_ok_and(|at| ticket.vector[at] == generation)
         };
@@ -516,7 +571,6 @@ impl<B: Backend> Cache<B> {
             return true;
         }
         let backend = &self.inner.backend;
-        let mut budget = Budget::new(self.inner.soft_time_limit);
         let lookup = backend.lookup(entry.key(), entry.groups(), TimeLeft::NotNeeded);
         match budget.run(backend.name(), lookup).await {
             Ok(lookup) => lookup.current.equals(entry.vector()),

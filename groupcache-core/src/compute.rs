@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, Hold};
 use crate::cache::Cache;
@@ -17,6 +17,9 @@ use crate::single_flight::{FlightId, Landing, Lead};
 use crate::stats::Counters;
 use crate::time_limit::{Budget, in_background};
 use crate::verdict::Candidate;
+
+/// A time to live or a grace of a hundred years is as good as any longer one.
+const FOR_EVER: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// An expired entry was served, and this reader is the one to compute the next: await
 /// [`run`](Self::run), on a task of its own if the reader should not wait. Dropped without, the next
@@ -93,10 +96,10 @@ impl<B: Backend> Cache<B> {
         self.inner().learned.learn(&address.key, &address.groups, &sealed.groups);
         let (entry, time_to_live) = self.entry(address, &to_store, &sealed);
         let entry = Arc::new(entry);
+        let expires_at = self.fresh_until(&entry, time_to_live);
         let shared = entry.key() == &address.key;
-        land(if shared { Landing::Shared(Arc::clone(&entry)) } else { Landing::Private });
+        land(if shared { Landing::Shared(Arc::clone(&entry), expires_at) } else { Landing::Private });
         if let Some(outer) = &outer {
-            let expires_at = time_to_live.and_then(|time| self.inner().clock.now().checked_add(time));
             outer.after_nested_read(self.id(), &entry, expires_at);
         }
         let this = self.clone();
@@ -165,8 +168,12 @@ impl<B: Backend> Cache<B> {
             let left = expires_at.saturating_duration_since(self.inner().clock.now());
             time_to_live = Some(time_to_live.map_or(left, |time| time.min(left)));
         }
-        let grace = match time_to_live {
-            Some(time) if !time.is_zero() => self.options().grace(),
+        // The end of the grace must be a moment that clocks can count to.
+        let grace = match &mut time_to_live {
+            Some(time) if !time.is_zero() && !self.options().grace().is_zero() => {
+                *time = (*time).min(FOR_EVER);
+                self.options().grace().min(FOR_EVER)
+            }
             _ => Duration::ZERO,
         };
         let key = to_store.key.clone().unwrap_or_else(|| address.key.clone());
@@ -174,6 +181,12 @@ impl<B: Backend> Cache<B> {
         let groups = if sealed.groups == address.groups { &address.groups } else { &sealed.groups };
         let entry = Entry::new(key, groups.clone(), sealed.vector.clone(), to_store.body.clone(), grace);
         (entry, time_to_live.map(|time| time.saturating_add(grace)))
+    }
+
+    /// When an entry stored now is past its time to live, its grace not counted.
+    pub(crate) fn fresh_until(&self, entry: &Entry, time_to_live: Option<Duration>) -> Option<Instant> {
+        let fresh_for = time_to_live?.saturating_sub(entry.grace());
+        self.inner().clock.now().checked_add(fresh_for)
     }
 
     pub(crate) async fn store(

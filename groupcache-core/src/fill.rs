@@ -65,6 +65,14 @@ struct Inner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CacheId(pub(crate) usize);
 
+/// A read inside the computation that the current task is in, if any. Whatever takes the place of a
+/// value that the read did not return, because it failed or was given up, has groups that nobody has
+/// declared to that computation.
+pub(crate) struct Nested {
+    outer: Option<Fill>,
+    answered: bool,
+}
+
 /// What a fill needs of its cache.
 #[async_trait]
 pub(crate) trait Minter: Send + Sync {
@@ -243,6 +251,29 @@ impl Fill {
             }
         }
         state.expires_at = earlier(state.expires_at, expires_at);
+    }
+}
+
+impl Nested {
+    pub(crate) fn begin() -> Self {
+        Self { outer: Fill::current(), answered: false }
+    }
+
+    pub(crate) const fn outer(&self) -> Option<&Fill> {
+        self.outer.as_ref()
+    }
+
+    /// The read ended, and has said what whoever computes around it depends on.
+    pub(crate) fn answered(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        if let Some(outer) = self.outer.as_ref().filter(|_| !self.answered) {
+            outer.do_not_store();
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -64,8 +65,8 @@ enum Phase {
 /// How a computation ended for those who waited.
 #[derive(Debug, Clone)]
 pub(crate) enum Landing {
-    /// An entry that all of them may use.
-    Shared(Arc<Entry>),
+    /// An entry that all of them may use, and when its time to live is over.
+    Shared(Arc<Entry>, Option<Instant>),
     /// There is a value but only its leader may use it (private, or too large to keep).
     Private,
     /// It depends on groups that were found too late; another try starts with them.
@@ -281,12 +282,12 @@ mod tests {
             readers.spawn(async move { flights.board(id(1, 1)).await });
         }
         tokio::task::yield_now().await;
-        leader.land(Landing::Shared(entry(&id(1, 1))));
+        leader.land(Landing::Shared(entry(&id(1, 1)), None));
         while let Some(role) = readers.join_next().await {
-            assert!(matches!(role.unwrap(), Role::Passenger(Landing::Shared(_))));
+            assert!(matches!(role.unwrap(), Role::Passenger(Landing::Shared(..))));
         }
         // Still there until the entry is stored.
-        assert!(matches!(flights.board(id(1, 1)).await, Role::Passenger(Landing::Shared(_))));
+        assert!(matches!(flights.board(id(1, 1)).await, Role::Passenger(Landing::Shared(..))));
         drop(leader);
         assert_eq!(flights.len(), 0);
     }

@@ -10,16 +10,15 @@ use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long a series of calls may take in all, counted from the first that has to wait.
+/// How long a series of calls may take in all. What happens between them does not count.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    limit: Duration,
-    deadline: Option<Instant>,
+    left: Duration,
 }
 
 impl Budget {
     pub(crate) const fn new(limit: Duration) -> Self {
-        Self { limit, deadline: None }
+        Self { left: limit }
     }
 
     /// The outcome of `call`, or a timeout once the budget is used up. A call that is ready at once
@@ -33,13 +32,14 @@ impl Budget {
         if let Poll::Ready(outcome) = poll_once(call.as_mut()).await {
             return outcome;
         }
-        let deadline = *self.deadline.get_or_insert_with(|| {
-            // tokio's own time, which its tests can move.
-            let now = Instant::now();
-            // A limit beyond what the clock can count is none; a year is as good.
-            now.checked_add(self.limit).unwrap_or_else(|| now + Duration::from_secs(31_536_000))
-        });
-        match tokio::time::timeout_at(deadline, call).await {
+        // tokio's own time, which its tests can move.
+        let began = Instant::now();
+        // A limit beyond what the clock can count is none; a year is as good.
+        let deadline =
+            began.checked_add(self.left).unwrap_or_else(|| began + Duration::from_secs(31_536_000));
+        let outcome = tokio::time::timeout_at(deadline, call).await;
+        self.left = self.left.saturating_sub(began.elapsed());
+        match outcome {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::new(ErrorKind::Timeout, backend)),
         }

@@ -15,6 +15,7 @@ use crate::boxed::BoxBackend;
 use crate::cache::Cache;
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fill::Fill;
 use crate::group::Groups;
 use crate::key::Key;
 use crate::key_strategy::{Address, KeyStrategy};
@@ -176,6 +177,7 @@ impl<B: Backend> Cache<B> {
             Err(error) => {
                 tracing::warn!(%error, "computed without the cache: the call has no key");
                 self.inner().counters().not_stored.increment();
+                self.not_declared();
                 return load().await;
             }
         };
@@ -199,7 +201,18 @@ impl<B: Backend> Cache<B> {
     async fn get_at<T: DeserializeOwned + Send>(&self, address: Result<Address>) -> Option<T> {
         match address {
             Ok(address) => self.find(&address, decode).await.ok(),
-            Err(_) => None,
+            Err(_) => {
+                self.not_declared();
+                None
+            }
+        }
+    }
+
+    /// A call without an address has groups that nobody declares to whoever computes around it.
+    #[expect(clippy::unused_self, reason = "one of the steps of a read")]
+    fn not_declared(&self) {
+        if let Some(outer) = Fill::current() {
+            outer.do_not_store();
         }
     }
 
@@ -208,6 +221,9 @@ impl<B: Backend> Cache<B> {
         addresses: Vec<Result<Address>>,
     ) -> Vec<Option<T>> {
         let sound: Vec<_> = addresses.iter().filter_map(|address| address.as_ref().ok().cloned()).collect();
+        if sound.len() < addresses.len() {
+            self.not_declared();
+        }
         let mut found = self.find_many(&sound, decode).await.into_iter();
         addresses.iter().map(|address| address.as_ref().ok().and_then(|_| found.next()?.ok())).collect()
     }
@@ -224,7 +240,8 @@ impl<B: Backend> Cache<B> {
             let keep = stored(&value);
             Ok(Loaded { value, keep })
         };
-        self.replace(&address?, load).await
+        let address = address.inspect_err(|_| self.not_declared())?;
+        self.replace(&address, load).await
     }
 }
 

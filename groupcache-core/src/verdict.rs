@@ -18,6 +18,8 @@ pub(crate) enum Verdict {
     Miss(Miss, Option<Candidate>),
     /// The entry depends on more groups than were asked for: ask for all of these.
     AskAlso(Groups),
+    /// Whether it is a hit depends on when it expires: ask for that too.
+    AskTimeLeft,
 }
 
 /// An entry that is no hit, and what it may be used for all the same.
@@ -75,7 +77,7 @@ pub(crate) fn judge(
     // The end of the time to live comes before the store's own expiry. Without the time left
     // nobody can say whether it has come.
     let Some(expires_at) = expires_at else {
-        return Verdict::Miss(Miss::Expired, None);
+        return Verdict::AskTimeLeft;
     };
     let now = clock.now();
     let left = expires_at.saturating_duration_since(now);

@@ -1,0 +1,237 @@
+//! Groups that a computation finds out while it runs.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use groupcache_core::{Fill, depend};
+use groupcache_tests::{CountingBackend, Counts, Operation, PlainBackend, ScriptedBackend, Step};
+
+use crate::*;
+
+/// A page of group `page` that shows an author whom only the page knows.
+async fn page<B: Backend>(cache: &Cache<B>, author: &AtomicU32) -> u32 {
+    load_with(cache, "page", group("page"), || async {
+        depend(group("author")).await;
+        author.load(Ordering::SeqCst)
+    })
+    .await
+}
+
+async fn late_page<B: Backend>(cache: &Cache<B>, author: &AtomicU32) -> u32 {
+    load_with(cache, "page", group("page"), || async {
+        let author = author.load(Ordering::SeqCst);
+        Fill::current().unwrap().depend_late(group("author"));
+        author
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_group_that_is_found_out_makes_the_entry_stale() {
+    let (cache, author) = (memory(), AtomicU32::new(1));
+    assert_eq!(page(&cache, &author).await, 1);
+    author.store(2, Ordering::SeqCst);
+    assert_eq!(page(&cache, &author).await, 1);
+    cache.invalidate(group("author")).await.unwrap();
+    assert_eq!(page(&cache, &author).await, 2);
+    author.store(3, Ordering::SeqCst);
+    cache.invalidate(group("page")).await.unwrap();
+    assert_eq!(page(&cache, &author).await, 3);
+}
+
+#[tokio::test]
+async fn what_is_invalidated_after_it_was_depended_on_makes_the_entry_stale() {
+    let cache = memory();
+    let gate = Gate::new();
+    let reader = tokio::spawn({
+        let (cache, gate) = (cache.clone(), Arc::clone(&gate));
+        async move {
+            load_with(&cache, "page", group("page"), || async move {
+                depend(group("author")).await;
+                gate.pass().await;
+                1
+            })
+            .await
+        }
+    });
+    gate.reached().await;
+    cache.invalidate(group("author")).await.unwrap();
+    gate.open();
+    assert_eq!(soon(reader).await.unwrap(), 1);
+    assert_eq!(page(&cache, &AtomicU32::new(2)).await, 2);
+}
+
+#[tokio::test]
+async fn a_process_that_knows_the_entry_asks_once_and_one_that_does_not_twice() {
+    let backend = CountingBackend::new(PlainBackend::new());
+    let author = AtomicU32::new(1);
+    let cache = Cache::builder(backend.clone()).build();
+    page(&cache, &author).await;
+    let hit = |cache: Cache<_>| {
+        let (backend, author) = (&backend, &author);
+        async move { backend.counting(async { assert_eq!(page(&cache, author).await, 1) }).await }
+    };
+    let one = Counts { lookups: 1, ..Counts::default() };
+    assert_eq!(hit(cache.clone()).await, one);
+    let other_process = Cache::builder(backend.clone()).build();
+    assert_eq!(hit(other_process.clone()).await, Counts { lookups: 2, ..Counts::default() });
+    assert_eq!(hit(other_process).await, one, "it has seen the entry by now");
+}
+
+#[tokio::test]
+async fn an_entry_of_unknown_groups_is_validated_against_all_of_them() {
+    let backend = PlainBackend::new();
+    let author = AtomicU32::new(1);
+    page(&Cache::builder(backend.clone()).build(), &author).await;
+    author.store(2, Ordering::SeqCst);
+    let other_process = Cache::builder(backend.clone()).build();
+    assert_eq!(page(&other_process, &author).await, 1);
+    let third = Cache::builder(backend.clone()).build();
+    third.invalidate(group("author")).await.unwrap();
+    assert_eq!(third.get::<_, u32>("page", group("page")).await, None);
+    assert_eq!(page(&third, &author).await, 2);
+}
+
+#[tokio::test]
+async fn a_group_found_after_its_data_was_read_is_remembered_and_stored_the_next_time() {
+    let (cache, author) = (memory(), AtomicU32::new(1));
+    assert_eq!(late_page(&cache, &author).await, 1);
+    author.store(2, Ordering::SeqCst);
+    assert_eq!(late_page(&cache, &author).await, 2, "the first could not be stored");
+    author.store(3, Ordering::SeqCst);
+    assert_eq!(late_page(&cache, &author).await, 2, "the second could");
+    cache.invalidate(group("author")).await.unwrap();
+    assert_eq!(late_page(&cache, &author).await, 3);
+}
+
+#[tokio::test]
+async fn a_group_that_the_next_computation_does_not_depend_on_any_more_is_forgotten() {
+    let backend = CountingBackend::new(PlainBackend::new());
+    let (cache, author) = (Cache::builder(backend.clone()).build(), AtomicU32::new(1));
+    page(&cache, &author).await;
+    cache.invalidate(group("page")).await.unwrap();
+    assert_eq!(load(&cache, "page", group("page"), 2).await, 2);
+    cache.invalidate(group("author")).await.unwrap();
+    assert_eq!(load(&cache, "page", group("page"), 3).await, 2);
+}
+
+/// The flight began before an invalidation of a group that nobody knew it would depend on.
+#[tokio::test]
+async fn those_who_joined_check_the_groups_that_were_found_out_meanwhile() {
+    let cache = memory();
+    let author = Arc::new(AtomicU32::new(1));
+    let gate = Gate::new();
+    let leader = tokio::spawn({
+        let (cache, gate, author) = (cache.clone(), Arc::clone(&gate), Arc::clone(&author));
+        async move {
+            load_with(&cache, "page", group("page"), || async move {
+                depend(group("author")).await;
+                let author = author.load(Ordering::SeqCst);
+                gate.pass().await;
+                author
+            })
+            .await
+        }
+    });
+    gate.reached().await;
+    author.store(2, Ordering::SeqCst);
+    cache.invalidate(group("author")).await.unwrap();
+    let joiner = tokio::spawn({
+        let (cache, author) = (cache.clone(), Arc::clone(&author));
+        async move { page(&cache, &author).await }
+    });
+    settle().await;
+    assert!(!joiner.is_finished(), "it joined the flight: their vectors are equal so far");
+    gate.open();
+    assert_eq!(soon(leader).await.unwrap(), 1);
+    assert_eq!(soon(joiner).await.unwrap(), 2);
+    assert_eq!(page(&cache, &author).await, 2);
+}
+
+#[tokio::test]
+async fn those_who_joined_share_what_depends_on_groups_nobody_invalidated() {
+    let backend = CountingBackend::new(PlainBackend::new());
+    let cache = Cache::builder(backend.clone()).build();
+    let gate = Gate::new();
+    let leader = tokio::spawn({
+        let (cache, gate) = (cache.clone(), Arc::clone(&gate));
+        async move {
+            load_with(&cache, "page", group("page"), || async move {
+                depend(group("author")).await;
+                gate.pass().await;
+                1
+            })
+            .await
+        }
+    });
+    gate.reached().await;
+    let joiner = load_behind(&cache, "page", group("page"), &gate, 2);
+    settle().await;
+    let counts = backend
+        .counting(async {
+            gate.open();
+            assert_eq!(soon(leader).await.unwrap(), 1);
+            assert_eq!(soon(joiner).await.unwrap(), 1);
+        })
+        .await;
+    assert_eq!(counts.lookups, 1, "the joiner's own lookup of the groups it did not know");
+    assert_eq!(cache.stats().loads, 1);
+}
+
+#[tokio::test]
+async fn those_who_joined_a_flight_with_a_late_group_try_again_together() {
+    let cache = memory();
+    let gate = Gate::new();
+    let read = |value| {
+        let (cache, gate) = (cache.clone(), Arc::clone(&gate));
+        tokio::spawn(async move {
+            load_with(&cache, "page", group("page"), || async move {
+                gate.pass().await;
+                Fill::current().unwrap().depend_late(group("author"));
+                value
+            })
+            .await
+        })
+    };
+    let leader = read(1);
+    gate.reached().await;
+    let joiners: Vec<_> = (2..12).map(&read).collect();
+    settle().await;
+    gate.open();
+    assert_eq!(soon(leader).await.unwrap(), 1);
+    for joiner in joiners {
+        soon(joiner).await.unwrap();
+    }
+    assert_eq!(cache.stats().loads, 2, "one for the leader, and one for all who joined");
+}
+
+#[tokio::test]
+async fn without_the_generation_of_a_group_found_out_the_value_is_served_and_not_stored() {
+    let backend = ScriptedBackend::new(PlainBackend::new());
+    let (cache, author) = (Cache::builder(backend.clone()).build(), AtomicU32::new(1));
+    backend.next(Operation::Mint, Step::Pass);
+    backend.next(Operation::Mint, Step::LoseReply(groupcache_core::ErrorKind::Timeout));
+    assert_eq!(page(&cache, &author).await, 1);
+    author.store(2, Ordering::SeqCst);
+    assert_eq!(page(&cache, &author).await, 2);
+    assert_eq!(cache.stats().mint_failures, 1);
+}
+
+#[tokio::test]
+async fn depending_outside_a_computation_does_nothing() {
+    depend(group("g")).await;
+    assert!(Fill::current().is_none());
+}
+
+#[tokio::test]
+async fn a_spawned_task_can_take_the_computation_along() {
+    let cache = memory();
+    load_with(&cache, "k", group("g"), || async {
+        let fill = Fill::current().unwrap();
+        tokio::spawn(async move { fill.depend(group("elsewhere")).await }).await.unwrap();
+        1
+    })
+    .await;
+    assert_eq!(load(&cache, "k", group("g"), 2).await, 1);
+    cache.invalidate(group("elsewhere")).await.unwrap();
+    assert_eq!(load(&cache, "k", group("g"), 2).await, 2);
+}

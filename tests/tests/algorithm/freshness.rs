@@ -1,0 +1,271 @@
+//! Time to live, and when something stale is served.
+
+use std::convert::Infallible;
+
+use groupcache_core::{EntryOptions, ManualClock};
+use groupcache_tests::{PlainBackend, ScriptedBackend};
+
+use crate::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn timed(options: EntryOptions) -> (Cache<MemoryBackend>, ManualClock) {
+    let clock = ManualClock::new();
+    let backend = MemoryBackend::builder().clock(clock.clone()).build();
+    (Cache::builder(backend).clock(clock.clone()).options(options).build(), clock)
+}
+
+async fn failing<B: Backend>(cache: &Cache<B>) -> Result<u32, &'static str> {
+    cache.get_or_load("k", group("g"), || async { Err("database is down") }).await
+}
+
+#[tokio::test]
+async fn an_entry_is_a_hit_until_its_time_to_live_is_over() {
+    let (cache, clock) = timed(EntryOptions::new().time_to_live(10 * SECOND));
+    assert_eq!(load(&cache, "k", group("g"), 1).await, 1);
+    clock.advance(10 * SECOND - Duration::from_millis(1));
+    assert_eq!(load(&cache, "k", group("g"), 2).await, 1);
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(load(&cache, "k", group("g"), 3).await, 3);
+    clock.advance(9 * SECOND);
+    assert_eq!(load(&cache, "k", group("g"), 4).await, 3, "computing it anew starts the time anew");
+}
+
+#[tokio::test]
+async fn without_a_time_to_live_an_entry_in_memory_lives_until_it_is_evicted() {
+    let (cache, clock) = timed(EntryOptions::new());
+    load(&cache, "k", group("g"), 1).await;
+    clock.advance(Duration::from_secs(100 * 366 * 86_400));
+    assert_eq!(load(&cache, "k", group("g"), 2).await, 1);
+}
+
+#[tokio::test]
+async fn a_time_to_live_of_zero_stores_nothing() {
+    let (cache, _) = timed(EntryOptions::new().time_to_live(Duration::ZERO));
+    assert_eq!(load(&cache, "k", group("g"), 1).await, 1);
+    assert_eq!(load(&cache, "k", group("g"), 2).await, 2);
+    assert_eq!(cache.stats().stores, 0);
+}
+
+#[tokio::test]
+async fn a_time_to_live_beyond_all_clocks_is_for_ever() {
+    let eternal = EntryOptions::new().time_to_live(Duration::MAX);
+    for options in [eternal, eternal.stale_while_revalidate(SECOND), eternal.stale_if_error(Duration::MAX)] {
+        let (cache, clock) = timed(options);
+        load(&cache, "k", group("g"), 1).await;
+        clock.advance(Duration::from_secs(86_400));
+        assert_eq!(load(&cache, "k", group("g"), 2).await, 1, "{options:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_window_beyond_all_clocks_never_ends() {
+    let (cache, clock) = timed(EntryOptions::new().time_to_live(10 * SECOND).stale_if_error(Duration::MAX));
+    load(&cache, "k", group("g"), 1).await;
+    assert_eq!(load(&cache, "k", group("g"), 2).await, 1);
+    clock.advance(Duration::from_secs(50 * 366 * 86_400));
+    assert_eq!(failing(&cache).await, Ok(1));
+    assert_eq!(load(&cache, "k", group("g"), 2).await, 2);
+}
+
+#[tokio::test]
+async fn jitter_spreads_expiry_and_never_prolongs_a_life() {
+    let (cache, clock) = timed(EntryOptions::new().time_to_live(100 * SECOND).jitter(0.5));
+    for key in 0..200 {
+        load(&cache, &key.to_string(), group("g"), 1).await;
+    }
+    let alive = || async {
+        let keys: Vec<_> = (0..200).map(|key| (key.to_string(), group("g"))).collect();
+        cache.get_many::<_, u32, _>(keys).await.iter().flatten().count()
+    };
+    clock.advance(49 * SECOND);
+    assert_eq!(alive().await, 200);
+    clock.advance(26 * SECOND);
+    let half = alive().await;
+    assert!((50..150).contains(&half), "{half} of 200 are left after three quarters of the time");
+    clock.advance(25 * SECOND);
+    assert_eq!(alive().await, 0);
+}
+
+#[tokio::test]
+async fn while_one_computes_anew_the_others_are_served_the_expired_value() {
+    let options = EntryOptions::new().time_to_live(10 * SECOND).stale_while_revalidate(30 * SECOND);
+    let (cache, clock) = timed(options);
+    load(&cache, "k", group("g"), 1).await;
+    clock.advance(11 * SECOND);
+    let gate = Gate::new();
+    let refresher = load_behind(&cache, "k", group("g"), &gate, 2);
+    gate.reached().await;
+    for _ in 0..10 {
+        assert_eq!(soon(load(&cache, "k", group("g"), 3)).await, 1);
+    }
+    assert_eq!(cache.stats().loads, 2, "the first, and the one that refreshes");
+    assert_eq!(cache.stats().stale_while_revalidate, 11);
+    gate.open();
+    assert_eq!(soon(refresher).await.unwrap(), 2);
+    assert_eq!(load(&cache, "k", group("g"), 4).await, 2);
+}
+
+#[tokio::test]
+async fn the_window_for_revalidating_ends() {
+    let options = EntryOptions::new().time_to_live(10 * SECOND).stale_while_revalidate(30 * SECOND);
+    let (cache, clock) = timed(options.stale_if_error(60 * SECOND));
+    load(&cache, "k", group("g"), 1).await;
+    clock.advance(41 * SECOND);
+    let gate = Gate::new();
+    let refresher = load_behind(&cache, "k", group("g"), &gate, 2);
+    gate.reached().await;
+    let reader = load_behind(&cache, "k", group("g"), &gate, 3);
+    settle().await;
+    assert!(!reader.is_finished(), "too old to be served without asking");
+    gate.open();
+    soon(refresher).await.unwrap();
+    assert_eq!(soon(reader).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn an_invalidated_value_is_not_served_while_revalidating() {
+    let options = EntryOptions::new().time_to_live(10 * SECOND);
+    let options = options.stale_while_revalidate(30 * SECOND).stale_if_error(30 * SECOND);
+    for expired in [false, true] {
+        let (cache, clock) = timed(options);
+        load(&cache, "k", group("g"), 1).await;
+        if expired {
+            clock.advance(11 * SECOND);
+        }
+        cache.invalidate(group("g")).await.unwrap();
+        assert_eq!(failing(&cache).await, Err("database is down"));
+        assert_eq!(load(&cache, "k", group("g"), 2).await, 2);
+    }
+}
+
+#[tokio::test]
+async fn an_invalidated_value_is_served_as_stale_only_where_that_was_asked_for() {
+    let options = EntryOptions::new().time_to_live(100 * SECOND);
+    let options = options.stale_while_revalidate(30 * SECOND).serve_invalidated_entries_while_stale();
+    let (cache, _) = timed(options);
+    load(&cache, "k", group("g"), 1).await;
+    load(&cache, "other", group("g"), 1).await;
+    cache.invalidate(group("g")).await.unwrap();
+    let gate = Gate::new();
+    let refresher = load_behind(&cache, "k", group("g"), &gate, 2);
+    gate.reached().await;
+    assert_eq!(soon(load(&cache, "k", group("g"), 3)).await, 1);
+    gate.open();
+    assert_eq!(soon(refresher).await.unwrap(), 2);
+
+    let (cache, _) = timed(EntryOptions::new().serve_invalidated_entries_while_stale());
+    load(&cache, "k", group("g"), 1).await;
+    cache.invalidate(group("g")).await.unwrap();
+    assert_eq!(failing(&cache).await, Err("database is down"), "no window, no stale value");
+}
+
+#[tokio::test]
+async fn a_refresh_that_nobody_runs_is_done_by_the_next_reader() {
+    let options = EntryOptions::new().time_to_live(10 * SECOND).stale_while_revalidate(30 * SECOND);
+    let (cache, clock) = timed(options);
+    load(&cache, "k", group("g"), 1).await;
+    clock.advance(11 * SECOND);
+    let gate = Gate::new();
+    let refresher = load_behind(&cache, "k", group("g"), &gate, 2);
+    gate.reached().await;
+    refresher.abort();
+    drop(refresher.await);
+    assert_eq!(soon(load(&cache, "k", group("g"), 3)).await, 3);
+}
+
+#[tokio::test]
+async fn an_expired_value_is_served_if_computing_fails() {
+    let (cache, clock) = timed(EntryOptions::new().time_to_live(10 * SECOND).stale_if_error(30 * SECOND));
+    load(&cache, "k", group("g"), 1).await;
+    clock.advance(39 * SECOND);
+    assert_eq!(failing(&cache).await, Ok(1));
+    assert_eq!(cache.stats().stale_if_error, 1);
+    assert_eq!(load(&cache, "k", group("g"), 2).await, 2, "it is asked for all the same");
+    clock.advance(41 * SECOND);
+    assert_eq!(failing(&cache).await, Err("database is down"));
+}
+
+#[tokio::test]
+async fn those_who_waited_for_a_computation_that_failed_get_the_expired_value_too() {
+    let (cache, clock) = timed(EntryOptions::new().time_to_live(10 * SECOND).stale_if_error(30 * SECOND));
+    load(&cache, "k", group("g"), 1).await;
+    clock.advance(11 * SECOND);
+    let gate = Gate::new();
+    let read = || {
+        let (cache, gate) = (cache.clone(), Arc::clone(&gate));
+        tokio::spawn(async move {
+            let compute = || async move {
+                gate.pass().await;
+                Err::<u32, _>("database is down")
+            };
+            cache.get_or_load("k", group("g"), compute).await
+        })
+    };
+    let readers: Vec<_> = (0..10).map(|_| read()).collect();
+    gate.reached().await;
+    settle().await;
+    gate.open();
+    for reader in readers {
+        assert_eq!(soon(reader).await.unwrap(), Ok(1));
+    }
+    assert_eq!(cache.stats().load_failures, 1);
+}
+
+#[tokio::test]
+async fn that_something_does_not_exist_is_remembered_for_a_time_of_its_own() {
+    let options = EntryOptions::new().time_to_live(100 * SECOND).negative_time_to_live(5 * SECOND);
+    let (cache, clock) = timed(options);
+    let find = |value: Option<u32>| {
+        let cache = cache.clone();
+        async move {
+            let compute = || async move { Ok::<_, Infallible>(value) };
+            cache.get_or_load_optional("k", group("g"), compute).await.unwrap()
+        }
+    };
+    assert_eq!(find(None).await, None);
+    clock.advance(4 * SECOND);
+    assert_eq!(find(Some(1)).await, None);
+    clock.advance(SECOND);
+    assert_eq!(find(Some(1)).await, Some(1));
+    clock.advance(99 * SECOND);
+    assert_eq!(find(None).await, Some(1));
+    cache.invalidate(group("g")).await.unwrap();
+    assert_eq!(find(None).await, None);
+    cache.invalidate(group("g")).await.unwrap();
+    assert_eq!(find(Some(2)).await, Some(2), "created, and the group invalidated");
+}
+
+#[tokio::test]
+async fn that_something_does_not_exist_is_not_remembered_unless_asked_for() {
+    let cache = memory();
+    let find = |value: Option<u32>| {
+        let cache = cache.clone();
+        async move {
+            let compute = || async move { Ok::<_, Infallible>(value) };
+            cache.get_or_load_optional("k", group("g"), compute).await.unwrap()
+        }
+    };
+    assert_eq!(find(None).await, None);
+    assert_eq!(find(Some(1)).await, Some(1));
+    assert_eq!(find(None).await, Some(1));
+}
+
+/// A store tells the time left only where it is asked for; whoever stored the entry asked for it.
+#[tokio::test]
+async fn an_entry_kept_for_use_as_stale_is_a_hit_for_readers_who_do_not_care() {
+    let clock = ManualClock::new();
+    let backend = ScriptedBackend::new(PlainBackend::with_clock(clock.clone()));
+    let lax = EntryOptions::new().time_to_live(10 * SECOND).stale_if_error(30 * SECOND);
+    let cache = Cache::builder(backend).clock(clock.clone()).options(lax).build();
+    load(&cache, "k", group("g"), 1).await;
+    let strict = cache.with_options(EntryOptions::new());
+    assert_eq!(load(&strict, "k", group("g"), 2).await, 1);
+    for cache in [&cache, &strict] {
+        assert_eq!(cache.get::<_, u32>("k", group("g")).await, Some(1));
+        assert_eq!(cache.get_many::<_, u32, _>([("k", group("g"))]).await, [Some(1)]);
+    }
+    clock.advance(11 * SECOND);
+    assert_eq!(cache.get_many::<_, u32, _>([("k", group("g"))]).await, [None]);
+    assert_eq!(load(&strict, "k", group("g"), 3).await, 3);
+}

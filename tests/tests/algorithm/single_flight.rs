@@ -1,0 +1,199 @@
+//! Concurrent misses compute once, and nobody hangs when a computation goes away.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use groupcache_core::{Address, Error, ErrorKind, Key, Loaded};
+use groupcache_tests::{CountingBackend, Operation, PlainBackend, ScriptedBackend, Step};
+use tokio::task::JoinSet;
+
+use crate::*;
+
+const READERS: usize = 1000;
+
+async fn first_reads_compute_once<B: Backend + Clone>(backend: B) {
+    let backend = CountingBackend::new(backend);
+    let cache = Cache::builder(backend.clone()).build();
+    let computed = Arc::new(AtomicUsize::new(0));
+    let mut readers = JoinSet::new();
+    for _ in 0..READERS {
+        let (cache, backend, computed) = (cache.clone(), backend.clone(), Arc::clone(&computed));
+        readers.spawn(async move {
+            load_with(&cache, "k", groups(["a", "b"]), || async move {
+                // All are on their way; a read that looked before this one stored and boards
+                // after it landed is another matter.
+                while backend.counts().lookups < READERS {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                u32::try_from(computed.fetch_add(1, Ordering::SeqCst)).unwrap()
+            })
+            .await
+        });
+    }
+    let values = soon(readers.join_all()).await;
+    assert_eq!(computed.load(Ordering::SeqCst), 1);
+    assert_eq!(values, [0; READERS]);
+    assert_eq!(cache.loads_under_way(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_thousand_concurrent_first_reads_compute_once_in_memory() {
+    first_reads_compute_once(MemoryBackend::with_max_bytes(1 << 20)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_thousand_concurrent_first_reads_compute_once_in_a_store_that_others_share() {
+    first_reads_compute_once(PlainBackend::new()).await;
+}
+
+#[tokio::test]
+async fn one_who_waits_takes_over_from_a_leader_that_is_cancelled() {
+    let cache = memory();
+    let gate = Gate::new();
+    let leader = load_behind(&cache, "k", group("g"), &gate, 1);
+    gate.reached().await;
+    let waiters: Vec<_> = (2..12).map(|value| load_behind(&cache, "k", group("g"), &gate, value)).collect();
+    settle().await;
+    leader.abort();
+    assert!(leader.await.unwrap_err().is_cancelled());
+    soon(gate.reached()).await;
+    gate.open();
+    let mut values = Vec::new();
+    for waiter in waiters {
+        values.push(soon(waiter).await.unwrap());
+    }
+    assert!(values.iter().all(|value| *value == values[0] && *value > 1), "{values:?}");
+    assert_eq!(cache.stats().loads, 2);
+    assert_eq!(cache.stats().loads_abandoned, 1);
+    assert_eq!(cache.loads_under_way(), 0);
+}
+
+#[tokio::test]
+async fn one_who_waits_takes_over_from_a_leader_that_panics() {
+    let cache = memory();
+    let gate = Gate::new();
+    let leader = tokio::spawn({
+        let (cache, gate) = (cache.clone(), Arc::clone(&gate));
+        async move {
+            let compute = || async move {
+                gate.pass().await;
+                panic!("as a test wants it")
+            };
+            load_with(&cache, "k", group("g"), compute).await
+        }
+    });
+    gate.reached().await;
+    let waiter = load_behind(&cache, "k", group("g"), &gate, 2);
+    settle().await;
+    gate.open();
+    assert!(soon(leader).await.unwrap_err().is_panic());
+    assert_eq!(soon(waiter).await.unwrap(), 2);
+    assert_eq!(cache.loads_under_way(), 0);
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_while_it_waits_disturbs_nobody() {
+    let cache = memory();
+    let gate = Gate::new();
+    let leader = load_behind(&cache, "k", group("g"), &gate, 1);
+    gate.reached().await;
+    let waiter = load_behind(&cache, "k", group("g"), &gate, 2);
+    settle().await;
+    waiter.abort();
+    drop(waiter.await);
+    gate.open();
+    assert_eq!(soon(leader).await.unwrap(), 1);
+    assert_eq!(cache.stats().loads, 1);
+}
+
+/// Not by key alone: the computation may have begun before an invalidation that this reader must see.
+#[tokio::test]
+async fn a_computation_that_began_before_an_invalidation_is_not_joined_after_it() {
+    let cache = memory();
+    let gate = Gate::new();
+    let old = load_behind(&cache, "k", group("g"), &gate, 1);
+    gate.reached().await;
+    cache.invalidate(group("g")).await.unwrap();
+    assert_eq!(soon(load(&cache, "k", group("g"), 2)).await, 2);
+    gate.open();
+    assert_eq!(soon(old).await.unwrap(), 1);
+    assert_eq!(load(&cache, "k", group("g"), 3).await, 3, "the older value came last and is no hit");
+}
+
+/// Not on equal missing generations: minted, evicted and bumped in between, they look equal.
+#[tokio::test]
+async fn a_computation_under_a_generation_that_was_lost_is_not_joined() {
+    let backend = PlainBackend::new();
+    let cache = Cache::builder(backend.clone()).build();
+    let gate = Gate::new();
+    let old = load_behind(&cache, "k", group("g"), &gate, 1);
+    gate.reached().await;
+    backend.lose_group(&Group::new("g"));
+    cache.invalidate(group("g")).await.unwrap();
+    assert_eq!(soon(load(&cache, "k", group("g"), 2)).await, 2);
+    gate.open();
+    assert_eq!(soon(old).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn those_who_come_while_the_entry_is_being_stored_share_the_value() {
+    let backend = ScriptedBackend::new(PlainBackend::new());
+    let cache = Cache::builder(backend.clone()).build();
+    let storing = Gate::new();
+    backend.next(Operation::Store, Step::WaitBefore(Arc::clone(&storing)));
+    assert_eq!(load(&cache, "k", group("g"), 1).await, 1);
+    storing.reached().await;
+    assert_eq!(soon(load(&cache, "k", group("g"), 2)).await, 1);
+    assert_eq!(cache.stats().shared, 1);
+    storing.open();
+    settle().await;
+    assert_eq!(cache.loads_under_way(), 0);
+    assert_eq!(load(&cache, "k", group("g"), 3).await, 1);
+}
+
+#[tokio::test]
+async fn a_failed_computation_is_the_failure_of_its_own_reader_only() {
+    let cache = memory();
+    let gate = Gate::new();
+    let failing = tokio::spawn({
+        let (cache, gate) = (cache.clone(), Arc::clone(&gate));
+        async move {
+            let compute = || async move {
+                gate.pass().await;
+                Err::<u32, _>(Error::new(ErrorKind::Unavailable, "database"))
+            };
+            cache.get_or_load("k", group("g"), compute).await
+        }
+    });
+    gate.reached().await;
+    let waiter = load_behind(&cache, "k", group("g"), &gate, 2);
+    settle().await;
+    gate.open();
+    assert_eq!(soon(failing).await.unwrap().unwrap_err().backend(), "database");
+    assert_eq!(soon(waiter).await.unwrap(), 2);
+    assert_eq!(cache.stats().load_failures, 1);
+}
+
+#[tokio::test]
+async fn a_private_value_is_shared_with_nobody() {
+    let cache = memory();
+    let gate = Gate::new();
+    let address = Address { key: Key::of("k").unwrap(), groups: group("g") };
+    let private = tokio::spawn({
+        let (cache, gate, address) = (cache.clone(), Arc::clone(&gate), address.clone());
+        async move {
+            let compute = || async move {
+                gate.pass().await;
+                Ok::<_, Infallible>(Loaded::private(1))
+            };
+            cache.read(&address, |_| None::<u32>, compute).await.map(drop)
+        }
+    });
+    gate.reached().await;
+    let waiter = load_behind(&cache, "k", group("g"), &gate, 2);
+    settle().await;
+    gate.open();
+    soon(private).await.unwrap().unwrap();
+    assert_eq!(soon(waiter).await.unwrap(), 2);
+    assert_eq!(load(&cache, "k", group("g"), 3).await, 2, "what the waiter computed is no secret");
+}
