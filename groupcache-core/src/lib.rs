@@ -74,6 +74,8 @@ mod cache;
 mod call;
 mod clock;
 mod compute;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod encoder;
 mod entry;
 mod error;

@@ -7,7 +7,7 @@ mod backends;
 mod plain;
 
 pub use crate::backends::{CountingBackend, Counts, FailingBackend, Gate, Operation, ScriptedBackend, Step};
-pub use crate::plain::{Bug, PlainBackend};
+pub use crate::plain::{Bug, PlainBackend, Snapshot};
 
 /// The README, as tests.
 #[doc = include_str!("../../README.md")]

@@ -2,12 +2,12 @@
 //! at a time; and the mistakes one might make, one at a time.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use groupcache_core::{
-    Backend, Clock, Current, Entry, Found, Generation, Group, Groups, Hold, Key, Lookup, Minted, Result,
-    SystemClock, TimeLeft,
+    Backend, Clock, Current, Entry, EntryView, Found, Generation, Group, Groups, Hold, Key, Lookup, Minted,
+    Result, SystemClock, TimeLeft,
 };
 
 /// Maps in a mutex. Knows no bounds; keeps entries encoded, as a store in another process does, and
@@ -27,20 +27,24 @@ pub enum Bug {
     MintOverwrites,
     /// A mint answers with a generation of its own, not with the one that is there.
     MintReturnsItsOwn,
-    /// A bump does nothing to a group that was bumped before.
+    /// A mint looks first and writes later, with others in between.
+    MintLooksFirst,
+    /// A bump is lost on a group that was bumped before, as if it were missing.
     BumpOnlyOnce,
     /// A bump is acknowledged and does nothing to the second and later groups.
     BumpOnlyTheFirst,
     /// A bump of a group without a generation gives it one.
     BumpMints,
+    /// A bump is acknowledged before it takes effect, which is with the next delete.
+    BumpLater,
     /// Generations count from one in each life of a group.
     GenerationsRepeat,
-    /// What was lost is reported as the last generation that was known.
-    LostIsGuessed,
     /// Entries never expire.
     TimeToLiveIgnored,
     /// A time to live is cut to whole seconds, and none left means for ever.
     TimeToLiveInWholeSeconds,
+    /// A time to live of more than 30 days is a date, long past.
+    TimeToLiveBecomesADate,
     /// Overwriting an entry keeps the old one's expiry.
     OverwriteKeepsExpiry,
     /// Of several groups, only the first one's generation is looked up.
@@ -61,18 +65,65 @@ pub enum Bug {
     BodyEndsAtZero,
     /// The grace of an entry is forgotten.
     GraceForgotten,
+    /// The time left is never told.
+    TimeLeftNotTold,
+    /// A lookup gives a generation to groups that have none.
+    LookupMints,
+    /// Storing an entry makes its generations current where there are none.
+    StoreAdopts,
+    /// A glance takes the generations of the entry for the current ones.
+    GlanceGuesses,
+    /// What was lost is reported as the last generation that was known.
+    LostIsGuessed,
+    /// A store that comes back with older contents counts their generations as current.
+    RollbackUnnoticed,
 }
 
-#[derive(Debug, Default)]
+impl Bug {
+    /// Those that show without anything happening to the store.
+    pub const ALL_THAT_SHOW_BY_THEMSELVES: &[Self] = &[
+        Self::MintOverwrites,
+        Self::MintReturnsItsOwn,
+        Self::MintLooksFirst,
+        Self::BumpOnlyOnce,
+        Self::BumpOnlyTheFirst,
+        Self::BumpMints,
+        Self::BumpLater,
+        Self::TimeToLiveIgnored,
+        Self::TimeToLiveInWholeSeconds,
+        Self::TimeToLiveBecomesADate,
+        Self::OverwriteKeepsExpiry,
+        Self::OneGroupOfSeveral,
+        Self::BatchOutOfOrder,
+        Self::BatchLeavesOutMisses,
+        Self::LongKeysCut,
+        Self::FieldsIgnored,
+        Self::CaseIgnored,
+        Self::DeleteIgnored,
+        Self::BodyEndsAtZero,
+        Self::GraceForgotten,
+        Self::TimeLeftNotTold,
+        Self::LookupMints,
+        Self::StoreAdopts,
+        Self::GlanceGuesses,
+    ];
+}
+
+#[derive(Debug, Default, Clone)]
 struct Contents {
     entries: HashMap<Vec<u8>, Stored>,
     generations: HashMap<Vec<u8>, Generation>,
     /// Only the mistakes use what follows.
     lost: HashMap<Vec<u8>, Generation>,
     bumped: Vec<Vec<u8>>,
+    bump_later: Vec<Vec<u8>>,
 }
 
+/// The contents of a [`PlainBackend`] at one moment.
 #[derive(Debug)]
+pub struct Snapshot(Contents);
+
+#[derive(Debug, Clone)]
 struct Stored {
     bytes: Vec<u8>,
     expires_at: Option<Instant>,
@@ -95,6 +146,27 @@ impl PlainBackend {
     #[must_use]
     pub fn with_bug(bug: Bug) -> Self {
         Self { bug: Some(bug), ..Self::new() }
+    }
+
+    /// The store of this name, for the whole process.
+    #[must_use]
+    pub fn shared(name: &str) -> Self {
+        static STORES: LazyLock<Mutex<HashMap<String, PlainBackend>>> = LazyLock::new(Mutex::default);
+        STORES.lock().unwrap().entry(name.to_owned()).or_default().clone()
+    }
+
+    /// What is in it now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(self.contents.lock().unwrap().clone())
+    }
+
+    /// Comes back with older contents. A store that can do so must not know the old generations again.
+    pub fn restore(&self, mut snapshot: Snapshot) {
+        if !self.has(Bug::RollbackUnnoticed) {
+            snapshot.0.generations.clear();
+        }
+        *self.contents.lock().unwrap() = snapshot.0;
     }
 
     /// Loses the generation of `group`.
@@ -159,7 +231,12 @@ impl PlainBackend {
     }
 
     fn look(&self, key: &Key, groups: &[Group], time_left: TimeLeft) -> Lookup {
-        let contents = self.contents.lock().unwrap();
+        let mut contents = self.contents.lock().unwrap();
+        if self.has(Bug::LookupMints) {
+            for group in groups {
+                contents.generations.entry(self.name_of(group)).or_insert_with(Generation::random);
+            }
+        }
         let now = self.clock.now();
         let stored = contents.entries.get(&self.name_of_key(key));
         let alive = stored.filter(|stored| {
@@ -171,7 +248,8 @@ impl PlainBackend {
                 // Another key under the same name, in stores that shorten names.
                 Ok(entry) if entry.key() != key && !self.has(Bug::LongKeysCut) => Found::Absent,
                 Ok(entry) => {
-                    let told = stored.expires_at.filter(|_| time_left == TimeLeft::Needed);
+                    let needed = time_left == TimeLeft::Needed && !self.has(Bug::TimeLeftNotTold);
+                    let told = stored.expires_at.filter(|_| needed);
                     Found::Entry(Arc::new(entry), told)
                 }
                 Err(_) => Found::Undecodable,
@@ -183,6 +261,9 @@ impl PlainBackend {
     fn expiry(&self, time_to_live: Option<Duration>) -> Option<Instant> {
         let time_to_live = match time_to_live {
             Some(time) if self.has(Bug::TimeToLiveInWholeSeconds) && time.as_secs() == 0 => None,
+            Some(time) if self.has(Bug::TimeToLiveBecomesADate) && time.as_secs() > 30 * 86_400 => {
+                Some(Duration::ZERO)
+            }
             Some(time) if self.has(Bug::TimeToLiveInWholeSeconds) => {
                 Some(Duration::from_secs(time.as_secs()))
             }
@@ -216,6 +297,16 @@ impl Backend for PlainBackend {
         Ok(self.look(key, groups, time_left))
     }
 
+    fn glance(&self, key: &Key, groups: &[Group], judge: &mut dyn FnMut(EntryView<'_>)) {
+        // What is kept encoded is not there to be shown; only the mistake does.
+        if self.has(Bug::GlanceGuesses)
+            && let Found::Entry(entry, expires_at) = self.look(key, groups, TimeLeft::Needed).found
+        {
+            let current: Current = entry.vector().iter().copied().map(Some).collect();
+            judge(EntryView { entry: &entry, expires_at, current: &current });
+        }
+    }
+
     async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
         let mut answers: Vec<_> =
             questions.iter().map(|(key, groups)| self.look(key, groups, TimeLeft::NotNeeded)).collect();
@@ -229,6 +320,18 @@ impl Backend for PlainBackend {
     }
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {
+        let looked = self.current(&self.contents.lock().unwrap(), groups);
+        if self.has(Bug::MintLooksFirst) {
+            tokio::task::yield_now().await;
+            let mut contents = self.contents.lock().unwrap();
+            let mint = |(group, known): (&Group, &Option<Generation>)| {
+                let generation = known.unwrap_or_else(Generation::random);
+                contents.generations.insert(self.name_of(group), generation);
+                generation
+            };
+            let vector = groups.iter().zip(looked.iter()).map(mint).collect();
+            return Ok(Minted { vector, hold: Hold::none() });
+        }
         let mut contents = self.contents.lock().unwrap();
         let mint = |group: &Group| {
             let name = self.name_of(group);
@@ -256,6 +359,10 @@ impl Backend for PlainBackend {
             if ignored || known.is_none() && !self.has(Bug::BumpMints) {
                 continue;
             }
+            if self.has(Bug::BumpLater) {
+                contents.bump_later.push(name);
+                continue;
+            }
             let fresh = self.fresh(known);
             contents.generations.insert(name.clone(), fresh);
             contents.bumped.push(name);
@@ -265,6 +372,11 @@ impl Backend for PlainBackend {
 
     async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
         let mut contents = self.contents.lock().unwrap();
+        if self.has(Bug::StoreAdopts) {
+            for (group, generation) in entry.groups().iter().zip(entry.vector().iter()) {
+                contents.generations.entry(self.name_of(group)).or_insert(*generation);
+            }
+        }
         let name = self.name_of_key(entry.key());
         let mut expires_at = self.expiry(time_to_live);
         if self.has(Bug::OverwriteKeepsExpiry) {
@@ -275,6 +387,11 @@ impl Backend for PlainBackend {
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
+        let mut contents = self.contents.lock().unwrap();
+        for name in std::mem::take(&mut contents.bump_later) {
+            contents.generations.insert(name, Generation::random());
+        }
+        drop(contents);
         if !self.has(Bug::DeleteIgnored) {
             self.contents.lock().unwrap().entries.remove(&self.name_of_key(key));
         }
