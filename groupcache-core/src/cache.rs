@@ -169,40 +169,23 @@ impl<B: Backend> Cache<B> {
         Fut: Future<Output = Result<Loaded<R>, E>> + Send,
     {
         let nested = Nested::begin();
-        let served = self.read_within(address, accept, load, nested.outer()).await?;
-        nested.answered();
-        Ok(served)
-    }
-
-    async fn read_within<V, R, E, A, F, Fut>(
-        &self,
-        address: &Address,
-        accept: A,
-        load: F,
-        outer: Option<&Fill>,
-    ) -> Result<(Served<V, R>, Option<Refresh<B, F>>), E>
-    where
-        A: Fn(&Arc<Entry>) -> Option<V> + Sync,
-        V: Send,
-        F: FnOnce() -> Fut + Send,
-        Fut: Future<Output = Result<Loaded<R>, E>> + Send,
-    {
+        let outer = nested.outer();
         if let Some(outer) = outer {
             outer.before_nested_read(self.id(), &address.groups).await;
         }
         let counters = &self.inner.counters;
         let mut budget = Budget::new(self.inner.soft_time_limit);
         let mut round = 0;
-        loop {
+        let served = loop {
             round += 1;
             let ticket = match self.ask(address, &accept, &mut budget).await {
                 Asked::Hit(value) => {
                     counters.hits.increment();
-                    return Ok((Served::Entry(value, How::Hit), None));
+                    break (Served::Entry(value, How::Hit), None);
                 }
                 Asked::Unanswered(miss) => {
                     counters.miss(miss);
-                    return Ok((self.compute_unstored(miss, load).await?, None));
+                    break (self.compute_unstored(miss, load).await?, None);
                 }
                 Asked::Miss(ticket) => ticket,
             };
@@ -221,12 +204,12 @@ impl<B: Backend> Cache<B> {
                     lead,
                     load,
                 });
-                return Ok((Served::Entry(stale, How::StaleWhileRevalidate), refresh));
+                break (Served::Entry(stale, How::StaleWhileRevalidate), refresh);
             }
             let landing = match self.inner.flights.board(ticket.flight(address)).await {
                 Role::Leader(lead) => {
                     counters.miss(ticket.miss);
-                    return Ok((self.compute(address, ticket, Some(lead), &accept, load).await?, None));
+                    break (self.compute(address, ticket, Some(lead), &accept, load).await?, None);
                 }
                 Role::Passenger(landing) => landing,
             };
@@ -239,7 +222,7 @@ impl<B: Backend> Cache<B> {
                             if let Some(outer) = outer {
                                 outer.after_nested_read(self.id(), &entry, expires_at);
                             }
-                            return Ok((Served::Entry(value, How::Shared(ticket.miss)), None));
+                            break (Served::Entry(value, How::Shared(ticket.miss)), None);
                         }
                     } else if round < SHARING_ROUNDS {
                         continue;
@@ -253,14 +236,16 @@ impl<B: Backend> Cache<B> {
                         if let Some(outer) = outer {
                             outer.do_not_store();
                         }
-                        return Ok((Served::Entry(stale, How::StaleIfError), None));
+                        break (Served::Entry(stale, How::StaleIfError), None);
                     }
                 }
                 Landing::Again | Landing::Private => {}
             }
             counters.miss(ticket.miss);
-            return Ok((self.compute(address, ticket, None, &accept, load).await?, None));
-        }
+            break (self.compute(address, ticket, None, &accept, load).await?, None);
+        };
+        nested.answered();
+        Ok(served)
     }
 
     /// The valid entry at `address`, if there is one. One round trip, two where it depends on groups

@@ -5,9 +5,11 @@
 
 mod backends;
 mod plain;
+mod scale;
 
 pub use crate::backends::{CountingBackend, Counts, FailingBackend, Gate, Operation, ScriptedBackend, Step};
 pub use crate::plain::{Bug, PlainBackend, Snapshot};
+pub use crate::scale::{scale, seeds};
 
 /// The README, as tests.
 #[doc = include_str!("../../README.md")]

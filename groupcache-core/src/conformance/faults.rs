@@ -56,7 +56,6 @@ pub struct FaultPlan {
 
 /// A backend to which faults happen. Everything it does not disturb is done by the backend inside.
 /// Does not glance, so that nothing escapes it. Clones share the plan and what was done.
-#[derive(Clone)]
 pub struct FaultBackend<B> {
     inner: Arc<B>,
     shared: Arc<Shared>,
@@ -73,13 +72,16 @@ struct Shared {
 }
 
 struct State {
-    random: u64,
+    random: SplitMix,
     operations: u64,
     late: Vec<(u64, Late)>,
     entries: VecDeque<(Arc<Entry>, Option<Duration>)>,
     groups: HashSet<Group>,
     faulted: Faulted,
 }
+
+/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers in every release.
+pub(crate) struct SplitMix(u64);
 
 /// An effect that comes later than its request.
 #[derive(Clone)]
@@ -143,7 +145,7 @@ impl<B: Backend> FaultBackend<B> {
     /// Disturbs `inner` by this plan.
     pub fn new(inner: B, plan: FaultPlan) -> Self {
         let state = State {
-            random: plan.seed,
+            random: SplitMix::new(plan.seed),
             operations: 0,
             late: Vec::new(),
             entries: VecDeque::new(),
@@ -187,7 +189,7 @@ impl<B: Backend> FaultBackend<B> {
                 std::mem::take(&mut state.late).into_iter().partition(|(due, _)| *due <= now);
             state.late = later;
             let arrived: Vec<(u64, Late)> = arrived;
-            let mut at = u32::try_from(state.next() % 1000).unwrap_or(0);
+            let mut at = u32::try_from(state.random.below(1000)).unwrap_or(0);
             let mut fault = None;
             for (candidate, per_mille) in &self.shared.plan.rates {
                 if at < *per_mille {
@@ -222,7 +224,7 @@ impl<B: Backend> FaultBackend<B> {
 
     fn postpone(&self, late: Late) {
         let mut state = self.shared.state.lock();
-        let due = state.operations + 1 + state.next() % 20;
+        let due = state.operations + 1 + state.random.below(20);
         state.late.push((due, late));
     }
 
@@ -301,7 +303,7 @@ impl<B: Backend> FaultBackend<B> {
     fn flip_bit(&self, lookup: Lookup) -> Lookup {
         let Found::Entry(entry, expires_at) = &lookup.found else { return lookup };
         let mut bytes = entry.encode();
-        let at = usize::try_from(self.shared.state.lock().next() % (8 * bytes.len() as u64)).unwrap_or(0);
+        let at = self.shared.state.lock().random.index(8 * bytes.len());
         bytes[at / 8] ^= 1 << (at % 8);
         let found = match Entry::decode(&Bytes::from(bytes)) {
             Ok(entry) => Found::Entry(Arc::new(entry), *expires_at),
@@ -312,14 +314,27 @@ impl<B: Backend> FaultBackend<B> {
     }
 }
 
-impl State {
-    /// SplitMix64 (Steele, Lea, Flood 2014): the same numbers in every release.
-    fn next(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
+impl SplitMix {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    /// One of this many places.
+    pub(crate) fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap_or(0)
     }
 }
 
@@ -393,6 +408,12 @@ impl<B: Backend> Backend for FaultBackend<B> {
 
     fn default_time_to_live(&self) -> Option<Duration> {
         self.inner.default_time_to_live()
+    }
+}
+
+impl<B> Clone for FaultBackend<B> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), shared: Arc::clone(&self.shared) }
     }
 }
 

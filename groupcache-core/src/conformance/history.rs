@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::Backend;
 use crate::cache::Cache;
 use crate::error::Result;
-use crate::group::Group;
+use crate::group::{Group, Groups};
 use crate::sync::Mutex;
 
 /// Writes down what readers saw and writers were told, and finds stale reads.
@@ -132,6 +132,12 @@ impl HistoryRecorder {
         Group::new("history").with("key", key)
     }
 
+    /// All groups that an entry of `key` depends on in [`read`](Self::read): its own, and one that no
+    /// write ever names.
+    fn groups(key: u64) -> Groups {
+        [Self::group(key), Group::new("history").with("half", key / 2)].into()
+    }
+
     /// The version of the data that is committed now; 0 before the first write.
     #[must_use]
     pub fn committed(&self, key: u64) -> u64 {
@@ -160,7 +166,7 @@ impl HistoryRecorder {
             tokio::task::yield_now().await;
             Ok::<_, Infallible>(Versioned { key, version })
         };
-        let read = cache.get_or_load(&("history", key), Self::group(key), compute).await;
+        let read = cache.get_or_load(&("history", key), Self::groups(key), compute).await;
         let value = match read {
             Ok(value) => value,
             Err(impossible) => match impossible {},
@@ -174,6 +180,24 @@ impl HistoryRecorder {
         value.version
     }
 
+    /// Looks up several keys at once, and records those that were found.
+    ///
+    /// # Panics
+    ///
+    /// If the cache returns the value of another key.
+    pub async fn read_many<B: Backend>(&self, cache: &Cache<B>, keys: impl IntoIterator<Item = u64> + Send) {
+        let keys: Vec<u64> = keys.into_iter().collect();
+        let began = self.began();
+        let asked: Vec<_> = keys.iter().map(|key| (("history", *key), Self::groups(*key))).collect();
+        let found: Vec<Option<Versioned>> = cache.get_many(asked).await;
+        for (key, value) in keys.into_iter().zip(found) {
+            if let Some(value) = value {
+                assert_eq!(value.key, key, "the value of another key (seed {})", self.0.seed);
+                self.record_read(key, began, value.version);
+            }
+        }
+    }
+
     /// Commits the next version of `key`, and invalidates its group.
     ///
     /// # Errors
@@ -184,6 +208,24 @@ impl HistoryRecorder {
         cache.invalidate(Self::group(key)).await?;
         self.record_invalidation(key, version);
         Ok(version)
+    }
+
+    /// Commits the next version of several keys, and invalidates their groups at once.
+    ///
+    /// # Errors
+    ///
+    /// If the cache did not acknowledge all of it.
+    pub async fn write_many<B: Backend>(
+        &self,
+        cache: &Cache<B>,
+        keys: impl IntoIterator<Item = u64> + Send,
+    ) -> Result<()> {
+        let versions: Vec<_> = keys.into_iter().map(|key| (key, self.commit(key))).collect();
+        cache.invalidate(versions.iter().map(|(key, _)| Self::group(*key)).collect::<Groups>()).await?;
+        for (key, version) in versions {
+            self.record_invalidation(key, version);
+        }
+        Ok(())
     }
 
     /// The moment at which a read begins: before it is called.

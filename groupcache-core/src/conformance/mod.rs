@@ -5,6 +5,7 @@
 //!   documentation of [`Backend`](crate::Backend), edges and races included.
 //! * [`lost_generation`] and [`rollback`] are two more, for stores that a test can make forget.
 //! * [`FaultBackend`] does to a backend what networks and servers do, by a plan that a seed repeats.
+//! * [`under_faults`] lets readers and writers of a cache run into these faults.
 //! * [`HistoryRecorder`] writes down who read and invalidated what and when, and finds every read
 //!   that breaks the promise of the cache.
 //! * [`laws`] are what any key strategy and any invalidator has to obey.
@@ -36,11 +37,13 @@ mod faults;
 mod history;
 mod kit;
 pub mod laws;
+mod survival;
 
 pub use self::disasters::{lost_generation, rollback};
 pub use self::faults::{Fault, FaultBackend, FaultPlan, Faulted};
 pub use self::history::{Checked, HistoryRecorder, Invalidation, Read, StaleRead};
 pub use self::kit::{Expectations, Kit, Made, Violation};
+pub use self::survival::{Survived, under_faults};
 
 use crate::backend::Backend;
 

@@ -187,6 +187,17 @@ async fn an_expired_value_is_served_if_computing_fails() {
 }
 
 #[tokio::test]
+async fn the_window_for_errors_ends_though_the_one_for_revalidating_does_not() {
+    let options = EntryOptions::new().time_to_live(10 * SECOND);
+    let (cache, clock) = timed(options.stale_while_revalidate(60 * SECOND).stale_if_error(30 * SECOND));
+    load(&cache, "k", group("g"), 1).await;
+    clock.advance(39 * SECOND);
+    assert_eq!(failing(&cache).await, Ok(1));
+    clock.advance(2 * SECOND);
+    assert_eq!(failing(&cache).await, Err("database is down"));
+}
+
+#[tokio::test]
 async fn those_who_waited_for_a_computation_that_failed_get_the_expired_value_too() {
     let (cache, clock) = timed(EntryOptions::new().time_to_live(10 * SECOND).stale_if_error(30 * SECOND));
     load(&cache, "k", group("g"), 1).await;

@@ -25,15 +25,16 @@ async fn outer<A: Backend, B: Backend>(outer: &Cache<A>, inner: &Cache<B>, data:
 async fn bubbles<A: Backend, B: Backend>(one: &Cache<A>, other: &Cache<B>, reads_to_store: usize) {
     // The other cache first: the outer one must not find the inner value before that is stale.
     let both = (other.clone(), one.clone());
-    let data = AtomicU32::new(1);
-    for (round, name) in (1..).zip(["inner", "deep", "outer", "deep", "inner"]) {
+    let data = AtomicU32::new(0);
+    let changes = [groups(["inner"]), groups(["deep"]), groups(["inner", "outer"]), groups(["deep"])];
+    for (round, names) in (1..).zip(changes) {
         data.store(round, Ordering::SeqCst);
-        both.invalidate(&groups(["inner", name])).await.unwrap();
+        both.invalidate(&names).await.unwrap();
         for _ in 0..reads_to_store {
-            assert_eq!(outer(one, other, &data).await, round, "after {name} was invalidated");
+            assert_eq!(outer(one, other, &data).await, round, "after {names:?} were invalidated");
         }
         data.store(round + 100, Ordering::SeqCst);
-        assert_eq!(outer(one, other, &data).await, round, "nothing was invalidated after {name}");
+        assert_eq!(outer(one, other, &data).await, round, "nothing was invalidated after {names:?}");
     }
 }
 
@@ -52,15 +53,10 @@ async fn groups_of_an_inner_value_bubble_up_between_different_caches() {
     bubbles(&memory(), &Cache::builder(PlainBackend::new()).build(), 2).await;
 }
 
-/// One value out of each way in which an inner read can be answered.
-async fn outer_of_hit(cache: &Cache<MemoryBackend>) {
-    load(cache, "inner", group("inner"), 1).await;
-}
-
 #[tokio::test]
 async fn an_inner_hit_bubbles_up_like_an_inner_computation() {
     let cache = memory();
-    outer_of_hit(&cache).await;
+    load(&cache, "inner", group("inner"), 1).await;
     let read = |now| {
         let cache = cache.clone();
         async move {
@@ -247,6 +243,47 @@ async fn what_takes_the_place_of_a_failed_inner_insert_is_not_stored() {
     backend.next(Operation::Store, Step::Fail(ErrorKind::Capacity));
     assert_eq!(read(1).await, 0);
     assert_eq!(read(2).await, 2);
+}
+
+#[tokio::test]
+async fn a_value_of_another_cache_is_stored_at_once_if_its_groups_were_named() {
+    let (one, other) = (memory(), memory());
+    let read = |value| {
+        let (one, other) = (one.clone(), other.clone());
+        async move {
+            let compute = || async move { load(&other, "inner", group("inner"), value).await };
+            load_with(&one, "outer", group("outer"), compute).await
+        }
+    };
+    assert_eq!(read(1).await, 1);
+    other.delete("inner").await.unwrap();
+    assert_eq!(read(2).await, 1);
+    one.invalidate(group("inner")).await.unwrap();
+    assert_eq!(read(3).await, 3);
+}
+
+/// The inner value is from before an invalidation, the generation that the computation knows from
+/// after it.
+#[tokio::test]
+async fn a_computation_that_depends_on_a_group_while_an_older_inner_value_is_computed_is_not_stored() {
+    let cache = memory();
+    let gate = Gate::new();
+    let inner = cache.clone();
+    let torn = load_with(&cache, "outer", group("outer"), || async move {
+        let old = load_with(&inner, "inner", group("inner"), || async {
+            gate.pass().await;
+            1
+        });
+        let meanwhile = async {
+            gate.reached().await;
+            inner.invalidate(group("inner")).await.unwrap();
+            depend(group("inner")).await;
+            gate.open();
+        };
+        futures_util::future::join(old, meanwhile).await.0
+    });
+    assert_eq!(soon(Box::pin(torn)).await, 1);
+    assert_eq!(load(&cache, "outer", group("outer"), 2).await, 2);
 }
 
 /// It has seen both the state before and the one after.
