@@ -40,9 +40,9 @@ enum Tree {
     Truth(bool),
     Number(i64),
     Text(String),
-    List(Vec<Tree>),
-    Map(BTreeMap<String, Tree>),
-    Maybe(Option<Box<Tree>>),
+    List(Vec<Self>),
+    Map(BTreeMap<String, Self>),
+    Maybe(Option<Box<Self>>),
 }
 
 fn tree() -> impl Strategy<Value = Tree> {

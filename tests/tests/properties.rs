@@ -1,0 +1,340 @@
+//! Any sequence of reads, writes, invalidations, evictions and the passing of time, against a model of
+//! what a cache is.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use groupcache_core::{Backend, Cache, EntryOptions, Error, Group, Groups, Key, ManualClock, depend};
+use groupcache_memory::MemoryBackend;
+use groupcache_tests::{PlainBackend, scale};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
+use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
+use tokio::runtime::Runtime;
+
+const KEYS: u8 = 4;
+const GROUPS: u8 = 5;
+const TIME_TO_LIVE_MS: u64 = 1000;
+
+/// The version of each group's data that a value was computed from.
+type Versions = BTreeMap<u8, u64>;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Reads a key; its computation would find out that it depends on these groups too.
+    Read {
+        key: u8,
+        found_out: BTreeSet<u8>,
+    },
+    /// Looks a key up without computing.
+    Get(u8),
+    GetMany,
+    Insert {
+        key: u8,
+        found_out: BTreeSet<u8>,
+    },
+    /// Changes the data of these groups and invalidates them.
+    Change(BTreeSet<u8>),
+    /// Changes the data of a group and tells nobody: entries go on as they were.
+    ChangeSilently(u8),
+    Delete(u8),
+    /// The store drops an entry.
+    Evict(u8),
+    /// The store loses a generation, where it can.
+    Lose(u8),
+    Pass {
+        ms: u64,
+    },
+}
+
+/// What a cache is: entries that are valid until a group of theirs is invalidated, or their time is over.
+#[derive(Debug, Clone, Default)]
+struct Model {
+    data: Versions,
+    entries: BTreeMap<u8, Cached>,
+    now_ms: u64,
+    loses: bool,
+    /// What the last step had to return, and whether it had to compute.
+    expected: Expected,
+}
+
+#[derive(Debug, Clone)]
+struct Cached {
+    value: Versions,
+    expires_at_ms: u64,
+    valid: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Expected {
+    values: Vec<Option<Versions>>,
+    computed: bool,
+}
+
+fn named(key: u8) -> BTreeSet<u8> {
+    [key % GROUPS, (key + 1) % GROUPS].into()
+}
+
+fn group(group: u8) -> Group {
+    Group::new("data").with("group", group)
+}
+
+fn groups(of: &BTreeSet<u8>) -> Groups {
+    of.iter().map(|one| group(*one)).collect()
+}
+
+impl Model {
+    fn hit(&self, key: u8) -> Option<Versions> {
+        let entry = self.entries.get(&key)?;
+        (entry.valid && entry.expires_at_ms > self.now_ms).then(|| entry.value.clone())
+    }
+
+    fn compute(&mut self, key: u8, found_out: &BTreeSet<u8>) -> Versions {
+        let of = named(key).into_iter().chain(found_out.iter().copied());
+        let value: Versions = of.map(|group| (group, self.data.get(&group).copied().unwrap_or(0))).collect();
+        let expires_at_ms = self.now_ms + TIME_TO_LIVE_MS;
+        self.entries.insert(key, Cached { value: value.clone(), expires_at_ms, valid: true });
+        value
+    }
+
+    fn invalidate(&mut self, group: u8) {
+        for entry in self.entries.values_mut().filter(|entry| entry.value.contains_key(&group)) {
+            entry.valid = false;
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        self.expected = Expected::default();
+        match step {
+            Step::Read { key, found_out } => {
+                let hit = self.hit(*key);
+                self.expected.computed = hit.is_none();
+                let value = hit.unwrap_or_else(|| self.compute(*key, found_out));
+                self.expected.values = vec![Some(value)];
+            }
+            Step::Get(key) => self.expected.values = vec![self.hit(*key)],
+            Step::GetMany => self.expected.values = (0..KEYS).map(|key| self.hit(key)).collect(),
+            Step::Insert { key, found_out } => {
+                let value = self.compute(*key, found_out);
+                self.expected = Expected { values: vec![Some(value)], computed: true };
+            }
+            Step::Change(changed) => {
+                for group in changed {
+                    *self.data.entry(*group).or_default() += 1;
+                    self.invalidate(*group);
+                }
+            }
+            Step::ChangeSilently(group) => *self.data.entry(*group).or_default() += 1,
+            Step::Delete(key) | Step::Evict(key) => drop(self.entries.remove(key)),
+            Step::Lose(group) if self.loses => self.invalidate(*group),
+            Step::Lose(_) => {}
+            Step::Pass { ms } => self.now_ms += ms,
+        }
+    }
+}
+
+struct Machine<const LOSES: bool>;
+
+impl<const LOSES: bool> ReferenceStateMachine for Machine<LOSES> {
+    type State = Model;
+    type Transition = Step;
+
+    fn init_state() -> BoxedStrategy<Model> {
+        Just(Model { loses: LOSES, ..Model::default() }).boxed()
+    }
+
+    fn transitions(_: &Model) -> BoxedStrategy<Step> {
+        let found_out = || prop::collection::btree_set(0..GROUPS, 0..2);
+        prop_oneof![
+            8 => (0..KEYS, found_out()).prop_map(|(key, found_out)| Step::Read { key, found_out }),
+            2 => (0..KEYS).prop_map(Step::Get),
+            1 => Just(Step::GetMany),
+            1 => (0..KEYS, found_out()).prop_map(|(key, found_out)| Step::Insert { key, found_out }),
+            3 => prop::collection::btree_set(0..GROUPS, 1..3).prop_map(Step::Change),
+            1 => (0..GROUPS).prop_map(Step::ChangeSilently),
+            1 => (0..KEYS).prop_map(Step::Delete),
+            1 => (0..KEYS).prop_map(Step::Evict),
+            1 => (0..GROUPS).prop_map(Step::Lose),
+            1 => (1..TIME_TO_LIVE_MS).prop_map(|ms| Step::Pass { ms }),
+        ]
+        .boxed()
+    }
+
+    fn apply(mut state: Model, step: &Step) -> Model {
+        state.step(step);
+        state
+    }
+}
+
+/// A store that a test can do something to.
+trait Subject: Backend {
+    fn new(clock: ManualClock) -> Self;
+    fn evict(&self, key: &Key);
+    fn lose(&self, group: &Group);
+}
+
+impl Subject for MemoryBackend {
+    fn new(clock: ManualClock) -> Self {
+        Self::builder().clock(clock).build()
+    }
+
+    fn evict(&self, key: &Key) {
+        futures_util::FutureExt::now_or_never(self.delete(key)).unwrap().unwrap();
+    }
+
+    fn lose(&self, _: &Group) {}
+}
+
+impl Subject for PlainBackend {
+    fn new(clock: ManualClock) -> Self {
+        Self::with_clock(clock)
+    }
+
+    fn evict(&self, key: &Key) {
+        Self::evict(self, key);
+    }
+
+    fn lose(&self, group: &Group) {
+        self.lose_group(group);
+    }
+}
+
+struct Tested<B> {
+    runtime: Runtime,
+    cache: Cache<B>,
+    clock: ManualClock,
+    data: Arc<Mutex<Versions>>,
+}
+
+thread_local! {
+    /// How many steps were taken by the test on this thread.
+    static OPERATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+impl<B: Subject> Tested<B> {
+    fn new() -> Self {
+        let clock = ManualClock::new();
+        let options = EntryOptions::new().time_to_live(Duration::from_millis(TIME_TO_LIVE_MS));
+        let cache = Cache::builder(B::new(clock.clone())).clock(clock.clone()).options(options).build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        Self { runtime, cache, clock, data: Arc::default() }
+    }
+
+    fn step(&self, step: Step) -> Vec<Option<Versions>> {
+        OPERATIONS.set(OPERATIONS.get() + 1);
+        let cache = &self.cache;
+        let compute = |key: u8, found_out: BTreeSet<u8>| {
+            let data = Arc::clone(&self.data);
+            move || async move {
+                depend(groups(&found_out)).await;
+                let data = data.lock().unwrap();
+                let of = named(key).into_iter().chain(found_out);
+                of.map(|group| (group, data.get(&group).copied().unwrap_or(0))).collect::<Versions>()
+            }
+        };
+        self.runtime.block_on(async move {
+            match step {
+                Step::Read { key, found_out } => {
+                    let compute = compute(key, found_out);
+                    let read = cache.get_or_load(&key, groups(&named(key)), || async move {
+                        Ok::<_, Infallible>(compute().await)
+                    });
+                    vec![Some(read.await.unwrap())]
+                }
+                Step::Get(key) => vec![cache.get(&key, groups(&named(key))).await],
+                Step::GetMany => cache.get_many((0..KEYS).map(|key| (key, groups(&named(key))))).await,
+                Step::Insert { key, found_out } => {
+                    let compute = compute(key, found_out);
+                    let insert = cache
+                        .insert(&key, groups(&named(key)), || async move { Ok::<_, Error>(compute().await) });
+                    vec![Some(insert.await.unwrap())]
+                }
+                Step::Change(changed) => {
+                    for group in &changed {
+                        *self.data.lock().unwrap().entry(*group).or_default() += 1;
+                    }
+                    cache.invalidate(groups(&changed)).await.unwrap();
+                    vec![]
+                }
+                Step::ChangeSilently(group) => {
+                    *self.data.lock().unwrap().entry(group).or_default() += 1;
+                    vec![]
+                }
+                Step::Delete(key) => {
+                    cache.delete(&key).await.unwrap();
+                    vec![]
+                }
+                Step::Evict(key) => {
+                    cache.backend().evict(&Key::of(&key).unwrap());
+                    vec![]
+                }
+                Step::Lose(lost) => {
+                    cache.backend().lose(&group(lost));
+                    vec![]
+                }
+                Step::Pass { ms } => {
+                    self.clock.advance(Duration::from_millis(ms));
+                    vec![]
+                }
+            }
+        })
+    }
+}
+
+struct Test<B, const LOSES: bool>(std::marker::PhantomData<B>);
+
+impl<B: Subject, const LOSES: bool> StateMachineTest for Test<B, LOSES> {
+    type SystemUnderTest = Tested<B>;
+    type Reference = Machine<LOSES>;
+
+    fn init_test(_: &Model) -> Tested<B> {
+        Tested::new()
+    }
+
+    fn apply(tested: Tested<B>, model: &Model, step: Step) -> Tested<B> {
+        let loads = tested.cache.stats().loads;
+        let values = tested.step(step);
+        let computed = tested.cache.stats().loads - loads;
+        assert_eq!(
+            (values, computed),
+            (model.expected.values.clone(), u64::from(model.expected.computed)),
+            "what was returned, and how many computations it took"
+        );
+        tested
+    }
+}
+
+/// Failures that were found are kept beside this file and tried first.
+fn follows_the_model<B: Subject, const LOSES: bool>(name: &'static str) {
+    let cases = 550 * u32::try_from(scale()).unwrap();
+    let config = Config {
+        cases,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        source_file: Some(file!()),
+        test_name: Some(name),
+        ..Config::default()
+    };
+    let sequences = Machine::<LOSES>::sequential_strategy(185..215);
+    let mut runner = TestRunner::new(config.clone());
+    let outcome = runner.run(&sequences, |(model, steps, seen)| {
+        Test::<B, LOSES>::test_sequential(config.clone(), model, steps, seen);
+        Ok(())
+    });
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(OPERATIONS.get() >= 100_000, "{} operations", OPERATIONS.get());
+}
+
+#[test]
+fn memory_follows_the_model() {
+    follows_the_model::<MemoryBackend, false>("memory_follows_the_model");
+}
+
+#[test]
+fn a_store_that_loses_generations_follows_the_model() {
+    follows_the_model::<PlainBackend, true>("a_store_that_loses_generations_follows_the_model");
+}
