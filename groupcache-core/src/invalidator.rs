@@ -71,6 +71,9 @@ impl<I: Invalidator> Invalidator for Arc<I> {
 
 /// The first is told, and once it has answered the second, even if the first failed; the first failure
 /// is returned.
+///
+/// Where values of one cache are computed from values of the other, the inner cache has to be the
+/// first: told second, it could hand an old value to the outer one that was told already.
 impl<I: Invalidator, J: Invalidator> Invalidator for (I, J) {
     async fn invalidate(&self, groups: &Groups) -> Result<()> {
         let first = self.0.invalidate(groups).await;

@@ -132,6 +132,27 @@ async fn a_computation_holds_its_groups_until_its_entry_is_stored() {
 }
 
 #[tokio::test]
+async fn a_computation_holds_the_groups_of_the_entry_that_it_replaces() {
+    let cache = memory();
+    let gate = Gate::new();
+    load(&cache, "k", group("g"), 0).await;
+    cache.invalidate(group("g")).await.unwrap();
+    let reader = load_behind(&cache, "k", group("g"), &gate, 1);
+    gate.reached().await;
+    cache.delete("k").await.unwrap();
+    // Long enough for what nobody holds to be freed.
+    for _ in 0..30 {
+        cache.backend().run_pending_tasks();
+        cache.get::<_, u32>("none", Groups::none()).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(cache.backend().group_count(), 1);
+    gate.open();
+    assert_eq!(soon(reader).await.unwrap(), 1);
+    assert_eq!(load(&cache, "k", group("g"), 2).await, 1, "stored, and valid");
+}
+
+#[tokio::test]
 async fn the_bytes_of_all_entries_stay_within_the_bound() {
     let backend = MemoryBackend::with_max_bytes(100_000);
     for key in 0..1000 {
