@@ -87,7 +87,7 @@ async fn an_entry_of_unknown_groups_is_validated_against_all_of_them() {
     assert_eq!(page(&other_process, &author).await, 1);
     let third = Cache::builder(backend.clone()).build();
     third.invalidate(group("author")).await.unwrap();
-    assert_eq!(third.get::<_, u32>("page", group("page")).await, None);
+    assert_eq!(third.get::<u32, _, _>("page", group("page")).await, None);
     assert_eq!(page(&third, &author).await, 2);
 }
 

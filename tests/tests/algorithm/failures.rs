@@ -21,8 +21,11 @@ async fn a_failing_store_fails_no_read_and_every_change() {
         let cache = Cache::builder(FailingBackend(kind)).build();
         assert_eq!(load(&cache, "k", group("g"), 1).await, 1);
         assert_eq!(load(&cache, "k", group("g"), 2).await, 2);
-        assert_eq!(cache.get::<_, u32>("k", group("g")).await, None);
-        assert_eq!(cache.get_many::<_, u32, _>([("k", group("g")), ("l", group("g"))]).await, [None, None]);
+        assert_eq!(cache.get::<u32, _, _>("k", group("g")).await, None);
+        assert_eq!(
+            cache.get_many::<u32, _, _, _>([("k", group("g")), ("l", group("g"))]).await,
+            [None, None]
+        );
         assert_eq!(cache.invalidate(group("g")).await.unwrap_err().kind(), kind);
         assert_eq!(cache.delete("k").await.unwrap_err().kind(), kind);
         let inserted = cache.insert("k", group("g"), || async { Ok::<_, Error>(1) }).await;
@@ -83,7 +86,7 @@ async fn a_store_that_hangs_delays_a_read_by_the_soft_limit_in_all() {
     let (backend, cache) = scripted();
     backend.always(Operation::LookupMany, Step::Hang);
     let began = Instant::now();
-    assert_eq!(cache.get_many::<_, u32, _>([("k", group("g")), ("l", group("g"))]).await, [None, None]);
+    assert_eq!(cache.get_many::<u32, _, _, _>([("k", group("g")), ("l", group("g"))]).await, [None, None]);
     assert_eq!(began.elapsed(), SOFT);
 }
 
@@ -196,6 +199,6 @@ async fn a_store_that_answers_in_the_wrong_order_serves_nobody_the_value_of_anot
     let cache = Cache::builder(backend).build();
     load(&cache, "a", group("g"), 1).await;
     load(&cache, "b", group("g"), 2).await;
-    let found = cache.get_many::<_, u32, _>([("a", group("g")), ("b", group("g"))]).await;
+    let found = cache.get_many::<u32, _, _, _>([("a", group("g")), ("b", group("g"))]).await;
     assert_eq!(found, [None, None]);
 }

@@ -76,7 +76,7 @@ async fn jitter_spreads_expiry_and_never_prolongs_a_life() {
     }
     let alive = || async {
         let keys: Vec<_> = (0..200).map(|key| (key.to_string(), group("g"))).collect();
-        cache.get_many::<_, u32, _>(keys).await.iter().flatten().count()
+        cache.get_many::<u32, _, _, _>(keys).await.iter().flatten().count()
     };
     clock.advance(49 * SECOND);
     assert_eq!(alive().await, 200);
@@ -273,10 +273,10 @@ async fn an_entry_kept_for_use_as_stale_is_a_hit_for_readers_who_do_not_care() {
     let strict = cache.with_options(EntryOptions::new());
     assert_eq!(load(&strict, "k", group("g"), 2).await, 1);
     for cache in [&cache, &strict] {
-        assert_eq!(cache.get::<_, u32>("k", group("g")).await, Some(1));
-        assert_eq!(cache.get_many::<_, u32, _>([("k", group("g"))]).await, [Some(1)]);
+        assert_eq!(cache.get::<u32, _, _>("k", group("g")).await, Some(1));
+        assert_eq!(cache.get_many::<u32, _, _, _>([("k", group("g"))]).await, [Some(1)]);
     }
     clock.advance(11 * SECOND);
-    assert_eq!(cache.get_many::<_, u32, _>([("k", group("g"))]).await, [None]);
+    assert_eq!(cache.get_many::<u32, _, _, _>([("k", group("g"))]).await, [None]);
     assert_eq!(load(&strict, "k", group("g"), 3).await, 3);
 }

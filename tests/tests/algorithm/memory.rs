@@ -20,7 +20,7 @@ async fn in_use(cache: &Cache<MemoryBackend>, expected: usize, after: &str) {
         if left == expected {
             return;
         }
-        cache.get::<_, u32>("none", Groups::none()).await;
+        cache.get::<u32, _, _>("none", Groups::none()).await;
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     panic!("{left} groups are left, not {expected}, {after}");
@@ -143,7 +143,7 @@ async fn a_computation_holds_the_groups_of_the_entry_that_it_replaces() {
     // Long enough for what nobody holds to be freed.
     for _ in 0..30 {
         cache.backend().run_pending_tasks();
-        cache.get::<_, u32>("none", Groups::none()).await;
+        cache.get::<u32, _, _>("none", Groups::none()).await;
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(cache.backend().group_count(), 1);

@@ -133,7 +133,7 @@ async fn an_entry_whose_generation_was_lost_is_a_miss_and_stays_one() {
     let cache = Cache::builder(backend.clone()).build();
     load(&cache, "k", groups(["a", "b"]), 1).await;
     backend.lose_group(&Group::new("b"));
-    assert_eq!(cache.get::<_, u32>("k", groups(["a", "b"])).await, None);
+    assert_eq!(cache.get::<u32, _, _>("k", groups(["a", "b"])).await, None);
     // The group comes back to life for another entry; the old entry must not come back with it.
     load(&cache, "another", group("b"), 1).await;
     assert_eq!(load(&cache, "k", groups(["a", "b"]), 2).await, 2);

@@ -18,7 +18,7 @@ struct Book {
 #[tokio::test]
 async fn what_was_inserted_is_found_and_what_was_deleted_is_not() {
     let cache = memory();
-    assert_eq!(cache.get::<_, u32>("k", group("g")).await, None);
+    assert_eq!(cache.get::<u32, _, _>("k", group("g")).await, None);
     let value = cache.insert("k", group("g"), || async { Ok::<_, Error>(1) }).await.unwrap();
     assert_eq!(value, 1);
     assert_eq!(cache.get("k", group("g")).await, Some(1));
@@ -26,7 +26,7 @@ async fn what_was_inserted_is_found_and_what_was_deleted_is_not() {
     assert_eq!(cache.get("k", group("g")).await, Some(2));
     cache.delete("k").await.unwrap();
     cache.delete("k").await.unwrap();
-    assert_eq!(cache.get::<_, u32>("k", group("g")).await, None);
+    assert_eq!(cache.get::<u32, _, _>("k", group("g")).await, None);
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn several_values_are_found_in_order_in_one_round_trip() {
         })
         .await;
     assert_eq!(counts, Counts { lookups_of_many: 1, ..Counts::default() });
-    assert_eq!(cache.get_many::<u32, u32, Groups>([]).await, []);
+    assert_eq!(cache.get_many::<u32, u32, Groups, _>([]).await, []);
 }
 
 #[tokio::test]
@@ -77,13 +77,13 @@ async fn a_field_added_with_a_default_reads_old_values() {
 async fn a_value_of_another_type_is_a_counted_miss_and_is_replaced() {
     let cache = memory();
     load(&cache, "k", group("g"), 1).await;
-    assert_eq!(cache.get::<_, Book>("k", group("g")).await, None);
+    assert_eq!(cache.get::<Book, _, _>("k", group("g")).await, None);
     assert_eq!(cache.stats().misses_undecodable, 1);
     let book = || async { Ok::<_, Infallible>(Book { title: "Emma".into(), pages: 474 }) };
     let read = cache.get_or_load("k", group("g"), book).await.unwrap();
     assert_eq!(read.pages, 474);
     assert_eq!(cache.stats().misses_undecodable, 2);
-    assert_eq!(cache.get::<_, Book>("k", group("g")).await, Some(read));
+    assert_eq!(cache.get::<Book, _, _>("k", group("g")).await, Some(read));
 }
 
 #[tokio::test]
@@ -127,8 +127,8 @@ async fn a_key_that_cannot_be_written_is_computed_and_not_stored() {
         let compute = || async move { Ok::<_, Infallible>(value) };
         assert_eq!(cache.get_or_load(&Unwritable, group("g"), compute).await.unwrap(), value);
     }
-    assert_eq!(cache.get::<_, u32>(&Unwritable, group("g")).await, None);
-    let many = cache.get_many::<_, u32, _>([(Unwritable, group("g")), (Unwritable, group("g"))]).await;
+    assert_eq!(cache.get::<u32, _, _>(&Unwritable, group("g")).await, None);
+    let many = cache.get_many::<u32, _, _, _>([(Unwritable, group("g")), (Unwritable, group("g"))]).await;
     assert_eq!(many, [None, None]);
     cache.delete(&Unwritable).await.unwrap_err();
 }
@@ -157,7 +157,7 @@ async fn the_counters_say_what_happened() {
     let cache = memory();
     load(&cache, "k", group("g"), 1).await;
     load(&cache, "k", group("g"), 1).await;
-    cache.get::<_, u32>("k", group("g")).await;
+    cache.get::<u32, _, _>("k", group("g")).await;
     cache.invalidate(groups(["g", "h"])).await.unwrap();
     load(&cache, "k", group("g"), 1).await;
     cache.get_or_load("k2", group("g"), || async { Err::<u32, _>(()) }).await.unwrap_err();
