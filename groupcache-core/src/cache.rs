@@ -178,6 +178,7 @@ impl<B: Backend> Cache<B> {
         let mut round = 0;
         let served = loop {
             round += 1;
+            let gone = self.inner.flights.gone(&address.key);
             let ticket = match self.ask(address, &accept, &mut budget).await {
                 Asked::Hit(value) => {
                     counters.hits.increment();
@@ -207,6 +208,12 @@ impl<B: Backend> Cache<B> {
                 break (Served::Entry(stale, How::StaleWhileRevalidate), refresh);
             }
             let landing = match self.inner.flights.board(ticket.flight(address)).await {
+                // Somebody's computation ended between this lookup and this flight: its entry may be there.
+                Role::Leader(_)
+                    if round < SHARING_ROUNDS && self.inner.flights.gone(&address.key) != gone =>
+                {
+                    continue;
+                }
                 Role::Leader(lead) => {
                     counters.miss(ticket.miss);
                     break (self.compute(address, ticket, Some(lead), &accept, load).await?, None);

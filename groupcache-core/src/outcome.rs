@@ -62,7 +62,7 @@ pub struct ToStore {
     pub key: Option<Key>,
 }
 
-/// The outcome of [`Cache::read`].
+/// The outcome of [`Cache::read`](crate::Cache::read).
 #[derive(Debug)]
 #[expect(clippy::exhaustive_enums, reason = "a reader must treat both")]
 pub enum Served<V, R> {

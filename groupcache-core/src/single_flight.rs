@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -23,6 +24,7 @@ use crate::key::Key;
 use crate::sync::Mutex;
 
 const SHARDS: usize = 32;
+const COUNTERS: usize = 1024;
 
 /// What is being computed, and under which complete vector.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,6 +38,8 @@ pub(crate) struct FlightId {
 #[derive(Debug)]
 pub(crate) struct Flights {
     shards: Box<[Mutex<Shard>]>,
+    /// How many flights have landed and gone, by the hash of their keys.
+    gone: Box<[AtomicU64]>,
     hasher: std::hash::RandomState,
 }
 
@@ -96,7 +100,8 @@ pub(crate) struct Lead {
 impl Flights {
     pub(crate) fn new() -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect();
-        Arc::new(Self { shards, hasher: std::hash::RandomState::new() })
+        let gone = (0..COUNTERS).map(|_| AtomicU64::new(0)).collect();
+        Arc::new(Self { shards, gone, hasher: std::hash::RandomState::new() })
     }
 
     /// Leads the flight of `id`, or waits until its leader has landed or handed over. Dropping the
@@ -127,6 +132,12 @@ impl Flights {
         vacant.then(|| self.lead(id, flight))
     }
 
+    /// Changes whenever a flight of this key has landed and gone, and rarely otherwise: a reader that
+    /// leads a new flight may have missed the entry only because its lookup was a moment too early.
+    pub(crate) fn gone(&self, key: &Key) -> u64 {
+        self.gone_counter(key).load(Ordering::SeqCst)
+    }
+
     /// How many computations are under way.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
@@ -148,6 +159,12 @@ impl Flights {
                 (Arc::clone(slot.insert(Arc::new(Flight { state, landed: Notify::new() }))), true)
             }
         }
+    }
+
+    fn gone_counter(&self, key: &Key) -> &AtomicU64 {
+        #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
+        let at = self.hasher.hash_one(key) as usize % COUNTERS;
+        &self.gone[at]
     }
 
     fn shard(&self, id: &FlightId) -> &Mutex<Shard> {
@@ -210,6 +227,8 @@ impl Lead {
 impl Drop for Lead {
     fn drop(&mut self) {
         if self.landed {
+            // Before it goes: whoever finds it gone also finds the counter changed.
+            self.flights.gone_counter(&self.id.key).fetch_add(1, Ordering::SeqCst);
             self.flights.remove(&self.id, &self.flight);
             return;
         }
@@ -290,6 +309,17 @@ mod tests {
         assert!(matches!(flights.board(id(1, 1)).await, Role::Passenger(Landing::Shared(..))));
         drop(leader);
         assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_reader_can_tell_that_a_flight_went_since_it_looked() {
+        let flights = Flights::new();
+        let before = flights.gone(&id(1, 1).key);
+        let mut leader = lead(&flights, id(1, 1)).await;
+        assert_eq!(flights.gone(&id(1, 1).key), before);
+        leader.land(Landing::Private);
+        drop(leader);
+        assert_ne!(flights.gone(&id(1, 1).key), before);
     }
 
     #[tokio::test]

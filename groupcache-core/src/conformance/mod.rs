@@ -2,7 +2,7 @@
 //! an invalidator. With the feature `conformance`, which only tests need.
 //!
 //! * [`conformance_tests!`](crate::conformance_tests) makes one test of each sentence of the
-//!   documentation of [`Backend`](crate::Backend), edges and races included.
+//!   documentation of [`Backend`], edges and races included.
 //! * [`lost_generation`] and [`rollback`] are two more, for stores that a test can make forget.
 //! * [`FaultBackend`] does to a backend what networks and servers do, by a plan that a seed repeats.
 //! * [`under_faults`] lets readers and writers of a cache run into these faults.

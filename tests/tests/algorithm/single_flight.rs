@@ -19,8 +19,7 @@ async fn first_reads_compute_once<B: Backend + Clone>(backend: B) {
         let (cache, backend, computed) = (cache.clone(), backend.clone(), Arc::clone(&computed));
         readers.spawn(async move {
             load_with(&cache, "k", groups(["a", "b"]), || async move {
-                // All are on their way; a read that looked before this one stored and boards
-                // after it landed is another matter.
+                // All are on their way.
                 while backend.counts().lookups < READERS {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
@@ -44,6 +43,24 @@ async fn a_thousand_concurrent_first_reads_compute_once_in_memory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_thousand_concurrent_first_reads_compute_once_in_a_store_that_others_share() {
     first_reads_compute_once(PlainBackend::new()).await;
+}
+
+#[tokio::test]
+async fn a_read_that_looked_just_before_another_stored_does_not_compute_again() {
+    let backend = ScriptedBackend::new(PlainBackend::new());
+    let cache = Cache::builder(backend.clone()).build();
+    // From now on the group has a generation, so that both reads have the same vector.
+    load(&cache, "other", group("g"), 0).await;
+    let gate = Gate::new();
+    backend.next(Operation::Lookup, Step::WaitAfter(Arc::clone(&gate)));
+    let late = tokio::spawn({
+        let cache = cache.clone();
+        async move { load(&cache, "k", group("g"), 1).await }
+    });
+    gate.reached().await;
+    assert_eq!(load(&cache, "k", group("g"), 2).await, 2);
+    gate.open();
+    assert_eq!(soon(late).await.unwrap(), 2);
 }
 
 #[tokio::test]
