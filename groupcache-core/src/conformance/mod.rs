@@ -86,7 +86,7 @@ macro_rules! __conformance_cases {
     };
 }
 
-/// Makes one test of each promise of [`Backend`](crate::Backend), for the backend that `$make` makes.
+/// Makes one test of each promise of [`Backend`], for the backend that `$make` makes.
 ///
 /// `$make` is a path to an `async fn(space: String) -> B`, or `-> Option<B>` where `None` says that
 /// there is no server to test with: the test is skipped then, visibly, and fails if the environment
