@@ -61,7 +61,7 @@ impl KeyStrategy<PageCall> for ByRoute {
         for (name, text) in matched.params.iter() {
             // As axum decodes them; what is not text has no page.
             let text = percent_decode_str(text).decode_utf8().map_err(|_| no_route())?;
-            call = call.with(name.to_owned(), text);
+            call = call.with_text(name.to_owned(), text.into_owned());
         }
         strategy.groups(&call)
     }

@@ -102,7 +102,7 @@ impl Call for PageCall {
 /// The group of a path. Percent-encoded in one way only, so that two spellings of a path are in one
 /// group.
 pub(crate) fn path_group(path: &str) -> Group {
-    Group::new("gc:path").with("path", canonical_path(path))
+    Group::new("gc:path").with_text("path", &canonical_path(path))
 }
 
 /// Fills the arguments into a route's path, such as `/books/{id}`; the name of the missing one

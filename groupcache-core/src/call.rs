@@ -128,6 +128,17 @@ impl NamedCall {
         self.arguments.insert(argument, value.to_string());
         self
     }
+
+    /// As [`with`](Self::with), for what is text already.
+    #[must_use]
+    pub fn with_text(
+        mut self,
+        argument: impl Into<Cow<'static, str>>,
+        text: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        self.arguments.insert(argument, text);
+        self
+    }
 }
 
 impl Call for NamedCall {

@@ -63,16 +63,22 @@ impl Group {
         let mut text = Text::default();
         // Writing to memory fails only if the value's own `Display` does, and then as `to_string`.
         fmt::write(&mut text, format_args!("{value}")).expect("a value that can be displayed");
-        self.with_text(field.as_ref(), std::str::from_utf8(&text.0).ok())
+        self.with_field(field.as_ref(), std::str::from_utf8(&text.0).ok())
+    }
+
+    /// As [`with`](Self::with), for what is text already: spares formatting it.
+    #[must_use]
+    pub fn with_text(self, field: impl AsRef<str>, text: &str) -> Self {
+        self.with_field(field.as_ref(), Some(text))
     }
 
     /// The group of the rows in which this field is null.
     #[must_use]
     pub fn with_null(self, field: impl AsRef<str>) -> Self {
-        self.with_text(field.as_ref(), None)
+        self.with_field(field.as_ref(), None)
     }
 
-    fn with_text(mut self, field: &str, text: Option<&str>) -> Self {
+    fn with_field(mut self, field: &str, text: Option<&str>) -> Self {
         if self.fields().last().is_none_or(|(last, _)| last < field) {
             put_field(&mut self.encoded, field, text);
             return self;

@@ -188,7 +188,7 @@ impl ByArguments {
         match &self.arguments {
             None => {
                 for (argument, text) in arguments.iter() {
-                    group = group.with(self.field(argument), text);
+                    group = group.with_text(self.field(argument), text);
                 }
             }
             Some(names) => {
@@ -196,7 +196,7 @@ impl ByArguments {
                     let text = arguments
                         .get(argument)
                         .ok_or_else(|| missing(argument, &arguments_list(arguments)))?;
-                    group = group.with(self.field(argument), text);
+                    group = group.with_text(self.field(argument), text);
                 }
             }
         }
@@ -334,7 +334,7 @@ impl<M: Model, C: Call + ?Sized> KeyStrategy<C> for ByModel<M> {
         let mut group = Group::new(M::NAME);
         for (argument, field) in self.arguments.mapping(&names)? {
             let text = call.arguments().get(argument).unwrap_or_default();
-            group = group.with(field, argument_text::<M>(field, text)?);
+            group = group.with_text(field, &argument_text::<M>(field, text)?);
         }
         Ok(group.into())
     }

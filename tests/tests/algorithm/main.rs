@@ -1,5 +1,5 @@
-//! The promises of `Cache`, one test each. Every test here was seen to fail on a cache that breaks
-//! the promise.
+//! The promises of `Cache`, one test each; those of its guarantees were seen to fail on a cache that
+//! breaks them.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
