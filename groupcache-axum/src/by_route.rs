@@ -53,6 +53,10 @@ impl KeyStrategy<PageCall> for ByRoute {
         call.key()
     }
 
+    fn is_keyed_by_call(&self) -> bool {
+        self.strategies.iter().all(|(_, strategy)| strategy.is_keyed_by_call())
+    }
+
     fn groups(&self, call: &PageCall) -> Result<Groups> {
         let no_route = || Error::configuration("groupcache-axum", "no route matches this path");
         let matched = self.routes.at(call.uri().path()).map_err(|_| no_route())?;

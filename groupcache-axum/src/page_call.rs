@@ -25,17 +25,22 @@ pub struct PageCall {
 }
 
 impl PageCall {
-    pub(crate) fn new(view: Arc<str>, mut parts: Parts, vary: Arc<[HeaderName]>) -> Self {
-        let params = RawPathParams::from_request_parts(&mut parts, &()).now_or_never();
-        let mut arguments = Arguments::new();
+    /// A call whose arguments are not read yet: its key has the path, which has them all.
+    pub(crate) fn new(view: Arc<str>, parts: Parts, vary: Arc<[HeaderName]>) -> Self {
+        Self { view, parts, arguments: Arguments::new(), vary }
+    }
+
+    /// The call with the route's path arguments.
+    pub(crate) fn with_arguments(mut self) -> Self {
+        let params = RawPathParams::from_request_parts(&mut self.parts, &()).now_or_never();
         // Without params the route has none, or routing comes later. With undecodable ones the
         // handler will answer with an error; the raw path is part of the key in any case.
         if let Some(Ok(params)) = params {
             for (name, text) in &params {
-                arguments.insert(name.to_owned(), text.to_owned());
+                self.arguments.insert(name.to_owned(), text.to_owned());
             }
         }
-        Self { view, parts, arguments, vary }
+        self
     }
 
     /// The request head.

@@ -60,6 +60,12 @@ pub(crate) fn decide<B: Backend>(view: &Arc<View<B>>, request: Request) -> Decis
         return Decision::Bypass(Request::from_parts(parts, body), cache_status::of_bypass(bypass));
     }
     let page = PageCall::new(Arc::clone(&view.name), parts, view.vary());
+    // Most hits need no more than the key.
+    let hit = view.key(&page).and_then(|key| view.cache.read_now_by_key(&key, accept));
+    if let Some(hit) = hit {
+        return Decision::Hit(respond_hit(&hit, page.parts()));
+    }
+    let page = page.with_arguments();
     let Ok(address) = view.address(&page) else {
         let request = Request::from_parts(page.into_parts(), body);
         return Decision::Bypass(request, cache_status::of_bypass(Bypass::Undescribed));

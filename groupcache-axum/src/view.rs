@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use groupcache_core::{
-    Address, Arguments, BoxBackend, ByArguments, Cache, Call, Error, Group, Groups, KeyStrategy, Result,
+    Address, Arguments, BoxBackend, ByArguments, Cache, Call, Error, Group, Groups, Key, KeyStrategy, Result,
 };
 use http::HeaderName;
 use smallvec::SmallVec;
@@ -23,6 +23,8 @@ pub(crate) struct View<B = BoxBackend> {
     pub(crate) allow_authorization: bool,
     pub(crate) body_bytes_max: usize,
     grouping: Vec<Grouping>,
+    /// Whether a page's groups follow from the usual key.
+    is_keyed_by_call: bool,
     /// What the view's responses have been seen to vary on, or were said to.
     vary: RwLock<Arc<[HeaderName]>>,
     /// The paths it was routed to, as far as the application told.
@@ -62,12 +64,25 @@ impl<B> View<B> {
             cache: parts.cache,
             allow_authorization: parts.allow_authorization,
             body_bytes_max: parts.body_bytes_max,
+            is_keyed_by_call: parts.grouping.iter().all(|grouping| match grouping {
+                Grouping::Versioned(_) => true,
+                Grouping::VersionedBy { .. } => false,
+                Grouping::Strategy(strategy) => strategy.is_keyed_by_call(),
+            }),
             grouping: parts.grouping,
             vary: RwLock::new(parts.vary.into()),
             routes: RwLock::default(),
             problem: parts.problem,
             problem_logged: AtomicBool::new(false),
         }
+    }
+
+    /// The key of this call's page, if its groups follow from that.
+    pub(crate) fn key(&self, call: &PageCall) -> Option<Key> {
+        if !self.is_keyed_by_call || self.problem.is_some() {
+            return None;
+        }
+        call.key().ok()
     }
 
     /// Where the page of this call is and what makes it stale.
@@ -89,7 +104,7 @@ impl<B> View<B> {
                 Grouping::Strategy(strategy) => {
                     groups.extend(strategy.groups(call)?.iter().cloned());
                     // Of several strategies the first says what identifies a page.
-                    if key.is_none() {
+                    if key.is_none() && !self.is_keyed_by_call {
                         key = Some(strategy.key(call)?);
                     }
                 }

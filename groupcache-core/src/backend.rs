@@ -62,12 +62,12 @@ pub trait Backend: Send + Sync + 'static {
         time_left: TimeLeft,
     ) -> impl Future<Output = Result<Lookup>> + Send;
 
-    /// The same without waiting, for backends that hold everything in this process: shows the entry
-    /// under `key` and the current generation of each of `groups` to `judge`, at most once. Saves the
-    /// hit path a future and what it would return. Provided as "nothing to show", after which the
-    /// cache asks [`lookup`](Self::lookup).
-    fn glance(&self, key: &Key, groups: &[Group], judge: &mut dyn FnMut(EntryView<'_>)) {
-        let (_, _, _) = (key, groups, judge);
+    /// A look without waiting, for backends that hold everything in this process: shows the entry under
+    /// `key` and the current generation of each of its own groups to `judge`, at most once. An expired
+    /// entry is absent. Saves the hit path a future and what it would return. Provided as "nothing to
+    /// show", after which the cache asks [`lookup`](Self::lookup).
+    fn glance(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>)) {
+        let (_, _) = (key, judge);
     }
 
     /// Several lookups, answered in order. Provided as lookups at the same time; stores that can
@@ -165,7 +165,8 @@ pub struct EntryView<'a> {
     pub entry: &'a Arc<Entry>,
     /// When it expires, if that is known.
     pub expires_at: Option<Instant>,
-    /// The current generation of each group that was asked for, in that order.
+    /// The current generation of each group that was asked for, or of each of the entry's at a
+    /// [`glance`](Backend::glance), in that order.
     pub current: &'a [Option<Generation>],
 }
 

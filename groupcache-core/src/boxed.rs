@@ -52,7 +52,7 @@ impl BoxInvalidator {
 trait DynBackend: Send + Sync {
     fn name(&self) -> &'static str;
     async fn lookup(&self, key: &Key, groups: &[Group], time_left: TimeLeft) -> Result<Lookup>;
-    fn glance(&self, key: &Key, groups: &[Group], judge: &mut dyn FnMut(EntryView<'_>));
+    fn glance(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>));
     async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>>;
     async fn mint(&self, groups: &[Group]) -> Result<Minted>;
     async fn bump(&self, groups: &[Group]) -> Result<()>;
@@ -76,8 +76,8 @@ impl<B: Backend> DynBackend for B {
         Backend::lookup(self, key, groups, time_left).await
     }
 
-    fn glance(&self, key: &Key, groups: &[Group], judge: &mut dyn FnMut(EntryView<'_>)) {
-        Backend::glance(self, key, groups, judge);
+    fn glance(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>)) {
+        Backend::glance(self, key, judge);
     }
 
     async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
@@ -127,9 +127,9 @@ macro_rules! forward_backend {
                 $inner.lookup(key, groups, time_left).await
             }
 
-            fn glance(&self, key: &Key, groups: &[Group], judge: &mut dyn FnMut(EntryView<'_>)) {
+            fn glance(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>)) {
                 let $this = self;
-                $inner.glance(key, groups, judge);
+                $inner.glance(key, judge);
             }
 
             async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>> {

@@ -25,7 +25,7 @@ use crate::outcome::{How, Keep, Loaded, Miss, Served};
 use crate::single_flight::{Flights, Landing, Role};
 use crate::stats::{Counters, Stats};
 use crate::time_limit::{Budget, detached};
-use crate::verdict::{Verdict, judge};
+use crate::verdict::{Verdict, judge, judge_glance};
 
 /// How often a reader tries to share somebody else's computation before it computes for itself.
 /// Each time, something it depends on was invalidated meanwhile.
@@ -125,12 +125,27 @@ impl<B: Backend> Cache<B> {
     /// A hit without waiting, for backends in this process; `None` means "use [`read`](Self::read)",
     /// not "absent".
     pub fn read_now<V>(&self, address: &Address, accept: impl FnOnce(&Arc<Entry>) -> Option<V>) -> Option<V> {
-        let learned = self.inner.learned.extend(&address.key, &address.groups);
-        let groups = learned.as_ref().unwrap_or(&address.groups);
+        self.glance(&address.key, Some(&address.groups), accept)
+    }
+
+    /// As [`read_now`](Self::read_now), for calls whose groups follow from their key in all of this
+    /// process's life, so that an entry of the key is one of the groups: spares naming them.
+    pub fn read_now_by_key<V>(&self, key: &Key, accept: impl FnOnce(&Arc<Entry>) -> Option<V>) -> Option<V> {
+        self.glance(key, None, accept)
+    }
+
+    fn glance<V>(
+        &self,
+        key: &Key,
+        named: Option<&Groups>,
+        accept: impl FnOnce(&Arc<Entry>) -> Option<V>,
+    ) -> Option<V> {
         let mut accept = Some(accept);
         let mut value = None;
-        self.inner.backend.glance(&address.key, groups, &mut |view| {
-            let Verdict::Hit(expires_at) = self.judge_view(address, groups, view) else { return };
+        self.inner.backend.glance(key, &mut |view| {
+            let Some(expires_at) = judge_glance(key, named, view, &self.options, &*self.inner.clock) else {
+                return;
+            };
             if let Some(outer) = Fill::current() {
                 if !outer.is_of(self.id()) {
                     return;

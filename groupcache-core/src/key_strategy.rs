@@ -78,6 +78,13 @@ pub trait KeyStrategy<C: ?Sized>: Send + Sync {
         Ok(())
     }
 
+    /// Whether the key is [`Call::key`], and the groups follow from it: calls of equal keys have equal
+    /// groups as long as the process lives. A hit in memory is then found without working out its
+    /// groups. Provided as no.
+    fn is_keyed_by_call(&self) -> bool {
+        false
+    }
+
     /// Both.
     ///
     /// # Errors
@@ -244,6 +251,10 @@ impl<C: Call + ?Sized> KeyStrategy<C> for ByArguments {
         call.key()
     }
 
+    fn is_keyed_by_call(&self) -> bool {
+        true
+    }
+
     fn groups(&self, call: &C) -> Result<Groups> {
         Ok(self.group(call.name(), call.arguments())?.into())
     }
@@ -274,6 +285,10 @@ impl ByTag {
 impl<C: Call + ?Sized> KeyStrategy<C> for ByTag {
     fn key(&self, call: &C) -> Result<Key> {
         call.key()
+    }
+
+    fn is_keyed_by_call(&self) -> bool {
+        true
     }
 
     fn groups(&self, _: &C) -> Result<Groups> {
@@ -329,6 +344,10 @@ impl<M: Model, C: Call + ?Sized> KeyStrategy<C> for ByModel<M> {
         call.key()
     }
 
+    fn is_keyed_by_call(&self) -> bool {
+        true
+    }
+
     fn groups(&self, call: &C) -> Result<Groups> {
         let names: Vec<_> = call.arguments().iter().map(|(name, _)| name).collect();
         let mut group = Group::new(M::NAME);
@@ -382,6 +401,10 @@ impl<L: crate::model::Models, C: Call + ?Sized> KeyStrategy<C> for ByModels<L> {
         call.key()
     }
 
+    fn is_keyed_by_call(&self) -> bool {
+        true
+    }
+
     fn groups(&self, _: &C) -> Result<Groups> {
         Ok(L::all_rows())
     }
@@ -419,6 +442,10 @@ impl<C: ?Sized, S: KeyStrategy<C>, T: KeyStrategy<C>> KeyStrategy<C> for (S, T) 
         self.0.check(arguments)?;
         self.1.check(arguments)
     }
+
+    fn is_keyed_by_call(&self) -> bool {
+        self.0.is_keyed_by_call() && self.1.is_keyed_by_call()
+    }
 }
 
 impl<C: ?Sized> KeyStrategy<C> for Box<dyn KeyStrategy<C> + '_> {
@@ -432,6 +459,10 @@ impl<C: ?Sized> KeyStrategy<C> for Box<dyn KeyStrategy<C> + '_> {
 
     fn check(&self, arguments: &[&str]) -> Result<()> {
         (**self).check(arguments)
+    }
+
+    fn is_keyed_by_call(&self) -> bool {
+        (**self).is_keyed_by_call()
     }
 
     fn address(&self, call: &C) -> Result<Address> {

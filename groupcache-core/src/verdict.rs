@@ -7,6 +7,7 @@ use crate::backend::EntryView;
 use crate::clock::Clock;
 use crate::entry::{Entry, Generation};
 use crate::group::Groups;
+use crate::key::Key;
 use crate::key_strategy::Address;
 use crate::options::EntryOptions;
 use crate::outcome::Miss;
@@ -71,6 +72,38 @@ pub(crate) fn judge(
             return Verdict::Miss(miss, candidate);
         }
     }
+    judge_age(entry, expires_at, options, clock)
+}
+
+/// Whether an entry that was glanced at, with its own groups, is a hit for this key and for who names
+/// these groups; and until when at least.
+pub(crate) fn judge_glance(
+    key: &Key,
+    named: Option<&Groups>,
+    view: EntryView<'_>,
+    options: &EntryOptions,
+    clock: &dyn Clock,
+) -> Option<Option<Instant>> {
+    let EntryView { entry, expires_at, current } = view;
+    let is_valid = *entry.key() == *key
+        && named.is_none_or(|named| entry.groups().contains_all(named))
+        && entry.vector().is_current(current);
+    if !is_valid {
+        return None;
+    }
+    match judge_age(entry, expires_at, options, clock) {
+        Verdict::Hit(expires_at) => Some(expires_at),
+        _ => None,
+    }
+}
+
+/// Whether the time to live of an entry that is valid otherwise is over.
+fn judge_age(
+    entry: &Arc<Entry>,
+    expires_at: Option<Instant>,
+    options: &EntryOptions,
+    clock: &dyn Clock,
+) -> Verdict {
     if entry.grace().is_zero() {
         return Verdict::Hit(expires_at);
     }

@@ -142,9 +142,9 @@ impl Backend for MemoryBackend {
         Ok(self.look(key, groups))
     }
 
-    fn glance(&self, key: &Key, groups: &[Group], judge: &mut dyn FnMut(EntryView<'_>)) {
+    fn glance(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>)) {
         let Some(stored) = self.get(key) else { return };
-        let current = if stored.is_of(groups) { stored.current() } else { self.current(groups).0 };
+        let current = stored.current();
         judge(EntryView { entry: &stored.entry, expires_at: stored.expires_at, current: &current });
     }
 

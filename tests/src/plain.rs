@@ -297,10 +297,10 @@ impl Backend for PlainBackend {
         Ok(self.look(key, groups, time_left))
     }
 
-    fn glance(&self, key: &Key, groups: &[Group], judge: &mut dyn FnMut(EntryView<'_>)) {
+    fn glance(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>)) {
         // What is kept encoded is not there to be shown; only the mistake does.
         if self.has(Bug::GlanceGuesses)
-            && let Found::Entry(entry, expires_at) = self.look(key, groups, TimeLeft::Needed).found
+            && let Found::Entry(entry, expires_at) = self.look(key, &[], TimeLeft::Needed).found
         {
             let current: Current = entry.vector().iter().copied().map(Some).collect();
             judge(EntryView { entry: &entry, expires_at, current: &current });
