@@ -25,6 +25,9 @@ const TIME_TO_LIVE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// A hash in hexadecimal digits, and what stands before it.
 const SUFFIX_BYTES: usize = 64 + 3;
 
+const ENTRY: &[u8; 3] = b":e:";
+const GENERATION: &[u8; 3] = b":g:";
+
 /// A backend in a Redis or Valkey server. Cheap to clone; clones are the same backend and share its
 /// connection.
 #[derive(Clone)]
@@ -130,28 +133,31 @@ impl Inner {
     }
 
     fn entry_key(&self, key: &Key) -> Vec<u8> {
-        self.key(b":e:", key.hash())
+        self.key(ENTRY, key.hash())
     }
 
     fn generation_key(&self, group: &Group) -> Vec<u8> {
-        self.key(b":g:", group.hash())
+        self.key(GENERATION, group.hash())
     }
 
     /// The last 67 bytes say what it is, so different prefixes never meet.
     fn key(&self, kind: &[u8; 3], hash: [u8; 32]) -> Vec<u8> {
         let mut key = Vec::with_capacity(self.key_prefix.len() + SUFFIX_BYTES);
         key.extend_from_slice(self.key_prefix.as_bytes());
-        key.extend_from_slice(kind);
-        key.extend_from_slice(blake3::Hash::from_bytes(hash).to_hex().as_bytes());
+        put_suffix(&mut key, kind, hash);
         key
     }
 
     fn question(&self, key: &Key, groups: &[Group]) -> Cmd {
         let keys = 1 + groups.len();
         let mut command = Cmd::with_capacity(1 + keys, 4 + keys * (self.key_prefix.len() + SUFFIX_BYTES));
-        command.arg("MGET").arg(self.entry_key(key));
+        let mut name = self.entry_key(key);
+        command.arg("MGET").arg(&name);
         for group in groups {
-            command.arg(self.generation_key(group));
+            // Every hit does this: one buffer for all.
+            name.truncate(self.key_prefix.len());
+            put_suffix(&mut name, GENERATION, group.hash());
+            command.arg(&name);
         }
         command
     }
@@ -381,6 +387,11 @@ impl Inner {
             failure
         })
     }
+}
+
+fn put_suffix(key: &mut Vec<u8>, kind: &[u8; 3], hash: [u8; 32]) {
+    key.extend_from_slice(kind);
+    key.extend_from_slice(blake3::Hash::from_bytes(hash).to_hex().as_bytes());
 }
 
 /// 128 random bits, drawn for each attempt on the wire.

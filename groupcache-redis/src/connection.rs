@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use groupcache_core::ErrorKind;
+use groupcache_core::{Error, ErrorKind};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, Value};
 use tokio::sync::watch;
@@ -166,6 +166,12 @@ impl Inner {
                 state.phase = Phase::Up(connected);
             }
             Err(why) => {
+                let error = Error::from(why.clone());
+                // Of a server that is away the circuit breaker tells; this will not end by itself.
+                if state.failures == 0 && !error.is_transient() {
+                    let cause = std::error::Error::source(&error).map(tracing::field::display);
+                    tracing::warn!(%error, cause, "no connection; going on without the cache");
+                }
                 let pause = self.settings.pause_after(state.failures);
                 state.failures = state.failures.saturating_add(1);
                 state.phase = Phase::Down { until: Instant::now() + pause, why };
@@ -262,8 +268,14 @@ async fn open(settings: &Settings, info: ConnectionInfo) -> Result<MultiplexedCo
 async fn ask_server(connection: &MultiplexedConnection) -> Result<Server, Failure> {
     let mut pipeline = Pipeline::with_capacity(2);
     pipeline.cmd("INFO").arg("server").cmd("INFO").arg("replication");
-    let (server, replication): (String, String) = pipeline.query_async(&mut connection.clone()).await?;
-    Server::from_info(&format!("{server}\r\n{replication}"))
+    let mut both = String::new();
+    for answer in connection.clone().send_packed_commands(&pipeline, 0, pipeline.len()).await? {
+        let section: String =
+            redis::from_redis_value(answer.extract_error()?).map_err(redis::RedisError::from)?;
+        both.push_str(&section);
+        both.push_str("\r\n");
+    }
+    Server::from_info(&both)
 }
 
 /// Asks the sentinels in turn where the primary is. The one that answers may not know yet of a

@@ -43,6 +43,10 @@
 //!   answering them until the partition ends: set
 //!   [`wait_for_replicas`](RedisBackendBuilder::wait_for_replicas), so that it acknowledges no
 //!   invalidations, and `min-replicas-to-write`; what *others* invalidate meanwhile it cannot know.
+//! * A primary that hangs, is replaced by Sentinel and then goes on as if nothing had happened: keep
+//!   [`watch_interval`](RedisBackendBuilder::watch_interval) and
+//!   [`response_time_limit`](RedisBackendBuilder::response_time_limit) together below Sentinel's
+//!   `down-after-milliseconds` (30 s if not set), so that no connection to it is left by then.
 //! * A server that is made a replica by hand, without closing its connections, is read from for up to
 //!   [`watch_interval`](RedisBackendBuilder::watch_interval) more.
 //! * The address must lead to one server for as long as a connection lasts. Proxies that spread the
@@ -66,7 +70,7 @@
 //! | connect | the client's `HELLO` or `AUTH`, `SELECT`, `CLIENT SETINFO`; and `INFO` twice, pipelined |
 //!
 //! And `INFO` twice in every [`watch_interval`](RedisBackendBuilder::watch_interval). All commands are
-//! described at <https://redis.io/docs/latest/commands/>. One connection serves all tasks.
+//! described at <https://redis.io/docs/latest/commands/>. One connection serves all tasks. Runs on tokio.
 //!
 //! # Features
 //!
