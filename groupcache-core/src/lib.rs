@@ -69,6 +69,7 @@
 
 mod backend;
 mod boxed;
+mod breaker;
 mod builder;
 mod cache;
 mod call;
@@ -98,6 +99,7 @@ mod wire;
 
 pub use crate::backend::{Backend, Current, EntryView, Found, Hold, Lookup, Minted, TimeLeft};
 pub use crate::boxed::{BoxBackend, BoxInvalidator};
+pub use crate::breaker::{BreakerCall, CircuitBreaker};
 pub use crate::builder::CacheBuilder;
 pub use crate::cache::Cache;
 pub use crate::call::{Arguments, Call, NamedCall};

@@ -1,11 +1,16 @@
-//! What the tests of this workspace share: backends written by hand, each with one purpose.
+//! What the tests of this workspace share: backends written by hand, each with one
+//! purpose; real servers, faults between them and their clients, and the check of every read.
 
 #![warn(missing_docs, missing_debug_implementations)]
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
 mod backends;
+pub mod broken;
+pub mod history;
 mod plain;
+pub mod proxy;
 mod scale;
+pub mod servers;
 
 pub use crate::backends::{CountingBackend, Counts, FailingBackend, Gate, Operation, ScriptedBackend, Step};
 pub use crate::plain::{Bug, PlainBackend, Snapshot};

@@ -13,14 +13,14 @@ Usage: bookstore [OPTIONS]
 
 Options:
   --listen ADDR             IP address and port to serve on [default: 127.0.0.1:3000]
-  --backend NAME            where cached pages are kept: memory [default: memory]
+  --backend NAME            where cached pages are kept: memory, or a Redis server as
+                            redis://[:PASSWORD@]HOST[:PORT][/DATABASE] [default: memory]
   --database sqlite://PATH  database file, created and filled if it has no tables yet
                             [default: groupcache-bookstore.sqlite in the system's
                             directory for temporary files]
   --help                    print this and end
 ";
 
-const BACKENDS: [&str; 1] = ["memory"];
 const DATABASE_SCHEME: &str = "sqlite://";
 
 /// What the command line asks for.
@@ -33,17 +33,24 @@ pub(crate) enum Command {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Arguments {
     pub(crate) listen: SocketAddr,
-    pub(crate) backend: String,
+    pub(crate) backend: Backend,
     /// The database file. Always absolute, because SQLite would read some relative paths as
     /// something other than a path.
     pub(crate) database: PathBuf,
+}
+
+/// Where cached pages are kept.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Backend {
+    Memory,
+    Redis(String),
 }
 
 impl Default for Arguments {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 3000)),
-            backend: BACKENDS[0].to_owned(),
+            backend: Backend::Memory,
             database: std::env::temp_dir().join("groupcache-bookstore.sqlite"),
         }
     }
@@ -112,10 +119,14 @@ const LISTEN: ValueOption<SocketAddr> = ValueOption {
     read: |value| value.parse().ok(),
 };
 
-const BACKEND: ValueOption<String> = ValueOption {
+const BACKEND: ValueOption<Backend> = ValueOption {
     name: "backend",
-    expected: "expected memory, the only backend there is",
-    read: |value| BACKENDS.contains(&value).then(|| value.to_owned()),
+    expected: "expected memory or redis://HOST",
+    read: |value| match value.split_once("://") {
+        None if value == "memory" => Some(Backend::Memory),
+        Some(("redis" | "unix", address)) if !address.is_empty() => Some(Backend::Redis(value.to_owned())),
+        _ => None,
+    },
 };
 
 const DATABASE: ValueOption<PathBuf> = ValueOption {
@@ -155,7 +166,7 @@ mod tests {
     fn values_may_follow_a_space_or_an_equals_sign() {
         let expected = Arguments {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80)),
-            backend: "memory".to_owned(),
+            backend: Backend::Memory,
             database: PathBuf::from("/shop/books.db"),
         };
         assert_eq!(
@@ -166,10 +177,11 @@ mod tests {
 
     #[test]
     fn every_refusal_is_one_line_with_the_option_and_the_value() {
-        let cases: [(&[&str], &[&str]); 10] = [
+        let cases: [(&[&str], &[&str]); 11] = [
             (&["--listen", "3000"], &["--listen", "\"3000\""]),
             (&["--listen", "a\nb"], &["--listen", "\"a\\nb\""]),
             (&["--backend", "redis"], &["--backend", "\"redis\""]),
+            (&["--backend", "redis://"], &["--backend", "redis://"]),
             (&["--database", "x.db"], &["--database", "\"x.db\""]),
             (&["--database", "sqlite://"], &["--database", "\"sqlite://\""]),
             (&["--database", "sqlite://:memory:"], &["--database", ":memory:"]),

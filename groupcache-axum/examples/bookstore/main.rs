@@ -28,11 +28,12 @@ use axum::Router;
 use groupcache_axum::Pages;
 use groupcache_core::{BoxBackend, Cache};
 use groupcache_memory::MemoryBackend;
+use groupcache_redis::RedisBackend;
 use sqlx::SqlitePool;
 use tokio::net::TcpListener;
 use tokio::sync::{RwLock, watch};
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Backend, Command};
 use crate::database::OpenError;
 
 /// How long open requests may take to finish once the program was told to end.
@@ -77,6 +78,8 @@ enum RunError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("--database {path:?}: {source}")]
     Database { path: PathBuf, source: OpenError },
+    #[error("--backend: {0}")]
+    Backend(groupcache_core::Error),
     #[error("the routes: {0}")]
     Routes(#[from] groupcache_core::Error),
     #[error("unable to watch for the signal to end: {0}")]
@@ -95,18 +98,34 @@ async fn run(arguments: Arguments) -> Result<(), RunError> {
     let end = end_signal().map_err(RunError::Signal)?;
     print_line(format_args!("Bookstore: {base_url}/"));
     print_line(format_args!("Database:  {}", arguments.database.display()));
-    print_line(format_args!("Backend:   {}", arguments.backend));
+    let backend = backend(&arguments.backend).await?;
+    print_line(format_args!("Backend:   {}", groupcache_core::Backend::name(&backend)));
 
     let state = AppState {
         pool,
-        pages: Pages::new(
-            Cache::builder(BoxBackend::new(MemoryBackend::with_max_bytes(CACHE_BYTES))).build(),
-        ),
+        pages: Pages::new(Cache::builder(backend).build()),
         base_url: base_url.into(),
         writes: Arc::default(),
     };
     let router = routes::router(state.clone())?;
     serve(listener, router, state, end).await.map_err(unable_to_listen)
+}
+
+/// Opens the backend. A Redis that is not there yet is no reason not to start: pages are made anew each
+/// time until it is.
+async fn backend(chosen: &Backend) -> Result<BoxBackend, RunError> {
+    let url = match chosen {
+        Backend::Memory => return Ok(BoxBackend::new(MemoryBackend::with_max_bytes(CACHE_BYTES))),
+        Backend::Redis(url) => url,
+    };
+    let redis = RedisBackend::builder(url).key_prefix("bookstore").build().map_err(RunError::Backend)?;
+    match redis.connect().await {
+        Err(error) if error.is_transient() => {
+            error::log(format_args!("bookstore: going on without: {error}"))
+        }
+        connected => connected.map_err(RunError::Backend)?,
+    }
+    Ok(BoxBackend::new(redis))
 }
 
 /// Serves until `end` comes, then lets open requests and writes finish within [`GRACE`].

@@ -1,0 +1,148 @@
+//! What a server says about itself, and which of its lives it is in.
+
+use groupcache_core::{ErrorKind, Generation};
+
+use crate::error::Failure;
+
+/// Redis 7.0 has `SET` with `NX` and `GET` together, and `PEXPIRE` with `GT`.
+const SET_NX_GET: Version = Version(7, 0, 0);
+
+/// How many bytes the token of a group has in the store.
+pub(crate) const TOKEN_BYTES: usize = 16;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version(pub(crate) u32, pub(crate) u32, pub(crate) u32);
+
+/// One life of one server, as its `INFO` told when the connection was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Server {
+    /// Drawn when the process started (<https://redis.io/docs/latest/commands/info/>).
+    run_id: String,
+    /// Drawn when it became a primary, among other occasions. A primary that was demoted, took over
+    /// an older data set from another one and was promoted again is the same process.
+    replication_id: String,
+    pub(crate) version: Version,
+    is_primary: bool,
+    is_cluster: bool,
+    key: [u8; 32],
+}
+
+impl Server {
+    pub(crate) fn from_info(info: &str) -> Result<Self, Failure> {
+        let field = |name: &str| {
+            info_field(info, name).ok_or_else(|| {
+                Failure::protocol(format!(
+                    "`INFO` has no `{name}`, without which an entry from before a restart could not be told \
+                     from a new one"
+                ))
+            })
+        };
+        let run_id = field("run_id")?.to_owned();
+        let replication_id = field("master_replid")?.to_owned();
+        let mut digest = blake3::Hasher::new_derive_key("groupcache-redis 2026-11 one life of one server");
+        for part in [&run_id, &replication_id] {
+            digest.update(&(part.len() as u64).to_be_bytes()).update(part.as_bytes());
+        }
+        Ok(Self {
+            key: *digest.finalize().as_bytes(),
+            run_id,
+            replication_id,
+            version: Version::parse(field("redis_version")?),
+            is_primary: field("role")? == "master",
+            is_cluster: info_field(info, "redis_mode") == Some("cluster"),
+        })
+    }
+
+    /// Whether generations may be read here.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.is_cluster {
+            return Err(Failure::new(
+                ErrorKind::Configuration,
+                "`url` is a node of a Redis Cluster, of which one node alone holds a part only",
+            ));
+        }
+        if !self.is_primary {
+            let message = "the server is a replica; generations are read from primaries only";
+            return Err(Failure::new(ErrorKind::Unavailable, message));
+        }
+        Ok(())
+    }
+
+    /// The generation that this token stands for in this life of this server; `None` for what is no
+    /// token of ours.
+    pub(crate) fn generation(&self, token: &[u8]) -> Option<Generation> {
+        if token.len() != TOKEN_BYTES {
+            return None;
+        }
+        let hash = blake3::keyed_hash(&self.key, token);
+        let (first, _) = hash.as_bytes().split_first_chunk::<16>()?;
+        Generation::new(u128::from_be_bytes(*first))
+    }
+
+    pub(crate) fn has_set_nx_get(&self) -> bool {
+        self.version >= SET_NX_GET
+    }
+}
+
+impl Version {
+    fn parse(text: &str) -> Self {
+        let mut parts = text.split('.').map(|part| {
+            let digits = part.split(|letter: char| !letter.is_ascii_digit()).next().unwrap_or_default();
+            digits.parse().unwrap_or(0)
+        });
+        let mut next = || parts.next().unwrap_or(0);
+        Self(next(), next(), next())
+    }
+}
+
+/// A field of the answer to `INFO`.
+pub(crate) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(run_id: &str, replication_id: &str, role: &str) -> String {
+        format!(
+            "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\nrun_id:{run_id}\r\n\
+             # Replication\r\nrole:{role}\r\nmaster_replid:{replication_id}\r\n"
+        )
+    }
+
+    fn server(run_id: &str, replication_id: &str) -> Server {
+        Server::from_info(&info(run_id, replication_id, "master")).unwrap()
+    }
+
+    #[test]
+    fn a_generation_is_the_token_and_the_life_of_the_server() {
+        let token = [7; TOKEN_BYTES];
+        let generation = server("a", "x").generation(&token);
+        assert!(generation.is_some());
+        assert_eq!(server("a", "x").generation(&token), generation);
+        assert_ne!(server("b", "x").generation(&token), generation, "another run");
+        assert_ne!(server("a", "y").generation(&token), generation, "promoted again");
+        assert_ne!(server("ax", "").generation(&token), generation, "the parts are told apart");
+        assert_ne!(server("a", "x").generation(&[8; TOKEN_BYTES]), generation, "another token");
+        assert_eq!(server("a", "x").generation(&token[1..]), None);
+    }
+
+    #[test]
+    fn only_a_primary_with_an_identity_will_do() {
+        assert!(server("a", "x").check().is_ok());
+        assert!(Server::from_info(&info("a", "x", "slave")).unwrap().check().is_err());
+        let without = info("a", "x", "master").replace("run_id", "walk_id");
+        assert!(Server::from_info(&without).is_err());
+        let node = info("a", "x", "master").replace("standalone", "cluster");
+        assert!(Server::from_info(&node).unwrap().check().is_err());
+    }
+
+    #[test]
+    fn versions_compare_by_their_numbers() {
+        assert!(Version::parse("7.0.15") > Version::parse("6.2.14"));
+        assert!(Version::parse("7.4.0-rc1") > Version(7, 3, 9));
+        assert_eq!(Version::parse("8"), Version(8, 0, 0));
+        assert_eq!(Version::parse("unknown"), Version(0, 0, 0));
+    }
+}

@@ -1,0 +1,37 @@
+# What the tests need beside Rust. Source it and call `ensure_servers`: installs what is missing where
+# it can, and says clearly what it cannot. Starts nothing; the tests start their own servers.
+
+have() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+ensure_servers() {
+    local package program missing=""
+    for package in redis-server:redis-server openssl:openssl; do
+        program=${package#*:}
+        have "$program" || missing="$missing ${package%%:*}"
+    done
+    if [ -z "$missing" ]; then
+        return 0
+    fi
+    if have apt-get && [ "$(id -u)" = 0 ]; then
+        # A package may start a service of its own when it is installed; this keeps it from doing so.
+        local policy=/usr/sbin/policy-rc.d made=""
+        if [ ! -e "$policy" ]; then
+            printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && made=yes
+        fi
+        apt-get update -q >/dev/null 2>&1
+        # shellcheck disable=SC2086 # a list of names
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -q $missing >/dev/null 2>&1
+        [ -n "$made" ] && rm -f "$policy"
+    fi
+    local still=""
+    for package in $missing; do
+        have "$package" || still="$still $package"
+    done
+    if [ -n "$still" ]; then
+        echo "missing:$still. Tests that need them are skipped, or fail with GROUPCACHE_REQUIRE_SERVERS=1." >&2
+        echo "Debian, Ubuntu: apt-get install$still. macOS: brew install redis openssl." >&2
+        return 1
+    fi
+}
