@@ -107,16 +107,6 @@ impl Report {
         assert!(self.acknowledged > 100, "hardly an invalidation: {self}");
         assert!(self.cached > self.reads / 20, "hardly a hit: {self}");
     }
-
-    /// The check found what it is there to find.
-    ///
-    /// # Panics
-    ///
-    /// Otherwise.
-    pub fn assert_stale(&self) {
-        println!("{self}");
-        assert!(self.stale > 0, "nothing found: {self}");
-    }
 }
 
 impl fmt::Display for Report {

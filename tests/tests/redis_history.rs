@@ -6,7 +6,7 @@ use std::time::Duration;
 use groupcache_core::Cache;
 use groupcache_redis::{RedisBackend, RedisBackendBuilder};
 use groupcache_tests::broken::{Identity, PlainRedis, ReadsGenerationsLate, Retry};
-use groupcache_tests::history::{Order, Plan, run};
+use groupcache_tests::history::{Order, Plan, Report, run};
 use groupcache_tests::proxy::Proxy;
 use groupcache_tests::servers::RedisServer;
 use tokio::time::sleep;
@@ -244,15 +244,29 @@ async fn kills_its_clients() {
 }
 
 mod the_check_finds {
-    //! What is wrong on purpose. Without these, the tests above would prove nothing.
+    //! What is wrong on purpose. Without these, the tests above would prove nothing. Whether one run of a
+    //! few seconds meets the moment at which it matters is up to chance, so each has several.
 
     use super::*;
+
+    const ATTEMPTS: u32 = 6;
+
+    async fn found(mut attempt: impl AsyncFnMut() -> Report) {
+        for _ in 0..ATTEMPTS {
+            let report = attempt().await;
+            println!("{report}");
+            if report.stale > 0 {
+                return;
+            }
+        }
+        panic!("nothing found in {ATTEMPTS} attempts");
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn an_invalidation_before_the_commit() {
         let Some(server) = RedisServer::start(&[]) else { return };
         let plan = Plan { order: Order::InvalidateThenCommit, ..short() };
-        run(&caches(|| builder(&server.url())), plan, async {}).await.assert_stale();
+        found(async || run(&caches(|| builder(&server.url())), plan, async {}).await).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -262,40 +276,41 @@ mod the_check_finds {
             .iter()
             .map(|cache| Cache::builder(ReadsGenerationsLate(cache.backend().clone())).build())
             .collect();
-        run(&late, short(), async {}).await.assert_stale();
+        found(async || run(&late, short(), async {}).await).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn no_identity_of_the_server_after_a_restart() {
         let Some(mut server) = RedisServer::start(&[]) else { return };
         let caches = plain(&server.url(), Identity::None, Retry::FreshToken);
-        run(&caches, short(), async { restart_from_snapshots(&mut server).await }).await.assert_stale();
+        found(async || run(&caches, short(), async { restart_from_snapshots(&mut server).await }).await)
+            .await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn an_identity_that_a_promotion_does_not_change() {
         let Some(pair) = Pair::start().await else { return };
         let caches = plain(&pair.front.url(), Identity::RunId, Retry::FreshToken);
-        run(&caches, cold(short()), pair.fail_over_and_over()).await.assert_stale();
+        found(async || run(&caches, cold(short()), pair.fail_over_and_over()).await).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_token_that_is_sent_twice() {
-        assert!(retried_while_delayed(Retry::SameToken).await > 0, "nothing found");
+        if let Some(server) = RedisServer::start(&[]) {
+            found(async || retried_while_delayed(&server, Retry::SameToken).await).await;
+        }
     }
 
     /// The same in everything but the token.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn nothing_wrong_with_a_fresh_token() {
-        assert_eq!(retried_while_delayed(Retry::FreshToken).await, 0);
+        let Some(server) = RedisServer::start(&[]) else { return };
+        assert_eq!(retried_while_delayed(&server, Retry::FreshToken).await.stale, 0);
     }
 
-    async fn retried_while_delayed(retry: Retry) -> u64 {
-        let Some(server) = RedisServer::start(&[]) else { return u64::from(retry == Retry::SameToken) };
+    async fn retried_while_delayed(server: &RedisServer, retry: Retry) -> Report {
         let proxy = Proxy::start(server.port()).await;
         let caches = plain(&proxy.url(), Identity::RunId, retry);
-        let report = run(&caches, retrying(short()), hold_and_release(&proxy)).await;
-        println!("{report}");
-        report.stale
+        run(&caches, retrying(short()), hold_and_release(&proxy)).await
     }
 }
