@@ -85,10 +85,11 @@ impl HttpBody for Resumed {
             .filter_map(|frame| frame.as_ref().ok()?.data_ref())
             .map(|data| data.len() as u64)
             .sum();
-        let mut hint = self.rest.size_hint();
-        let upper = hint.upper().and_then(|upper| upper.checked_add(read));
-        hint.set_lower(hint.lower().saturating_add(read));
-        if let Some(upper) = upper {
+        let rest = self.rest.size_hint();
+        // A new one: setting bounds one after the other could cross them.
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(read));
+        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(read)) {
             hint.set_upper(upper);
         }
         hint
@@ -124,6 +125,41 @@ mod tests {
         assert_eq!((whole, bytes.unwrap()), (false, Bytes::from("abcdef")));
         let (whole, bytes) = collected(Body::empty(), 0);
         assert_eq!((whole, bytes.unwrap()), (true, Bytes::new()));
+    }
+
+    /// Says how long it is, and breaks off or ends with trailers.
+    struct Announced(VecDeque<Result<Frame<Bytes>, std::io::Error>>, u64);
+
+    impl HttpBody for Announced {
+        type Data = Bytes;
+        type Error = std::io::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+            let frame = self.0.pop_front();
+            if let Some(Ok(data)) = frame.as_ref().map(|frame| frame.as_ref().map(|frame| frame.data_ref())) {
+                self.1 -= data.map_or(0, |data| data.len() as u64);
+            }
+            Poll::Ready(frame)
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.1)
+        }
+    }
+
+    #[test]
+    fn what_passes_says_how_long_it_is() {
+        let data = || Ok(Frame::data(Bytes::from_static(b"0123456789")));
+        let trailers = Ok(Frame::trailers(http::HeaderMap::new()));
+        let broken = Err(std::io::Error::other("broken"));
+        for (frames, length, announced) in [([data(), trailers], 10, 10), ([data(), broken], 1000, 1000)] {
+            let body = Body::new(Announced(frames.into(), length));
+            let Collected::Passing(body) = collect(body, 5000).now_or_never().unwrap() else { panic!() };
+            assert_eq!(body.size_hint().exact(), Some(announced));
+        }
     }
 
     #[test]

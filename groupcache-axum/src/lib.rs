@@ -53,8 +53,13 @@
 //! # Limits
 //!
 //! A page that differs by cookie must say so: `.vary(["cookie"])`, or not be wrapped. Bodies over 1 MiB
-//! ([`PagesBuilder::body_bytes_max`]) pass by unread. The `Host` header is believed. While a response passes
-//! that turns out not to be storable, those who waited for it run the handler themselves.
+//! ([`PagesBuilder::body_bytes_max`]) pass by; up to that much of a body of unannounced length is held
+//! back while it is read, so endless ones other than `text/event-stream` should not be wrapped. The
+//! `Host` header is believed; the scheme is not in the key. View names are part of the keys: they must
+//! be unique among all applications that share a cache. What a `PUT` or `POST` changes is not guessed
+//! from its path: tell. Requests' own `Cache-Control` is not looked at, as nothing here is ever older
+//! than what was told. While a response passes that turns out not to be storable, those who waited for
+//! it run the handler themselves.
 //!
 //! # Cost
 //!

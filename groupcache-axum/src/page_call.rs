@@ -9,7 +9,7 @@ use groupcache_core::{Arguments, Call, Group, Key, Result};
 use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderName, Uri};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str};
 use serde::{Serialize, Serializer};
 
 /// One request for a page: the view's name, the route's path arguments, and the whole request head.
@@ -71,21 +71,28 @@ impl PageCall {
         self
     }
 
-    /// The key of this page if `inner` is what a strategy says identifies it. The view, the host and
-    /// the values of the headers that responses vary on no strategy may leave out.
-    pub(crate) fn key_of(&self, inner: &Key) -> Result<Key> {
-        Key::of(&("page", &*self.view, Raw(&self.host()), Raw(inner.as_bytes()), Varying(self)))
+    /// The headers whose values its key has.
+    pub(crate) fn vary(&self) -> &[HeaderName] {
+        &self.vary
     }
 
-    fn host(&self) -> Cow<'_, [u8]> {
-        let host = match self.uri().authority() {
-            Some(authority) => authority.as_str().as_bytes(),
-            None => self.parts.headers.get(HOST).map_or(&b""[..], |host| host.as_bytes()),
-        };
-        if host.iter().any(u8::is_ascii_uppercase) {
-            return Cow::Owned(host.to_ascii_lowercase());
-        }
-        Cow::Borrowed(host)
+    /// The key of this page if `inner` is what a strategy says identifies it among those of its path.
+    /// View, host, path and the values of the headers that responses vary on no strategy may leave out.
+    pub(crate) fn key_of(&self, inner: &Key) -> Result<Key> {
+        let paths = (self.uri().path(), self.rewritten().map(Uri::path));
+        Key::of(&("page", &*self.view, self.hosts(), paths, Raw(inner.as_bytes()), Varying(self)))
+    }
+
+    /// The host as the URI and as the header say it: handlers may look at either.
+    fn hosts(&self) -> (Option<Lower<'_>>, Option<Lower<'_>>) {
+        let authority = self.uri().authority().map(|authority| Lower(authority.as_str().as_bytes()));
+        (authority, self.parts.headers.get(HOST).map(|host| Lower(host.as_bytes())))
+    }
+
+    /// The URI that the handler sees, where that is another one: a nested router takes the prefix away,
+    /// a middleware may do anything.
+    fn rewritten(&self) -> Option<&Uri> {
+        Some(&self.parts.uri).filter(|uri| *uri != self.uri())
     }
 }
 
@@ -99,8 +106,9 @@ impl Call for PageCall {
     }
 
     fn key(&self) -> Result<Key> {
-        let uri = self.uri();
-        Key::of(&(&*self.view, Raw(&self.host()), uri.path(), uri.query(), Varying(self)))
+        let (uri, rewritten) = (self.uri(), self.rewritten());
+        let rewritten = rewritten.map(|uri| (uri.path(), uri.query()));
+        Key::of(&(&*self.view, self.hosts(), uri.path(), uri.query(), rewritten, Varying(self)))
     }
 }
 
@@ -108,24 +116,6 @@ impl Call for PageCall {
 /// group.
 pub(crate) fn path_group(path: &str) -> Group {
     Group::new("gc:path").with_text("path", &canonical_path(path))
-}
-
-/// Fills the arguments into a route's path, such as `/books/{id}`; the name of the missing one
-/// otherwise.
-pub(crate) fn fill_path<'a>(route: &'a str, arguments: &Arguments) -> Result<String, &'a str> {
-    let mut path = String::with_capacity(route.len());
-    let mut rest = route;
-    while let Some((before, after)) = rest.split_once('{') {
-        path.push_str(before);
-        let Some((name, after)) = after.split_once('}') else { break };
-        match name.strip_prefix('*') {
-            Some(name) => path.push_str(arguments.get(name).ok_or(name)?),
-            None => path.extend(utf8_percent_encode(arguments.get(name).ok_or(name)?, ENCODED)),
-        }
-        rest = after;
-    }
-    path.push_str(rest);
-    Ok(path)
 }
 
 /// The names of a route's path arguments.
@@ -156,12 +146,24 @@ fn canonical_path(path: &str) -> Cow<'_, str> {
 /// Bytes that need not be text.
 struct Raw<'a>(&'a [u8]);
 
+/// A host, which has no case.
+struct Lower<'a>(&'a [u8]);
+
 /// The header values that responses vary on, with their names, so that calls that were keyed by
 /// other names never meet.
 struct Varying<'a>(&'a PageCall);
 
 impl Serialize for Raw<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+impl Serialize for Lower<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.iter().any(u8::is_ascii_uppercase) {
+            return serializer.serialize_bytes(&self.0.to_ascii_lowercase());
+        }
         serializer.serialize_bytes(self.0)
     }
 }
@@ -189,10 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_fill_their_route() {
-        let arguments = Arguments::from([("id", "a/b c"), ("rest", "x/y")]);
-        assert_eq!(fill_path("/books/{id}/{*rest}", &arguments).as_deref(), Ok("/books/a%2Fb%20c/x/y"));
-        assert_eq!(fill_path("/books/{other}", &arguments), Err("other"));
+    fn a_route_names_its_arguments() {
         assert_eq!(argument_names("/feed/{format}/{*rest}"), ["format", "rest"]);
         assert_eq!(argument_names("/about"), [""; 0]);
     }

@@ -10,9 +10,10 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use groupcache_core::{Address, Backend, Entry, How, Keep, Loaded, Served, ToStore};
+use groupcache_core::{Address, Backend, Entry, Fill, How, Keep, Loaded, Served, ToStore};
 use http::header::{
-    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_LOCATION, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH,
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_LOCATION, ETAG, EXPIRES, HeaderValue, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH,
 };
 use http::{HeaderMap, Method, StatusCode};
 use http_body::Body as HttpBody;
@@ -57,7 +58,7 @@ pub(crate) struct Question {
 pub(crate) fn decide<B: Backend>(view: &Arc<View<B>>, request: Request) -> Decision {
     let (parts, body) = request.into_parts();
     if let Some(bypass) = policy::request_bypass(&parts, !body.is_end_stream(), view.allow_authorization) {
-        return Decision::Bypass(Request::from_parts(parts, body), cache_status::of_bypass(bypass));
+        return pass_by(Request::from_parts(parts, body), bypass);
     }
     let page = PageCall::new(Arc::clone(&view.name), parts, view.vary());
     // Most hits need no more than the key.
@@ -67,13 +68,20 @@ pub(crate) fn decide<B: Backend>(view: &Arc<View<B>>, request: Request) -> Decis
     }
     let page = page.with_arguments();
     let Ok(address) = view.address(&page) else {
-        let request = Request::from_parts(page.into_parts(), body);
-        return Decision::Bypass(request, cache_status::of_bypass(Bypass::Undescribed));
+        return pass_by(Request::from_parts(page.into_parts(), body), Bypass::Undescribed);
     };
     match view.cache.read_now(&address, accept) {
         Some(hit) => Decision::Hit(respond_hit(&hit, page.parts())),
         None => Decision::Ask(Box::new(Question { address, page, body })),
     }
+}
+
+fn pass_by(request: Request, bypass: Bypass) -> Decision {
+    // A page that is computed around this one depends on what nobody has declared to it.
+    if let Some(outer) = Fill::current() {
+        outer.do_not_store();
+    }
+    Decision::Bypass(request, cache_status::of_bypass(bypass))
 }
 
 impl Decision {
@@ -136,7 +144,12 @@ where
     let load = {
         let (view, page) = (Arc::clone(&view), page.clone());
         move || async move {
-            let response = call(Request::from_parts(page.parts().clone(), body)).await?;
+            let mut parts = page.parts().clone();
+            // Whether the client has the page already is decided once it is there: a handler that
+            // answered with 304 would leave nothing to store.
+            parts.headers.remove(IF_NONE_MATCH);
+            parts.headers.remove(IF_MODIFIED_SINCE);
+            let response = call(Request::from_parts(parts, body)).await?;
             Ok(load(&view, page, response).await)
         }
     };
@@ -148,8 +161,11 @@ where
     Ok(match served {
         Served::Entry(hit, How::Hit) => respond_hit(&hit, page.parts()),
         Served::Entry(hit, how) => respond(&hit.response, page.parts(), cache_status::of_entry(how)),
-        Served::Computed { value: Rendered::Whole(stored), miss, stored: kept } => {
-            respond(&stored, page.parts(), cache_status::of_computed(miss, kept, None))
+        Served::Computed { value: Rendered::Whole(stored, extensions), miss, stored: kept } => {
+            let status = cache_status::of_computed(miss, kept, None);
+            let mut response = respond(&stored, page.parts(), status);
+            *response.extensions_mut() = extensions;
+            response
         }
         Served::Computed { value: Rendered::Passing(mut response, bypass), miss, .. } => {
             let status = cache_status::of_computed(miss, false, Some(bypass));
@@ -182,7 +198,7 @@ where
 /// What the inner service returned.
 enum Rendered {
     /// Read to its end; the same for everyone.
-    Whole(Arc<StoredResponse>),
+    Whole(Box<StoredResponse>, http::Extensions),
     /// Not to be stored, and why.
     Passing(Response, Bypass),
 }
@@ -198,17 +214,17 @@ async fn load<B: Backend>(view: &View<B>, page: PageCall, response: Response) ->
         return pass(Response::from_parts(head, body), bypass);
     }
     let vary = policy::varies_on(&head.headers).and_then(|names| view.learn_vary(&names));
-    let Some((vary, more)) = vary else {
+    let Some(vary) = vary else {
         return pass(Response::from_parts(head, body), Bypass::VaryAny);
     };
-    // The values of those headers were not in the key that was asked for.
-    let key = if more {
+    // The values of some of those headers were not in the key that was asked for.
+    let key = if *vary == *page.vary() {
+        None
+    } else {
         match view.address(&page.with_vary(vary)) {
             Ok(address) => Some(address.key),
             Err(_) => return pass(Response::from_parts(head, body), Bypass::Undescribed),
         }
-    } else {
-        None
     };
     let body = match collect(body, view.body_bytes_max).await {
         Collected::Whole(body) => body,
@@ -234,7 +250,7 @@ async fn load<B: Backend>(view: &View<B>, page: PageCall, response: Response) ->
     if policy::is_negative(stored.status) {
         to_store.time_to_live = view.cache.options().negative();
     }
-    Loaded { value: Rendered::Whole(Arc::new(stored)), keep: Keep::Store(to_store) }
+    Loaded { value: Rendered::Whole(Box::new(stored), head.extensions), keep: Keep::Store(to_store) }
 }
 
 fn accept(entry: &Arc<Entry>) -> Option<Arc<Hit>> {

@@ -11,7 +11,7 @@ use groupcache_core::{
 use http::HeaderName;
 use smallvec::SmallVec;
 
-use crate::page_call::{PageCall, argument_names, fill_path, path_group};
+use crate::page_call::{PageCall, argument_names};
 
 /// A view may vary on this many request headers; what varies on more is not cached.
 const VARY_NAMES_MAX: usize = 16;
@@ -90,9 +90,21 @@ impl<B> View<B> {
         if let Some(problem) = &self.problem {
             return Err(self.log(Error::configuration("groupcache-axum", problem.clone())));
         }
+        if !self.is_known_route(call.arguments()) {
+            let message = format!(
+                "view `{}` is asked for with the arguments [{}], which none of its routes has; say where its \
+                 router is nested with `nested_under`",
+                self.name,
+                call.arguments().iter().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
+            );
+            return Err(self.log(Error::configuration("groupcache-axum", message)));
+        }
         let mut key = None;
         let mut groups = SmallVec::<[Group; 4]>::new();
         groups.push(call.path_group());
+        if !self.is_versioned() {
+            groups.push(self.view_group(call.arguments()));
+        }
         for grouping in &self.grouping {
             match grouping {
                 Grouping::Versioned(by) => {
@@ -143,44 +155,82 @@ impl<B> View<B> {
         let mut groups = Vec::new();
         for grouping in &self.grouping {
             match grouping {
+                Grouping::Versioned(by) if by.is_all() => {
+                    for arguments in self.of_routes(arguments)? {
+                        groups.push(by.group(&self.name, &arguments)?);
+                    }
+                }
                 Grouping::Versioned(by) => groups.push(by.group(&self.name, arguments)?),
                 Grouping::VersionedBy { label, version } => {
-                    groups.push(version_group(label, version, arguments)?)
+                    groups.push(version_group(label, version, arguments)?);
                 }
                 Grouping::Strategy(_) => {}
             }
         }
-        if !groups.is_empty() {
-            return Ok(groups.into());
+        if !self.is_versioned() {
+            for arguments in self.of_routes(arguments)? {
+                groups.push(self.view_group(&arguments));
+            }
         }
+        Ok(groups.into())
+    }
+
+    /// The arguments of each route of this view, taken from `arguments`.
+    fn of_routes(&self, arguments: &Arguments) -> Result<Vec<Arguments>> {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         if routes.is_empty() {
             let message = format!(
-                "view `{}` has no version of its own and its path is not known; build the router with \
-                 `Pages::router`, or use `uncache_from_path`",
+                "which arguments view `{}` has is not known: build its router with `Pages::router`, or use \
+                 `uncache_from_path`",
                 self.name
             );
             return Err(Error::configuration("groupcache-axum", message));
         }
-        let paths = routes.iter().map(|route| {
-            fill_path(route, arguments).map(|path| path_group(&path)).map_err(|missing| {
-                let message = format!("view `{}` at `{route}` needs the argument `{missing}`", self.name);
-                Error::configuration("groupcache-axum", message)
-            })
-        });
-        paths.collect()
+        let of_route = |route: &String| {
+            let mut own = Arguments::new();
+            for name in argument_names(route) {
+                let text = arguments.get(name).ok_or_else(|| {
+                    let message = format!("view `{}` at `{route}` needs the argument `{name}`", self.name);
+                    Error::configuration("groupcache-axum", message)
+                })?;
+                own.insert(name.to_owned(), text.to_owned());
+            }
+            Ok(own)
+        };
+        routes.iter().map(of_route).collect()
+    }
+
+    fn is_versioned(&self) -> bool {
+        self.grouping.iter().any(|grouping| !matches!(grouping, Grouping::Strategy(_)))
+    }
+
+    /// What `uncache` of a view without a version of its own invalidates: the pages of these arguments.
+    fn view_group(&self, arguments: &Arguments) -> Group {
+        let group = Group::new(format!("view:{}", self.name));
+        arguments.iter().fold(group, |group, (name, text)| group.with_text(name, text))
+    }
+
+    /// Whether one of the routes that the application told of has exactly these arguments; yes if it
+    /// told of none.
+    fn is_known_route(&self, arguments: &Arguments) -> bool {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let is_of = |route: &String| {
+            let names = argument_names(route);
+            names.len() == arguments.len() && names.iter().all(|name| arguments.get(name).is_some())
+        };
+        routes.is_empty() || routes.iter().any(is_of)
     }
 
     pub(crate) fn vary(&self) -> Arc<[HeaderName]> {
         Arc::clone(&self.vary.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Adds the headers that a response varies on; what the view varies on then, and whether that is
-    /// more than before. `None` if it is more than is reasonable.
-    pub(crate) fn learn_vary(&self, names: &[HeaderName]) -> Option<(Arc<[HeaderName]>, bool)> {
+    /// Adds the headers that a response varies on; what the view varies on then. `None` if that is more
+    /// than is reasonable.
+    pub(crate) fn learn_vary(&self, names: &[HeaderName]) -> Option<Arc<[HeaderName]>> {
         let known = self.vary();
         if names.iter().all(|name| known.contains(name)) {
-            return Some((known, false));
+            return Some(known);
         }
         let mut vary = self.vary.write().unwrap_or_else(PoisonError::into_inner);
         let mut all = [&**vary, names].concat();
@@ -190,7 +240,7 @@ impl<B> View<B> {
             return None;
         }
         *vary = all.into();
-        Some((Arc::clone(&vary), true))
+        Some(Arc::clone(&vary))
     }
 
     pub(crate) const fn problem(&self) -> Option<&String> {

@@ -133,8 +133,8 @@ impl<B: Backend> ViewBuilder<B> {
         self.refine("shared", |by| by.shared(format!("label:{label}")))
     }
 
-    /// The name by which [`Pages::uncache`] knows the view, and part of its keys. Unique in the
-    /// application. Defaults to the name of the handler's function; closures have none and need this.
+    /// The name by which [`Pages::uncache`] knows the view, and part of its keys. Unique among all
+    /// applications that share a cache. Defaults to the name of the handler's function; closures have none and need this.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(Cow::Owned(name.into()));
         self

@@ -176,6 +176,88 @@ async fn variants_are_kept_apart_and_each_is_kept() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn variants_found_at_the_same_time_are_kept_apart() {
+    async fn slow(State(runs): State<Runs>, headers: HeaderMap) -> Response {
+        runs.next();
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        let cookie = headers.get("cookie").map_or("none", |value| value.to_str().unwrap()).to_owned();
+        ([("vary", "cookie")], cookie).into_response()
+    }
+    let cache = pages().cache().clone();
+    let app = |runs: &Runs| {
+        // Another process's view of the same cache: it has not learned what pages vary on.
+        let pages = groupcache_axum::Pages::new(cache.clone());
+        let view = pages.tagged("t").named("page").wrap(slow);
+        pages.router().route("/page", axum_get(view)).build().unwrap().with_state(runs.clone())
+    };
+    let runs = Runs::default();
+    let first = app(&runs);
+    let ask = |cookie: &'static str| {
+        let app = first.clone();
+        tokio::spawn(
+            async move { text(send(&app, request("GET", "/page", &[("cookie", cookie)])).await).await },
+        )
+    };
+    for (asked, cookie) in [ask("a"), ask("b"), ask("c")].into_iter().zip(["a", "b", "c"]) {
+        assert_eq!(asked.await.unwrap(), cookie);
+    }
+    let other = app(&runs);
+    assert_eq!(text(send(&other, request("GET", "/page", &[("cookie", "d")])).await).await, "d");
+}
+
+#[tokio::test]
+async fn both_spellings_of_the_host_are_told_apart() {
+    let (_, app, runs) = app(count, plain);
+    for host in ["shop.test", "evil.test"] {
+        let asked = Request::builder().uri("http://shop.test/page").header("host", host);
+        send(&app, asked.body(Body::empty()).unwrap()).await;
+    }
+    assert_eq!(runs.count(), 2);
+}
+
+#[tokio::test]
+async fn a_path_that_was_rewritten_on_the_way_is_told_apart() {
+    use tower::{Layer, ServiceExt as _};
+    let (pages, runs) = (pages(), Runs::default());
+    let show = |axum::extract::Path(id): axum::extract::Path<String>, State(runs): State<Runs>| async move {
+        runs.next();
+        id
+    };
+    let view = pages.versioned(["id"]).named("user").wrap(show);
+    let inner: Router =
+        pages.router().route("/users/{id}", axum_get(view)).build().unwrap().with_state(runs.clone());
+    // "/me" is another page for each user.
+    let rewrite = tower::util::MapRequestLayer::new(|mut request: Request| {
+        let user = request.headers()["x-user"].to_str().unwrap().to_owned();
+        *request.uri_mut() = format!("/users/{user}").parse().unwrap();
+        request
+    });
+    let app: Router = Router::new().fallback_service(rewrite.layer(inner));
+    for user in ["5", "6", "5"] {
+        let response = app.clone().oneshot(request("GET", "/me", &[("x-user", user)])).await.unwrap();
+        assert_eq!(text(response).await, user);
+    }
+    assert_eq!(runs.count(), 2);
+}
+
+#[tokio::test]
+async fn a_handler_is_not_told_what_the_client_has() {
+    async fn handler(State(runs): State<Runs>, headers: HeaderMap) -> Response {
+        runs.next();
+        match headers.get("if-none-match") {
+            Some(_) => StatusCode::NOT_MODIFIED.into_response(),
+            None => ([("etag", "\"1\"")], "body").into_response(),
+        }
+    }
+    let (_, app, runs) = app(handler, plain);
+    for _ in 0..2 {
+        let response = send(&app, request("GET", "/page", &[("if-none-match", "\"1\"")])).await;
+        assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
+    }
+    assert_eq!(runs.count(), 1, "the first one stored the page");
+}
+
 #[tokio::test]
 async fn head_is_answered_from_get_and_never_the_other_way_round() {
     let (_, app, runs) = app(count, plain);

@@ -176,10 +176,52 @@ async fn a_path_is_uncached_alone_whatever_its_query_and_spelling() {
 async fn a_view_without_a_version_is_uncached_at_its_path() {
     let (pages, app, _) = app(shop);
     let stale = stale_after(&app, &SHOP, async || pages.uncache("book", [("id", 5)]).await.unwrap());
-    assert_eq!(stale.await, ["/books/5"]);
+    assert_eq!(stale.await, ["/books/5"], "by its text, not by what a model makes of it");
     let none: [(&str, u8); 0] = [];
     let stale = stale_after(&app, &SHOP, async || pages.uncache("about", none).await.unwrap());
     assert_eq!(stale.await, ["/about"]);
+}
+
+#[tokio::test]
+async fn an_argument_is_uncached_in_every_spelling_of_its_path() {
+    let (pages, app, _) = app(|pages| {
+        let view = pages.tagged("t").named("file").wrap(view);
+        pages.router().route("/files/{*rest}", axum_get(view)).build().unwrap()
+    });
+    let paths = ["/files/a/b", "/files/a%2Fb", "/files/a%2520b", "/files/a%20b"];
+    let stale = stale_after(&app, &paths, async || pages.uncache("file", [("rest", "a/b")]).await.unwrap());
+    assert_eq!(stale.await, ["/files/a/b", "/files/a%2Fb"]);
+    let stale = stale_after(&app, &paths, async || pages.uncache("file", [("rest", "a%20b")]).await.unwrap());
+    assert_eq!(stale.await, ["/files/a%2520b"]);
+}
+
+#[tokio::test]
+async fn a_forgotten_argument_is_an_error_and_one_too_many_is_not() {
+    let (pages, app, _) = app(|pages| {
+        let view = pages.versioned(ByArguments::all()).named("feed").wrap(view);
+        pages.router().route("/feed/{format}/{name}", axum_get(view)).build().unwrap()
+    });
+    let error = pages.uncache("feed", [("name", "x")]).await.unwrap_err();
+    assert!(error.to_string().contains("`format`"), "{error}");
+    let stale = stale_after(&app, &["/feed/a/x"], async || {
+        pages.uncache("feed", [("format", "a"), ("name", "x"), ("page", "2")]).await.unwrap();
+    });
+    assert_eq!(stale.await, ["/feed/a/x"]);
+}
+
+#[tokio::test]
+async fn a_nested_router_that_does_not_say_so_is_not_cached() {
+    let (pages, app, runs) = app(|pages| {
+        let view = pages.tagged("t").named("item").wrap(view);
+        let inner = pages.router().route("/items/{id}", axum_get(view)).build().unwrap();
+        Router::new().nest("/shops/{shop}", inner)
+    });
+    for _ in 0..2 {
+        let response = send(&app, get("/shops/a/items/1")).await;
+        assert_eq!(status(&response), "groupcache; fwd=bypass; detail=no-key");
+    }
+    assert_eq!(runs.count(), 2);
+    drop(pages);
 }
 
 #[tokio::test]

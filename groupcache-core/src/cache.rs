@@ -380,10 +380,7 @@ impl<B: Backend> Cache<B> {
         }
         let mut budget = Budget::new(self.inner.hard_time_limit);
         let backend = &self.inner.backend;
-        self.inner.counters.mints.increment();
-        let minted = budget.run(backend.name(), backend.mint(&address.groups)).await.inspect_err(|_| {
-            self.inner.counters.mint_failures.increment();
-        })?;
+        let minted = self.inner.mint_within(&address.groups, &mut budget).await?;
         let fill = Fill::new(self.id(), self.minter()).with_vector(
             &address.groups,
             &minted.vector,

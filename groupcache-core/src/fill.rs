@@ -131,7 +131,10 @@ impl Fill {
         if unknown.is_empty() {
             return;
         }
+        // Given up while it waits, it leaves a computation that may read the data all the same.
+        let given_up = GivenUp(&self);
         let minted = self.0.minter.mint(&unknown).await;
+        std::mem::forget(given_up);
         let mut state = self.0.state.lock();
         match minted {
             // After the end there is no entry left to add it to.
@@ -251,6 +254,15 @@ impl Fill {
             }
         }
         state.expires_at = earlier(state.expires_at, expires_at);
+    }
+}
+
+/// A `depend` that was dropped before it had its generations.
+struct GivenUp<'a>(&'a Fill);
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        self.0.do_not_store();
     }
 }
 

@@ -178,6 +178,12 @@ impl ByArguments {
         self
     }
 
+    /// Whether all arguments count, whichever there are.
+    #[must_use]
+    pub const fn is_all(&self) -> bool {
+        self.arguments.is_none()
+    }
+
     /// Names the group `label` unless it was given a name to share already.
     #[must_use]
     pub fn shared_or(mut self, label: impl Into<Cow<'static, str>>) -> Self {

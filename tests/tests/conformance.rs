@@ -189,7 +189,11 @@ async fn a_rollback_that_nobody_notices_is_found_and_one_that_is_noticed_is_soun
 }
 
 #[tokio::test]
-async fn without_a_server_the_kit_skips() {
-    let found = violations(&|_: String| async { None::<PlainBackend> }, Expectations::new()).await;
-    assert_eq!(found, []);
+async fn without_a_server_the_kit_skips_or_fails_where_servers_are_required() {
+    let no_server = |_: String| async { None::<PlainBackend> };
+    let kit = tokio::spawn(async move { violations(&no_server, Expectations::new()).await });
+    match std::env::var("GROUPCACHE_REQUIRE_SERVERS").as_deref() {
+        Ok("1") => assert!(kit.await.unwrap_err().is_panic()),
+        _ => assert_eq!(kit.await.unwrap(), []),
+    }
 }
