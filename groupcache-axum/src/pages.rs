@@ -25,7 +25,8 @@ use crate::view_builder::ViewBuilder;
 /// [`wrap`](ViewBuilder::wrap). Its second half is told of changes, from anywhere that holds it.
 ///
 /// Besides its own groups, every page is in the group of its path, which is what
-/// [`uncache_from_path`](Self::uncache_from_path) invalidates.
+/// [`uncache_from_path`](Self::uncache_from_path) invalidates; and one that is not versioned in that of
+/// its view with its arguments, for [`uncache`](Self::uncache).
 pub struct Pages<B = BoxBackend> {
     inner: Arc<Inner<B>>,
 }
