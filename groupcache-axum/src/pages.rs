@@ -129,8 +129,8 @@ impl<B: Backend> Pages<B> {
     }
 
     /// The page of `view` with these path arguments is stale: its versions if it is versioned, the
-    /// pages of exactly these arguments otherwise, however their path is spelled. Arguments that the page does not depend on need not be given;
-    /// [`Arguments::new`] are none.
+    /// pages of exactly these arguments otherwise, however their path is spelled. Arguments that the
+    /// page does not depend on need not be given; [`Arguments::new`] are none.
     ///
     /// One round trip.
     ///
