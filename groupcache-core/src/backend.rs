@@ -13,6 +13,7 @@ use crate::entry::{Entry, Generation, Vector};
 use crate::error::Result;
 use crate::group::{Group, Groups};
 use crate::key::Key;
+use crate::lease::{LeaseName, LeaseRequest, Leased, mint_only};
 
 /// A store of entries and generations.
 ///
@@ -93,6 +94,35 @@ pub trait Backend: Send + Sync + 'static {
     /// If the store did not acknowledge. Nothing may then be stored under these groups; groups minted
     /// before the failure do no harm.
     fn mint(&self, groups: &[Group]) -> impl Future<Output = Result<Minted>> + Send;
+
+    /// As [`mint`](Self::mint) for the groups of `request` that have no generation, and in the same
+    /// round trip asks for the lease on computing its entry: at most one owner has it at a time, until
+    /// it is released or its time is over, to the store's resolution. Asking again changes nothing.
+    ///
+    /// The lease is one of a complete vector, which is only known once the groups are minted. So it is
+    /// asked for under the vector that comes out if the proposed generations win; otherwise the answer
+    /// is [`NotAsked`](crate::LeaseHolder::NotAsked), and what was asked for in vain runs out.
+    ///
+    /// A lease is about cost, not about safety: a store may lose it. Provided as a mint whose lease is
+    /// always [`Ours`](crate::LeaseHolder::Ours), for stores of one process.
+    ///
+    /// # Errors
+    ///
+    /// As of [`mint`](Self::mint).
+    fn lease(&self, request: &LeaseRequest<'_>) -> impl Future<Output = Result<Leased>> + Send {
+        mint_only(self, request)
+    }
+
+    /// Gives back a lease. The cache calls it only before the lease's time is over, so that it cannot
+    /// take away another's. Provided as doing nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the store did not acknowledge. The lease runs out then.
+    fn release(&self, lease: &LeaseName) -> impl Future<Output = Result<()>> + Send {
+        let _ = lease;
+        std::future::ready(Ok(()))
+    }
 
     /// Replaces the generation of each of `groups` that has one by a fresh one, or removes it. Groups
     /// without one stay without.

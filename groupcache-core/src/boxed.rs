@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::group::{Group, Groups};
 use crate::invalidator::Invalidator;
 use crate::key::Key;
+use crate::lease::{LeaseName, LeaseRequest, Leased};
 
 /// Any backend, chosen at run time: one allocation per call that waits, none for lookups in memory.
 ///
@@ -55,6 +56,8 @@ trait DynBackend: Send + Sync {
     fn glance(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>));
     async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>>;
     async fn mint(&self, groups: &[Group]) -> Result<Minted>;
+    async fn lease(&self, request: &LeaseRequest<'_>) -> Result<Leased>;
+    async fn release(&self, lease: &LeaseName) -> Result<()>;
     async fn bump(&self, groups: &[Group]) -> Result<()>;
     async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()>;
     async fn delete(&self, key: &Key) -> Result<()>;
@@ -86,6 +89,14 @@ impl<B: Backend> DynBackend for B {
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {
         Backend::mint(self, groups).await
+    }
+
+    async fn lease(&self, request: &LeaseRequest<'_>) -> Result<Leased> {
+        Backend::lease(self, request).await
+    }
+
+    async fn release(&self, lease: &LeaseName) -> Result<()> {
+        Backend::release(self, lease).await
     }
 
     async fn bump(&self, groups: &[Group]) -> Result<()> {
@@ -140,6 +151,16 @@ macro_rules! forward_backend {
             async fn mint(&self, groups: &[Group]) -> Result<Minted> {
                 let $this = self;
                 $inner.mint(groups).await
+            }
+
+            async fn lease(&self, request: &LeaseRequest<'_>) -> Result<Leased> {
+                let $this = self;
+                $inner.lease(request).await
+            }
+
+            async fn release(&self, lease: &LeaseName) -> Result<()> {
+                let $this = self;
+                $inner.release(lease).await
             }
 
             async fn bump(&self, groups: &[Group]) -> Result<()> {

@@ -20,6 +20,7 @@ use crate::invalidator::Invalidator;
 use crate::key::Key;
 use crate::key_strategy::Address;
 use crate::learned::Learned;
+use crate::lease::{Claim, LeaseOwner, Turn};
 use crate::options::EntryOptions;
 use crate::outcome::{How, Keep, Loaded, Miss, Served};
 use crate::single_flight::{Flights, Landing, Role};
@@ -58,6 +59,7 @@ pub(crate) struct Inner<B> {
     pub(crate) hard_time_limit: Duration,
     pub(crate) flights: Arc<Flights>,
     pub(crate) learned: Learned,
+    pub(crate) owner: LeaseOwner,
     counters: Counters,
 }
 
@@ -81,6 +83,7 @@ impl<B: Backend> Cache<B> {
             hard_time_limit,
             flights: Flights::new(),
             learned: Learned::new(),
+            owner: LeaseOwner::random(),
             counters: Counters::default(),
         };
         Self { inner: Arc::new(inner), options }
@@ -194,7 +197,7 @@ impl<B: Backend> Cache<B> {
         let served = loop {
             round += 1;
             let gone = self.inner.flights.gone(&address.key);
-            let ticket = match self.ask(address, &accept, &mut budget).await {
+            let mut ticket = match self.ask(address, &accept, &mut budget).await {
                 Asked::Hit(value) => {
                     counters.hits.increment();
                     break (Served::Entry(value, How::Hit), None);
@@ -229,9 +232,19 @@ impl<B: Backend> Cache<B> {
                 {
                     continue;
                 }
-                Role::Leader(lead) => {
+                Role::Leader(mut lead) => {
+                    let held = match self.take_turn(address, &mut ticket, &mut lead, &accept).await {
+                        Turn::Compute(held) => held,
+                        Turn::Found(value) => {
+                            counters.miss(ticket.miss);
+                            counters.shared.increment();
+                            break (Served::Entry(value, How::Shared(ticket.miss)), None);
+                        }
+                        Turn::Again if round < SHARING_ROUNDS => continue,
+                        Turn::Again => None,
+                    };
                     counters.miss(ticket.miss);
-                    break (self.compute(address, ticket, Some(lead), &accept, load).await?, None);
+                    break (self.compute(address, ticket, Some(lead), held, &accept, load).await?, None);
                 }
                 Role::Passenger(landing) => landing,
             };
@@ -264,7 +277,7 @@ impl<B: Backend> Cache<B> {
                 Landing::Again | Landing::Private => {}
             }
             counters.miss(ticket.miss);
-            break (self.compute(address, ticket, None, &accept, load).await?, None);
+            break (self.compute(address, ticket, None, None, &accept, load).await?, None);
         };
         nested.answered();
         Ok(served)
@@ -464,9 +477,9 @@ impl<B: Backend> Cache<B> {
             Verdict::AskAlso(_) => (Miss::GroupsChanged, None),
             Verdict::AskTimeLeft => (Miss::Expired, None),
         };
-        match self.complete(&looked.groups, looked.lookup, budget).await {
-            Ok((vector, holds)) => {
-                Asked::Miss(Ticket { miss, groups: looked.groups, vector, holds, candidate })
+        match self.complete(address, &looked.groups, looked.lookup, budget).await {
+            Ok((vector, holds, claim)) => {
+                Asked::Miss(Ticket { miss, groups: looked.groups, vector, holds, candidate, claim })
             }
             Err(error) => Asked::Unanswered(self.unanswered(&error)),
         }
@@ -474,7 +487,7 @@ impl<B: Backend> Cache<B> {
 
     /// One lookup of the entry and of all groups that it is known to depend on; a second one if it
     /// turns out to depend on more.
-    async fn look(&self, address: &Address, budget: &mut Budget) -> Result<Looked, Miss> {
+    pub(crate) async fn look(&self, address: &Address, budget: &mut Budget) -> Result<Looked, Miss> {
         let backend = &self.inner.backend;
         let learned = self.inner.learned.extend(&address.key, &address.groups);
         let mut groups = learned.unwrap_or_else(|| address.groups.clone());
@@ -535,15 +548,21 @@ impl<B: Backend> Cache<B> {
         Ok(value)
     }
 
-    /// The vector of `groups`, minting what is missing.
+    /// The vector of `groups`, minting what is missing, and what was learnt of the lease with it.
     async fn complete(
         &self,
+        address: &Address,
         groups: &Groups,
         lookup: Lookup,
         budget: &mut Budget,
-    ) -> Result<(Vector, Vec<Hold>)> {
+    ) -> Result<(Vector, Vec<Hold>, Option<Claim>)> {
         if let Some(vector) = lookup.current.complete() {
-            return Ok((vector, vec![lookup.hold]));
+            return Ok((vector, vec![lookup.hold], None));
+        }
+        if let Some(lasts) = self.options.lease {
+            let leased = self.complete_with_lease(address, groups, &lookup.current, lasts, budget);
+            let (vector, hold, claim) = leased.await?;
+            return Ok((vector, vec![lookup.hold, hold], Some(claim)));
         }
         let missing: Vec<Group> = groups
             .iter()
@@ -556,7 +575,7 @@ impl<B: Backend> Cache<B> {
         let vector: Option<Vector> =
             lookup.current.iter().map(|known| known.or_else(|| fresh.next())).collect();
         let vector = vector.ok_or_else(|| Error::new(ErrorKind::Protocol, self.inner.backend.name()))?;
-        Ok((vector, vec![lookup.hold, minted.hold]))
+        Ok((vector, vec![lookup.hold, minted.hold], None))
     }
 
     /// Whether a passenger may take the value of the flight it waited for. Equal vectors brought it
@@ -612,6 +631,10 @@ impl<B: Backend> Cache<B> {
 
     pub(crate) fn minter(&self) -> Arc<dyn Minter> {
         Arc::clone(&self.inner) as Arc<dyn Minter>
+    }
+
+    pub(crate) fn shared_inner(&self) -> Arc<Inner<B>> {
+        Arc::clone(&self.inner)
     }
 
     pub(crate) fn inner(&self) -> &Inner<B> {
@@ -688,8 +711,8 @@ enum Asked<V> {
     Unanswered(Miss),
 }
 
-struct Looked {
-    groups: Groups,
-    lookup: Lookup,
-    verdict: Verdict,
+pub(crate) struct Looked {
+    pub(crate) groups: Groups,
+    pub(crate) lookup: Lookup,
+    pub(crate) verdict: Verdict,
 }

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::fill::{Fill, Sealed};
 use crate::group::Groups;
 use crate::key_strategy::Address;
+use crate::lease::{Claim, HeldLease};
 use crate::outcome::{How, Keep, Loaded, Miss, Served, ToStore};
 use crate::single_flight::{FlightId, Landing, Lead};
 use crate::stats::Counters;
@@ -40,6 +41,7 @@ impl<B: Backend> Cache<B> {
         address: &Address,
         ticket: Ticket,
         mut lead: Option<Lead>,
+        held: Option<HeldLease<B>>,
         accept: &(impl Fn(&Arc<Entry>) -> Option<V> + Sync),
         load: F,
     ) -> Result<Served<V, R>, E>
@@ -48,7 +50,7 @@ impl<B: Backend> Cache<B> {
         Fut: Future<Output = Result<Loaded<R>, E>> + Send,
     {
         let counters = &self.inner().counters();
-        let Ticket { miss, groups, vector, holds, candidate } = ticket;
+        let Ticket { miss, groups, vector, holds, candidate, claim: _ } = ticket;
         let fill = Fill::new(self.id(), self.minter()).with_vector(&groups, &vector, &address.groups, holds);
         let (loaded, sealed) = self.run(fill, load).await;
         let mut land = |landing| {
@@ -106,6 +108,7 @@ impl<B: Backend> Cache<B> {
         in_background(async move {
             // The store is counted; the reader has its value either way.
             drop(this.store(entry, time_to_live, sealed.holds).await);
+            drop(held);
             // Only now may the next reader of this key start another flight.
             drop(lead);
         })
@@ -235,8 +238,21 @@ impl<B: Backend, F> Refresh<B, F> {
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<Loaded<R>, E>> + Send,
     {
-        let Self { cache, address, ticket, lead, load } = self;
-        cache.compute(&address, ticket, Some(lead), &accept, load).await
+        let Self { cache, address, mut ticket, lead, load } = self;
+        let mut held = None;
+        if let Some(lasts) = cache.options().lease {
+            match cache.claim(&address, &mut ticket, lasts).await {
+                // Another process is computing it.
+                Ok(None) => {
+                    if let Some(stale) = ticket.stale_while_revalidate(&accept) {
+                        return Ok(Served::Entry(stale, How::StaleWhileRevalidate));
+                    }
+                }
+                Ok(ours) => held = ours,
+                Err(error) => tracing::debug!(%error, "computing without a lease"),
+            }
+        }
+        cache.compute(&address, ticket, Some(lead), held, &accept, load).await
     }
 }
 
@@ -253,6 +269,8 @@ pub(crate) struct Ticket {
     pub(crate) vector: Vector,
     pub(crate) holds: Vec<Hold>,
     pub(crate) candidate: Option<Candidate>,
+    /// What was learnt of the lease while the vector was completed.
+    pub(crate) claim: Option<Claim>,
 }
 
 impl Ticket {

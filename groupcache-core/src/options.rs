@@ -23,6 +23,7 @@ pub struct EntryOptions {
     pub(crate) stale_if_error: Duration,
     pub(crate) serve_invalidated: bool,
     pub(crate) negative_time_to_live: Option<Duration>,
+    pub(crate) lease: Option<Duration>,
 }
 
 impl EntryOptions {
@@ -85,6 +86,22 @@ impl EntryOptions {
     #[must_use]
     pub const fn negative_time_to_live(mut self, time_to_live: Duration) -> Self {
         self.negative_time_to_live = Some(time_to_live);
+        self
+    }
+
+    /// Of several processes that share a store and miss the same entry, lets one compute it while the
+    /// others wait for what it stores, as readers within one process always do. Defaults to off: each
+    /// process computes.
+    ///
+    /// `lasts` is how long the others wait for a process that died meanwhile: longer than the
+    /// computation takes, as short as a reader can bear. Zero is off. No more than twice that is ever
+    /// waited. Costs one round trip at a miss, none where a group has no generation yet (the lease is
+    /// asked for with it), and a lookup every 5 to 100 ms while a process waits. Whether an entry is
+    /// valid never depends on it. For values that are worth it and usually stored: processes take
+    /// turns to compute one that is not.
+    #[must_use]
+    pub const fn lease(mut self, lasts: Duration) -> Self {
+        self.lease = if lasts.is_zero() { None } else { Some(lasts) };
         self
     }
 

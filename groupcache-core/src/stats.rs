@@ -70,6 +70,8 @@ counters! {
     mints,
     /// Mints that failed; the values computed without them were not stored.
     mint_failures,
+    /// Times that this process waited for another to compute an entry, where a lease was asked for.
+    lease_waits,
     /// Invalidations acknowledged.
     invalidations,
     /// Groups in them.

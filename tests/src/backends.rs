@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use groupcache_core::{
-    Backend, Entry, Error, ErrorKind, Group, Groups, Key, Lookup, Minted, Result, TimeLeft,
+    Backend, Entry, Error, ErrorKind, Group, Groups, Key, LeaseName, LeaseRequest, Leased, Lookup, Minted,
+    Result, TimeLeft,
 };
 use tokio::sync::Semaphore;
 
@@ -17,6 +18,8 @@ pub enum Operation {
     Lookup,
     LookupMany,
     Mint,
+    Lease,
+    Release,
     Bump,
     Store,
     Delete,
@@ -33,7 +36,7 @@ pub struct FailingBackend(
 #[derive(Debug, Clone)]
 pub struct CountingBackend<B> {
     inner: B,
-    counts: Arc<[AtomicUsize; 6]>,
+    counts: Arc<[AtomicUsize; 8]>,
 }
 
 /// How often each operation was asked for.
@@ -43,6 +46,8 @@ pub struct Counts {
     pub lookups: usize,
     pub lookups_of_many: usize,
     pub mints: usize,
+    pub leases: usize,
+    pub releases: usize,
     pub bumps: usize,
     pub stores: usize,
     pub deletes: usize,
@@ -121,9 +126,9 @@ impl<B> CountingBackend<B> {
     /// What was counted so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let [lookups, lookups_of_many, mints, bumps, stores, deletes] =
+        let [lookups, lookups_of_many, mints, leases, releases, bumps, stores, deletes] =
             std::array::from_fn(|at| self.counts[at].load(Ordering::SeqCst));
-        Counts { lookups, lookups_of_many, mints, bumps, stores, deletes }
+        Counts { lookups, lookups_of_many, mints, leases, releases, bumps, stores, deletes }
     }
 
     /// What was counted while `work` ran.
@@ -138,6 +143,8 @@ impl<B> CountingBackend<B> {
             lookups: after.lookups - before.lookups,
             lookups_of_many: after.lookups_of_many - before.lookups_of_many,
             mints: after.mints - before.mints,
+            leases: after.leases - before.leases,
+            releases: after.releases - before.releases,
             bumps: after.bumps - before.bumps,
             stores: after.stores - before.stores,
             deletes: after.deletes - before.deletes,
@@ -165,6 +172,14 @@ impl<B: Backend> Backend for CountingBackend<B> {
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {
         self.count(Operation::Mint).mint(groups).await
+    }
+
+    async fn lease(&self, request: &LeaseRequest<'_>) -> Result<Leased> {
+        self.count(Operation::Lease).lease(request).await
+    }
+
+    async fn release(&self, lease: &LeaseName) -> Result<()> {
+        self.count(Operation::Release).release(lease).await
     }
 
     async fn bump(&self, groups: &[Group]) -> Result<()> {
@@ -256,6 +271,14 @@ impl<B: Backend> Backend for ScriptedBackend<B> {
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {
         self.play(Operation::Mint, self.inner.mint(groups)).await
+    }
+
+    async fn lease(&self, request: &LeaseRequest<'_>) -> Result<Leased> {
+        self.play(Operation::Lease, self.inner.lease(request)).await
+    }
+
+    async fn release(&self, lease: &LeaseName) -> Result<()> {
+        self.play(Operation::Release, self.inner.release(lease)).await
     }
 
     async fn bump(&self, groups: &[Group]) -> Result<()> {

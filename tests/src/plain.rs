@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use groupcache_core::{
-    Backend, Clock, Current, Entry, EntryView, Found, Generation, Group, Groups, Hold, Key, Lookup, Minted,
-    Result, SystemClock, TimeLeft,
+    Backend, Clock, Current, Entry, EntryView, Error, ErrorKind, Found, Generation, Group, Groups, Hold, Key,
+    LeaseHolder, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, Result, SystemClock, TimeLeft,
 };
 
 /// Maps in a mutex. Knows no bounds; keeps entries encoded, as a store in another process does, and
@@ -73,6 +73,16 @@ pub enum Bug {
     StoreAdopts,
     /// A glance takes the generations of the entry for the current ones.
     GlanceGuesses,
+    /// A lease is given to everybody who asks.
+    LeaseForAll,
+    /// A lease never runs out.
+    LeaseNeverEnds,
+    /// Asking for a lease gives a fresh generation to every group.
+    LeaseMintsAll,
+    /// There is one lease for all.
+    LeasesMeet,
+    /// Releasing a lease reports success and does nothing.
+    ReleaseIgnored,
     /// What was lost is reported as the last generation that was known.
     LostIsGuessed,
     /// A store that comes back with older contents counts their generations as current.
@@ -106,6 +116,11 @@ impl Bug {
         Self::LookupMints,
         Self::StoreAdopts,
         Self::GlanceGuesses,
+        Self::LeaseForAll,
+        Self::LeaseNeverEnds,
+        Self::LeaseMintsAll,
+        Self::LeasesMeet,
+        Self::ReleaseIgnored,
     ];
 }
 
@@ -113,6 +128,7 @@ impl Bug {
 struct Contents {
     entries: HashMap<Vec<u8>, Stored>,
     generations: HashMap<Vec<u8>, Generation>,
+    leases: HashMap<Option<LeaseName>, (LeaseOwner, Instant)>,
     /// Only the mistakes use what follows.
     lost: HashMap<Vec<u8>, Generation>,
     bumped: Vec<Vec<u8>>,
@@ -347,6 +363,40 @@ impl Backend for PlainBackend {
             }
         };
         Ok(Minted { vector: groups.iter().map(mint).collect(), hold: Hold::none() })
+    }
+
+    async fn lease(&self, request: &LeaseRequest<'_>) -> Result<Leased> {
+        let all = self.has(Bug::LeaseMintsAll);
+        let missing: Vec<_> = request.missing().cloned().collect();
+        let minted = self.mint(&missing).await?.vector;
+        let vector = request.vector(minted.iter().copied());
+        let mut vector = vector.ok_or_else(|| Error::new(ErrorKind::Protocol, self.name()))?;
+        let mut contents = self.contents.lock().unwrap();
+        if all {
+            vector = request.groups().iter().map(|_| Generation::random()).collect();
+            let names = request.groups().iter().map(|group| self.name_of(group));
+            contents.generations.extend(names.zip(vector.iter().copied()));
+        }
+        let now = self.clock.now();
+        let lasts = if self.has(Bug::LeaseNeverEnds) { request.lasts() * 1000 } else { request.lasts() };
+        let name = Some(request.name(&vector)).filter(|_| !self.has(Bug::LeasesMeet));
+        let held = contents.leases.get(&name).filter(|(_, until)| *until > now).map(|(owner, _)| *owner);
+        let holder = match held {
+            Some(owner) if owner != request.owner() && !self.has(Bug::LeaseForAll) => LeaseHolder::Other,
+            Some(_) => LeaseHolder::Ours,
+            None => {
+                contents.leases.insert(name, (request.owner(), now + lasts));
+                LeaseHolder::Ours
+            }
+        };
+        Ok(Leased { vector, hold: Hold::none(), holder })
+    }
+
+    async fn release(&self, lease: &LeaseName) -> Result<()> {
+        if !self.has(Bug::ReleaseIgnored) {
+            self.contents.lock().unwrap().leases.remove(&Some(*lease));
+        }
+        Ok(())
     }
 
     async fn bump(&self, groups: &[Group]) -> Result<()> {

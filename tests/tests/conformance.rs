@@ -52,15 +52,18 @@ mod of_a_shared_pointer {
 }
 
 mod of_a_boxed_pointer {
-    groupcache_core::conformance_tests!(super::boxed_pointer_to_plain);
+    groupcache_core::conformance_tests!(super::boxed_pointer_to_plain, super::Expectations::new().leases());
 }
 
 mod of_a_plain_backend {
-    groupcache_core::conformance_tests!(super::plain_and_shared, super::Expectations::new().shared());
+    groupcache_core::conformance_tests!(
+        super::plain_and_shared,
+        super::Expectations::new().shared().leases()
+    );
 }
 
 mod of_wrappers {
-    groupcache_core::conformance_tests!(super::wrapped);
+    groupcache_core::conformance_tests!(super::wrapped, super::Expectations::new().leases());
 }
 
 macro_rules! finds {
@@ -70,7 +73,7 @@ macro_rules! finds {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
                 let make = |_| async { super::PlainBackend::with_bug(super::Bug::$bug) };
-                let found = super::violations(&make, super::Expectations::new()).await;
+                let found = super::violations(&make, super::Expectations::new().leases()).await;
                 assert!(found.iter().any(|one| one.promise() == $promise), "{found:?}");
                 for case in [$(stringify!($case)),+] {
                     assert!(found.iter().any(|one| one.case() == case), "not by {case}: {found:?}");
@@ -134,6 +137,13 @@ finds! {
     a_glance_that_guesses: GlanceGuesses =>
         "a glance shows the entry and the generations that a lookup finds, at most once"
         by [a_glance_shows_what_a_lookup_finds],
+    a_lease_for_all: LeaseForAll => "a lease has one owner at a time" by [a_lease_has_one_holder],
+    a_lease_that_never_ends: LeaseNeverEnds => "a lease whose time is over is free" by [a_lease_ends],
+    a_lease_that_mints_what_is_there: LeaseMintsAll =>
+        "a lease gives a generation only to groups that have none, and tells all of them in order"
+        by [a_lease_completes_the_vector],
+    leases_that_meet: LeasesMeet => "each key and each vector has a lease of its own" by [leases_never_meet],
+    a_release_that_is_ignored: ReleaseIgnored => "a lease that was released is free" by [a_lease_ends],
 }
 
 #[tokio::test]
@@ -150,7 +160,7 @@ async fn name_spaces_that_meet_are_found() {
 
 #[tokio::test]
 async fn connections_that_do_not_see_each_other_are_found() {
-    let found = violations(&plain, Expectations::new().shared()).await;
+    let found = violations(&plain, Expectations::new().shared().leases()).await;
     let cases: Vec<_> = found.iter().map(|violation| violation.case()).collect();
     assert_eq!(cases, ["connections_to_one_store_see_the_same"]);
 }

@@ -13,6 +13,9 @@ use tokio::sync::Barrier;
 
 use super::history::HistoryRecorder;
 use super::kit::{Kit, Violation, entry, key, plain, promised};
+pub use super::leases::{
+    a_lease_completes_the_vector, a_lease_ends, a_lease_has_one_holder, leases_never_meet,
+};
 use crate::backend::{Backend, Current, Found, TimeLeft};
 use crate::cache::Cache;
 use crate::clock::{Clock, SystemClock};

@@ -13,6 +13,7 @@ use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::group::{Group, Groups};
 use crate::key::Key;
+use crate::lease::{LeaseName, LeaseRequest, Leased};
 use crate::sync::Mutex;
 
 /// How many of the entries and groups it has seen a [`FaultBackend`] remembers, to bring them back.
@@ -385,6 +386,19 @@ impl<B: Backend> Backend for FaultBackend<B> {
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {
         self.remember_groups(groups);
         self.write(Late::Mint(groups.into()), self.inner.mint(groups)).await
+    }
+
+    async fn lease(&self, request: &LeaseRequest<'_>) -> Result<Leased> {
+        let missing: Groups = request.missing().cloned().collect();
+        self.remember_groups(&missing);
+        self.write(Late::Mint(missing), self.inner.lease(request)).await
+    }
+
+    async fn release(&self, lease: &LeaseName) -> Result<()> {
+        match self.draw().await? {
+            Some(fault @ Fault::DropRequest) => self.fail(fault, ErrorKind::Unavailable),
+            _ => self.inner.release(lease).await,
+        }
     }
 
     async fn bump(&self, groups: &[Group]) -> Result<()> {

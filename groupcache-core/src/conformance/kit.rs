@@ -19,6 +19,7 @@ pub struct Expectations {
     pub(crate) resolution: Duration,
     pub(crate) largest_body_bytes: usize,
     pub(crate) shared: bool,
+    pub(crate) leases: bool,
 }
 
 /// One backend under test, and what may be expected of it.
@@ -63,7 +64,12 @@ pub(crate) use promised;
 impl Expectations {
     /// A store of one process, which expires to the millisecond and keeps entries of 2 MiB.
     pub const fn new() -> Self {
-        Self { resolution: Duration::from_millis(1), largest_body_bytes: 2 << 20, shared: false }
+        Self {
+            resolution: Duration::from_millis(1),
+            largest_body_bytes: 2 << 20,
+            shared: false,
+            leases: false,
+        }
     }
 
     /// The store's documented resolution of times to live: by how much an entry may expire earlier
@@ -83,6 +89,12 @@ impl Expectations {
     /// Backends made with the same name space are connections to the same data. Defaults to no.
     pub const fn shared(mut self) -> Self {
         self.shared = true;
+        self
+    }
+
+    /// The store gives leases: [`Backend::lease`] and [`Backend::release`] are its own. Defaults to no.
+    pub const fn leases(mut self) -> Self {
+        self.leases = true;
         self
     }
 }

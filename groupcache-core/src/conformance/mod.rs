@@ -37,6 +37,7 @@ mod faults;
 mod history;
 mod kit;
 pub mod laws;
+mod leases;
 mod survival;
 
 pub use self::disasters::{lost_generation, rollback};
@@ -64,6 +65,9 @@ macro_rules! __conformance_cases {
             a_dropped_operation_leaves_nothing_broken
             a_generation_never_comes_back
             a_glance_shows_what_a_lookup_finds
+            a_lease_completes_the_vector
+            a_lease_ends
+            a_lease_has_one_holder
             a_lookup_changes_nothing
             a_mint_keeps_the_generation_that_is_there
             a_mint_answers_in_the_order_of_its_groups
@@ -78,6 +82,7 @@ macro_rules! __conformance_cases {
             concurrent_mints_of_a_group_have_one_winner
             connections_to_one_store_see_the_same
             generations_are_told_in_the_order_of_the_groups
+            leases_never_meet
             long_times_to_live_are_not_cut
             name_spaces_never_meet
             overwriting_replaces_the_entry_and_its_expiry
