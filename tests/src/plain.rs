@@ -368,9 +368,17 @@ impl Backend for PlainBackend {
     async fn lease(&self, request: &LeaseRequest<'_>) -> Result<Leased> {
         let all = self.has(Bug::LeaseMintsAll);
         let missing: Vec<_> = request.missing().cloned().collect();
+        // Minted by somebody else since the lookup: as a store answers that had to guess the vector.
+        let guessed_wrong = {
+            let contents = self.contents.lock().unwrap();
+            self.current(&contents, &missing).iter().any(Option::is_some)
+        };
         let minted = self.mint(&missing).await?.vector;
         let vector = request.vector(minted.iter().copied());
         let mut vector = vector.ok_or_else(|| Error::new(ErrorKind::Protocol, self.name()))?;
+        if guessed_wrong {
+            return Ok(Leased { vector, hold: Hold::none(), holder: LeaseHolder::NotAsked });
+        }
         let mut contents = self.contents.lock().unwrap();
         if all {
             vector = request.groups().iter().map(|_| Generation::random()).collect();

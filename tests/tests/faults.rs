@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use groupcache_core::conformance::{Fault, FaultBackend, FaultPlan, HistoryRecorder, Survived, under_faults};
-use groupcache_core::{Backend, BoxBackend, Cache, Entry, Group, Groups, Key};
+use groupcache_core::{Backend, BoxBackend, Cache, Entry, EntryOptions, Group, Groups, Key};
 use groupcache_memory::MemoryBackend;
 use groupcache_tests::{Bug, PlainBackend, scale, seeds};
 
@@ -110,7 +111,7 @@ async fn a_lost_request_has_no_effect_and_a_lost_reply_has_one() {
 async fn a_delayed_write_comes_after_later_ones() {
     let (inner, faulty) = always(Fault::Delay).await;
     let key = Key::of("k").unwrap();
-    let entry = Entry::new(key, Groups::none(), Default::default(), "late".into(), std::time::Duration::ZERO);
+    let entry = Entry::new(key, Groups::none(), Default::default(), "late".into(), Duration::ZERO);
     faulty.store(&Arc::new(entry), None).await.unwrap_err();
     assert_eq!(inner.size().0, 0);
     faulty.stop().await.unwrap();
@@ -133,11 +134,14 @@ async fn readers_and_writers_on_several_threads_see_nothing_stale() {
         (BoxBackend::new(MemoryBackend::with_max_bytes(3000)), 2),
         (BoxBackend::new(PlainBackend::new()), 3),
     ] {
-        let cache = Cache::builder(FaultBackend::new(backend, FaultPlan::all(seed, 5))).build();
+        // Two processes on one store that take turns to compute, where it gives leases.
+        let faulty = FaultBackend::new(backend, FaultPlan::all(seed, 5));
+        let options = EntryOptions::new().lease(Duration::from_millis(5));
+        let caches = [(); 2].map(|()| Cache::builder(faulty.clone()).options(options).build());
         let history = HistoryRecorder::new(seed);
         let mut tasks = tokio::task::JoinSet::new();
         for task in 0..8_u64 {
-            let (cache, history) = (cache.clone(), history.clone());
+            let (cache, history) = (caches[task as usize % 2].clone(), history.clone());
             tasks.spawn(async move {
                 for round in 0..2000 * scale() as u64 {
                     let key = (task * 7 + round) % 3;

@@ -6,6 +6,7 @@
 mod dependencies;
 mod failures;
 mod freshness;
+mod leases;
 mod memory;
 mod nested;
 mod safety;
