@@ -146,6 +146,14 @@ impl<B: Backend> ViewBuilder<B> {
         self.options(options.time_to_live(time_to_live))
     }
 
+    /// Of several processes that share a store, lets one compute a page that all of them miss; the
+    /// others wait up to this long for it. See [`EntryOptions::lease`]. Defaults to the cache's options:
+    /// each process computes.
+    pub fn lease(self, lasts: Duration) -> Self {
+        let options = self.options.unwrap_or(*self.pages.cache().options());
+        self.options(options.lease(lasts))
+    }
+
     /// How long pages live and when stale ones may be served. Defaults to the cache's options.
     pub const fn options(mut self, options: EntryOptions) -> Self {
         self.options = Some(options);
