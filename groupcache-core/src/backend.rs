@@ -13,7 +13,7 @@ use crate::entry::{Entry, Generation, Vector};
 use crate::error::Result;
 use crate::group::{Group, Groups};
 use crate::key::Key;
-use crate::lease::{LeaseName, LeaseRequest, Leased, mint_only};
+use crate::lease::{LeaseName, LeaseOwner, LeaseRequest, Leased, mint_only};
 
 /// A store of entries and generations.
 ///
@@ -97,7 +97,8 @@ pub trait Backend: Send + Sync + 'static {
 
     /// As [`mint`](Self::mint) for the groups of `request` that have no generation, and in the same
     /// round trip asks for the lease on computing its entry: at most one owner has it at a time, until
-    /// it is released or its time is over, to the store's resolution. Asking again changes nothing.
+    /// it is released or its time is over, to the store's resolution. Its owner may ask again, which changes
+    /// nothing: the lease ends when it would have.
     ///
     /// The lease is one of a complete vector, which is only known once the groups are minted. So it is
     /// asked for under the vector that comes out if the proposed generations win; otherwise the answer
@@ -113,14 +114,14 @@ pub trait Backend: Send + Sync + 'static {
         mint_only(self, request)
     }
 
-    /// Gives back a lease. The cache calls it only before the lease's time is over, so that it cannot
-    /// take away another's. Provided as doing nothing.
+    /// Gives back a lease if `owner` has it; another's stays as it is. Nobody waits for it, so it may
+    /// take more than one round trip. Provided as doing nothing.
     ///
     /// # Errors
     ///
     /// If the store did not acknowledge. The lease runs out then.
-    fn release(&self, lease: &LeaseName) -> impl Future<Output = Result<()>> + Send {
-        let _ = lease;
+    fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> impl Future<Output = Result<()>> + Send {
+        let (_, _) = (lease, owner);
         std::future::ready(Ok(()))
     }
 

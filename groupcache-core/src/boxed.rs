@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::group::{Group, Groups};
 use crate::invalidator::Invalidator;
 use crate::key::Key;
-use crate::lease::{LeaseName, LeaseRequest, Leased};
+use crate::lease::{LeaseName, LeaseOwner, LeaseRequest, Leased};
 
 /// Any backend, chosen at run time: one allocation per call that waits, none for lookups in memory.
 ///
@@ -57,7 +57,7 @@ trait DynBackend: Send + Sync {
     async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>>;
     async fn mint(&self, groups: &[Group]) -> Result<Minted>;
     async fn lease(&self, request: &LeaseRequest<'_>) -> Result<Leased>;
-    async fn release(&self, lease: &LeaseName) -> Result<()>;
+    async fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> Result<()>;
     async fn bump(&self, groups: &[Group]) -> Result<()>;
     async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()>;
     async fn delete(&self, key: &Key) -> Result<()>;
@@ -95,8 +95,8 @@ impl<B: Backend> DynBackend for B {
         Backend::lease(self, request).await
     }
 
-    async fn release(&self, lease: &LeaseName) -> Result<()> {
-        Backend::release(self, lease).await
+    async fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> Result<()> {
+        Backend::release(self, lease, owner).await
     }
 
     async fn bump(&self, groups: &[Group]) -> Result<()> {
@@ -158,9 +158,9 @@ macro_rules! forward_backend {
                 $inner.lease(request).await
             }
 
-            async fn release(&self, lease: &LeaseName) -> Result<()> {
+            async fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> Result<()> {
                 let $this = self;
-                $inner.release(lease).await
+                $inner.release(lease, owner).await
             }
 
             async fn bump(&self, groups: &[Group]) -> Result<()> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 
 use crate::backend::{Backend, EntryView, Found, Hold, Lookup, Minted, TimeLeft};
 use crate::boxed::BoxBackend;
@@ -20,12 +21,13 @@ use crate::invalidator::Invalidator;
 use crate::key::Key;
 use crate::key_strategy::Address;
 use crate::learned::Learned;
-use crate::lease::{Claim, LeaseOwner, Turn};
+use crate::lease::LeaseOwner;
 use crate::options::EntryOptions;
 use crate::outcome::{How, Keep, Loaded, Miss, Served};
 use crate::single_flight::{Flights, Landing, Role};
 use crate::stats::{Counters, Stats};
 use crate::time_limit::{Budget, detached};
+use crate::turn::{Claim, Patience, Turn};
 use crate::verdict::{Verdict, judge, judge_glance};
 
 /// How often a reader tries to share somebody else's computation before it computes for itself.
@@ -192,6 +194,7 @@ impl<B: Backend> Cache<B> {
             outer.before_nested_read(self.id(), &address.groups).await;
         }
         let counters = &self.inner.counters;
+        let began = tokio::time::Instant::now();
         let mut budget = Budget::new(self.inner.soft_time_limit);
         let mut round = 0;
         let served = loop {
@@ -233,24 +236,26 @@ impl<B: Backend> Cache<B> {
                     continue;
                 }
                 Role::Leader(mut lead) => {
-                    let held = match self.take_turn(address, &mut ticket, &mut lead, &accept).await {
-                        Turn::Compute(held) => held,
+                    let patience = Patience::Since(began);
+                    let turn =
+                        self.take_turn(address, &mut ticket, &mut lead, patience, &mut budget, &accept);
+                    match Box::pin(turn).await {
+                        Turn::Compute | Turn::Others => {}
+                        Turn::Changed => continue,
                         Turn::Found(value) => {
                             counters.miss(ticket.miss);
                             counters.shared.increment();
                             break (Served::Entry(value, How::Shared(ticket.miss)), None);
                         }
-                        Turn::Again if round < SHARING_ROUNDS => continue,
-                        Turn::Again => None,
-                    };
+                    }
                     counters.miss(ticket.miss);
-                    break (self.compute(address, ticket, Some(lead), held, &accept, load).await?, None);
+                    break (self.compute(address, ticket, Some(lead), &accept, load).await?, None);
                 }
                 Role::Passenger(landing) => landing,
             };
             match landing {
                 Landing::Shared(entry, expires_at) => {
-                    if self.may_share(&ticket, &entry, &mut budget).await {
+                    if self.may_share(address, &ticket, &entry, &mut budget).await {
                         if let Some(value) = accept(&entry) {
                             counters.miss(ticket.miss);
                             counters.shared.increment();
@@ -264,6 +269,7 @@ impl<B: Backend> Cache<B> {
                     }
                 }
                 Landing::Again if round < SHARING_ROUNDS => continue,
+                Landing::Changed if round < SHARING_ROUNDS || self.is_patient(began) => continue,
                 Landing::Failed => {
                     if let Some(stale) = ticket.stale_if_error(&accept) {
                         counters.miss(ticket.miss);
@@ -274,10 +280,10 @@ impl<B: Backend> Cache<B> {
                         break (Served::Entry(stale, How::StaleIfError), None);
                     }
                 }
-                Landing::Again | Landing::Private => {}
+                Landing::Again | Landing::Changed | Landing::Private => {}
             }
             counters.miss(ticket.miss);
-            break (self.compute(address, ticket, None, None, &accept, load).await?, None);
+            break (self.compute(address, ticket, None, &accept, load).await?, None);
         };
         nested.answered();
         Ok(served)
@@ -331,11 +337,22 @@ impl<B: Backend> Cache<B> {
     ) -> Vec<Result<V, Miss>> {
         let nested = Nested::begin();
         let outer = nested.outer();
-        let mut questions = Vec::with_capacity(addresses.len());
-        for address in addresses {
-            if let Some(outer) = outer {
+        if let Some(outer) = outer {
+            for address in addresses {
                 outer.before_nested_read(self.id(), &address.groups).await;
             }
+            // At the same time rather than at once: the computation around this read must know when
+            // each of them expires.
+            let finds = addresses.iter().map(async |address| {
+                let mut budget = Budget::new(self.inner.soft_time_limit);
+                self.find_within(address, &accept, Some(outer), &mut budget).await
+            });
+            let found = join_all(finds).await;
+            nested.answered();
+            return found;
+        }
+        let mut questions = Vec::with_capacity(addresses.len());
+        for address in addresses {
             let learned = self.inner.learned.extend(&address.key, &address.groups);
             questions.push((address.key.clone(), learned.unwrap_or_else(|| address.groups.clone())));
         }
@@ -491,8 +508,9 @@ impl<B: Backend> Cache<B> {
         let backend = &self.inner.backend;
         let learned = self.inner.learned.extend(&address.key, &address.groups);
         let mut groups = learned.unwrap_or_else(|| address.groups.clone());
-        let mut time_left =
-            if self.options.grace().is_zero() { TimeLeft::NotNeeded } else { TimeLeft::Needed };
+        // A computation around this read must not outlive what it was computed from.
+        let needed = !self.options.grace().is_zero() || Fill::current().is_some();
+        let mut time_left = if needed { TimeLeft::Needed } else { TimeLeft::NotNeeded };
         let mut asked_more = false;
         loop {
             let lookup = backend.lookup(&address.key, &groups, time_left);
@@ -555,14 +573,14 @@ impl<B: Backend> Cache<B> {
         groups: &Groups,
         lookup: Lookup,
         budget: &mut Budget,
-    ) -> Result<(Vector, Vec<Hold>, Option<Claim>)> {
+    ) -> Result<(Vector, Vec<Hold>, Claim)> {
         if let Some(vector) = lookup.current.complete() {
-            return Ok((vector, vec![lookup.hold], None));
+            return Ok((vector, vec![lookup.hold], Claim::Unknown));
         }
         if let Some(lasts) = self.options.lease {
             let leased = self.complete_with_lease(address, groups, &lookup.current, lasts, budget);
-            let (vector, hold, claim) = leased.await?;
-            return Ok((vector, vec![lookup.hold, hold], Some(claim)));
+            let (vector, hold, claim) = Box::pin(leased).await?;
+            return Ok((vector, vec![lookup.hold, hold], claim));
         }
         let missing: Vec<Group> = groups
             .iter()
@@ -575,13 +593,25 @@ impl<B: Backend> Cache<B> {
         let vector: Option<Vector> =
             lookup.current.iter().map(|known| known.or_else(|| fresh.next())).collect();
         let vector = vector.ok_or_else(|| Error::new(ErrorKind::Protocol, self.inner.backend.name()))?;
-        Ok((vector, vec![lookup.hold, minted.hold], None))
+        Ok((vector, vec![lookup.hold, minted.hold], Claim::Unknown))
     }
 
     /// Whether a passenger may take the value of the flight it waited for. Equal vectors brought it
     /// aboard; groups that the computation found out meanwhile it has to check for itself, as they
     /// may have been invalidated between that computation's beginning and this read's.
-    async fn may_share(&self, ticket: &Ticket, entry: &Arc<Entry>, budget: &mut Budget) -> bool {
+    ///
+    /// One flight may have passengers who name other groups: what they depend on must be among the
+    /// entry's.
+    async fn may_share(
+        &self,
+        address: &Address,
+        ticket: &Ticket,
+        entry: &Arc<Entry>,
+        budget: &mut Budget,
+    ) -> bool {
+        if !entry.groups().contains_all(&address.groups) {
+            return false;
+        }
         let known = |group: &Group, generation| {
             ticket.groups.binary_search(group).is_ok_and(|at| ticket.vector[at] == generation)
         };

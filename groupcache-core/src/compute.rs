@@ -12,11 +12,11 @@ use crate::error::Result;
 use crate::fill::{Fill, Sealed};
 use crate::group::Groups;
 use crate::key_strategy::Address;
-use crate::lease::{Claim, HeldLease};
 use crate::outcome::{How, Keep, Loaded, Miss, Served, ToStore};
 use crate::single_flight::{FlightId, Landing, Lead};
 use crate::stats::Counters;
 use crate::time_limit::{Budget, in_background};
+use crate::turn::{Claim, Patience, Turn, keep_for_a_moment};
 use crate::verdict::Candidate;
 
 /// A time to live or a grace of a hundred years is as good as any longer one.
@@ -41,7 +41,6 @@ impl<B: Backend> Cache<B> {
         address: &Address,
         ticket: Ticket,
         mut lead: Option<Lead>,
-        held: Option<HeldLease<B>>,
         accept: &(impl Fn(&Arc<Entry>) -> Option<V> + Sync),
         load: F,
     ) -> Result<Served<V, R>, E>
@@ -108,7 +107,6 @@ impl<B: Backend> Cache<B> {
         in_background(async move {
             // The store is counted; the reader has its value either way.
             drop(this.store(entry, time_to_live, sealed.holds).await);
-            drop(held);
             // Only now may the next reader of this key start another flight.
             drop(lead);
         })
@@ -238,21 +236,21 @@ impl<B: Backend, F> Refresh<B, F> {
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<Loaded<R>, E>> + Send,
     {
-        let Self { cache, address, mut ticket, lead, load } = self;
-        let mut held = None;
-        if let Some(lasts) = cache.options().lease {
-            match cache.claim(&address, &mut ticket, lasts).await {
-                // Another process is computing it.
-                Ok(None) => {
-                    if let Some(stale) = ticket.stale_while_revalidate(&accept) {
-                        return Ok(Served::Entry(stale, How::StaleWhileRevalidate));
+        let Self { cache, address, mut ticket, mut lead, load } = self;
+        let mut budget = Budget::new(cache.inner().soft_time_limit);
+        match cache.take_turn(&address, &mut ticket, &mut lead, Patience::None, &mut budget, &accept).await {
+            Turn::Compute => {}
+            Turn::Found(value) => return Ok(Served::Entry(value, How::Hit)),
+            turn @ (Turn::Changed | Turn::Others) => {
+                if let Some(stale) = ticket.stale_while_revalidate(&accept) {
+                    if matches!(turn, Turn::Others) {
+                        keep_for_a_moment(lead);
                     }
+                    return Ok(Served::Entry(stale, How::StaleWhileRevalidate));
                 }
-                Ok(ours) => held = ours,
-                Err(error) => tracing::debug!(%error, "computing without a lease"),
             }
         }
-        cache.compute(&address, ticket, Some(lead), held, &accept, load).await
+        cache.compute(&address, ticket, Some(lead), &accept, load).await
     }
 }
 
@@ -270,7 +268,7 @@ pub(crate) struct Ticket {
     pub(crate) holds: Vec<Hold>,
     pub(crate) candidate: Option<Candidate>,
     /// What was learnt of the lease while the vector was completed.
-    pub(crate) claim: Option<Claim>,
+    pub(crate) claim: Claim,
 }
 
 impl Ticket {

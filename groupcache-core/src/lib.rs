@@ -94,6 +94,7 @@ mod single_flight;
 mod stats;
 mod sync;
 mod time_limit;
+mod turn;
 mod typed;
 mod verdict;
 mod wire;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+const LONGEST_LEASE: Duration = Duration::from_secs(86_400);
+
 /// How long an entry lives, and when a stale one may be served instead of a new one.
 ///
 /// The default: the backend's own time to live, no jitter, nothing stale is ever served.
@@ -94,14 +96,17 @@ impl EntryOptions {
     /// process computes.
     ///
     /// `lasts` is how long the others wait for a process that died meanwhile: longer than the
-    /// computation takes, as short as a reader can bear. Zero is off. No more than twice that is ever
-    /// waited. Costs one round trip at a miss, none where a group has no generation yet (the lease is
-    /// asked for with it), and a lookup every 5 to 100 ms while a process waits. Whether an entry is
-    /// valid never depends on it. For values that are worth it and usually stored: processes take
-    /// turns to compute one that is not.
+    /// computation takes, as short as a reader can bear. Zero is off, more than a day is a day. After
+    /// about twice that time a process that waits computes without a lease. Whether an entry is valid
+    /// never depends on it.
+    ///
+    /// Costs nothing at a miss whose groups are new to the store (the lease is asked for with their
+    /// generations), two round trips at other misses, and as much every 5 to 100 ms while a process
+    /// waits; one more in the background to give the lease back. For values that are expensive and
+    /// usually stored: processes take turns to compute one that is not.
     #[must_use]
-    pub const fn lease(mut self, lasts: Duration) -> Self {
-        self.lease = if lasts.is_zero() { None } else { Some(lasts) };
+    pub fn lease(mut self, lasts: Duration) -> Self {
+        self.lease = Some(lasts.min(LONGEST_LEASE)).filter(|lasts| !lasts.is_zero());
         self
     }
 

@@ -22,6 +22,7 @@ use crate::entry::{Entry, Vector};
 use crate::group::Groups;
 use crate::key::Key;
 use crate::sync::Mutex;
+use crate::turn::HeldLease;
 
 const SHARDS: usize = 32;
 const COUNTERS: usize = 1024;
@@ -47,6 +48,7 @@ type Shard = HashMap<FlightId, Arc<Flight>>;
 
 #[derive(Debug)]
 struct Flight {
+    began: tokio::time::Instant,
     state: Mutex<State>,
     landed: Notify,
 }
@@ -56,6 +58,8 @@ struct State {
     phase: Phase,
     /// Those who wait or are about to. A vacant flight without any is removed.
     waiters: usize,
+    /// Goes with the flight from leader to leader, and is given back when it ends.
+    lease: Option<Box<HeldLease>>,
 }
 
 #[derive(Debug, Clone)]
@@ -75,6 +79,8 @@ pub(crate) enum Landing {
     Private,
     /// It depends on groups that were found too late; another try starts with them.
     Again,
+    /// It was not begun: something it depends on was invalidated before it was this process's turn.
+    Changed,
     /// The computation failed.
     Failed,
 }
@@ -138,6 +144,11 @@ impl Flights {
         self.gone_counter(key).load(Ordering::SeqCst)
     }
 
+    /// Whether this flight is under way.
+    pub(crate) fn has(&self, id: &FlightId) -> bool {
+        self.shard(id).lock().contains_key(id)
+    }
+
     /// How many computations are under way.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
@@ -155,8 +166,9 @@ impl Flights {
                 (Arc::clone(slot.get()), false)
             }
             Slot::Vacant(slot) => {
-                let state = Mutex::new(State { phase: Phase::Computing, waiters: 0 });
-                (Arc::clone(slot.insert(Arc::new(Flight { state, landed: Notify::new() }))), true)
+                let state = Mutex::new(State { phase: Phase::Computing, waiters: 0, lease: None });
+                let began = tokio::time::Instant::now();
+                (Arc::clone(slot.insert(Arc::new(Flight { began, state, landed: Notify::new() }))), true)
             }
         }
     }
@@ -222,6 +234,21 @@ impl Lead {
         self.flight.state.lock().phase = Phase::Landed(landing);
         self.flight.landed.notify_waiters();
     }
+
+    /// When the first leader of this flight began.
+    pub(crate) fn began(&self) -> tokio::time::Instant {
+        self.flight.began
+    }
+
+    /// Keeps the lease until the flight has ended, whoever leads it.
+    pub(crate) fn keep(&self, lease: Box<HeldLease>) {
+        self.flight.state.lock().lease = Some(lease);
+    }
+
+    /// Whether the flight has a lease that has not run out.
+    pub(crate) fn has_lease(&self) -> bool {
+        self.flight.state.lock().lease.as_ref().is_some_and(|lease| lease.lasts())
+    }
 }
 
 impl Drop for Lead {
@@ -230,6 +257,9 @@ impl Drop for Lead {
             // Before it goes: whoever finds it gone also finds the counter changed.
             self.flights.gone_counter(&self.id.key).fetch_add(1, Ordering::SeqCst);
             self.flights.remove(&self.id, &self.flight);
+            // Passengers may keep the flight, and must not keep other processes waiting.
+            let lease = self.flight.state.lock().lease.take();
+            drop(lease);
             return;
         }
         let mut shard = self.flights.shard(&self.id).lock();

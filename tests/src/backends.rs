@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use groupcache_core::{
-    Backend, Entry, Error, ErrorKind, Group, Groups, Key, LeaseName, LeaseRequest, Leased, Lookup, Minted,
-    Result, TimeLeft,
+    Backend, Entry, Error, ErrorKind, Group, Groups, Key, LeaseName, LeaseOwner, LeaseRequest, Leased,
+    Lookup, Minted, Result, TimeLeft,
 };
 use tokio::sync::Semaphore;
 
@@ -178,8 +178,8 @@ impl<B: Backend> Backend for CountingBackend<B> {
         self.count(Operation::Lease).lease(request).await
     }
 
-    async fn release(&self, lease: &LeaseName) -> Result<()> {
-        self.count(Operation::Release).release(lease).await
+    async fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> Result<()> {
+        self.count(Operation::Release).release(lease, owner).await
     }
 
     async fn bump(&self, groups: &[Group]) -> Result<()> {
@@ -277,8 +277,8 @@ impl<B: Backend> Backend for ScriptedBackend<B> {
         self.play(Operation::Lease, self.inner.lease(request)).await
     }
 
-    async fn release(&self, lease: &LeaseName) -> Result<()> {
-        self.play(Operation::Release, self.inner.release(lease)).await
+    async fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> Result<()> {
+        self.play(Operation::Release, self.inner.release(lease, owner)).await
     }
 
     async fn bump(&self, groups: &[Group]) -> Result<()> {

@@ -83,6 +83,14 @@ pub enum Bug {
     LeasesMeet,
     /// Releasing a lease reports success and does nothing.
     ReleaseIgnored,
+    /// Anybody can release a lease.
+    ReleaseByAnybody,
+    /// A lease lasts longer when its owner asks again.
+    LeaseExtends,
+    /// A lease of more than 30 days has run out long ago.
+    LeaseBecomesADate,
+    /// Who was told of other generations than expected has the lease on the expected ones.
+    LeaseGuesses,
     /// What was lost is reported as the last generation that was known.
     LostIsGuessed,
     /// A store that comes back with older contents counts their generations as current.
@@ -121,6 +129,10 @@ impl Bug {
         Self::LeaseMintsAll,
         Self::LeasesMeet,
         Self::ReleaseIgnored,
+        Self::ReleaseByAnybody,
+        Self::LeaseExtends,
+        Self::LeaseBecomesADate,
+        Self::LeaseGuesses,
     ];
 }
 
@@ -128,7 +140,7 @@ impl Bug {
 struct Contents {
     entries: HashMap<Vec<u8>, Stored>,
     generations: HashMap<Vec<u8>, Generation>,
-    leases: HashMap<Option<LeaseName>, (LeaseOwner, Instant)>,
+    leases: HashMap<Option<LeaseName>, (LeaseOwner, Option<Instant>)>,
     /// Only the mistakes use what follows.
     lost: HashMap<Vec<u8>, Generation>,
     bumped: Vec<Vec<u8>>,
@@ -377,7 +389,9 @@ impl Backend for PlainBackend {
         let vector = request.vector(minted.iter().copied());
         let mut vector = vector.ok_or_else(|| Error::new(ErrorKind::Protocol, self.name()))?;
         if guessed_wrong {
-            return Ok(Leased { vector, hold: Hold::none(), holder: LeaseHolder::NotAsked });
+            let guessed = self.has(Bug::LeaseGuesses);
+            let holder = if guessed { LeaseHolder::Ours } else { LeaseHolder::NotAsked };
+            return Ok(Leased { vector, hold: Hold::none(), holder });
         }
         let mut contents = self.contents.lock().unwrap();
         if all {
@@ -386,23 +400,33 @@ impl Backend for PlainBackend {
             contents.generations.extend(names.zip(vector.iter().copied()));
         }
         let now = self.clock.now();
-        let lasts = if self.has(Bug::LeaseNeverEnds) { request.lasts() * 1000 } else { request.lasts() };
+        let until = match request.lasts() {
+            _ if self.has(Bug::LeaseNeverEnds) => None,
+            lasts if self.has(Bug::LeaseBecomesADate) && lasts.as_secs() > 30 * 86_400 => Some(now),
+            lasts => now.checked_add(lasts),
+        };
         let name = Some(request.name(&vector)).filter(|_| !self.has(Bug::LeasesMeet));
-        let held = contents.leases.get(&name).filter(|(_, until)| *until > now).map(|(owner, _)| *owner);
+        let held = contents
+            .leases
+            .get(&name)
+            .filter(|(_, until)| until.is_none_or(|until| until > now))
+            .map(|(owner, _)| *owner);
         let holder = match held {
             Some(owner) if owner != request.owner() && !self.has(Bug::LeaseForAll) => LeaseHolder::Other,
-            Some(_) => LeaseHolder::Ours,
-            None => {
-                contents.leases.insert(name, (request.owner(), now + lasts));
+            Some(_) if !self.has(Bug::LeaseExtends) => LeaseHolder::Ours,
+            _ => {
+                contents.leases.insert(name, (request.owner(), until));
                 LeaseHolder::Ours
             }
         };
         Ok(Leased { vector, hold: Hold::none(), holder })
     }
 
-    async fn release(&self, lease: &LeaseName) -> Result<()> {
-        if !self.has(Bug::ReleaseIgnored) {
-            self.contents.lock().unwrap().leases.remove(&Some(*lease));
+    async fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> Result<()> {
+        let mut contents = self.contents.lock().unwrap();
+        let held = contents.leases.get(&Some(*lease)).is_some_and(|(held, _)| *held == owner);
+        if (held || self.has(Bug::ReleaseByAnybody)) && !self.has(Bug::ReleaseIgnored) {
+            contents.leases.remove(&Some(*lease));
         }
         Ok(())
     }

@@ -138,12 +138,18 @@ finds! {
         "a glance shows the entry and the generations that a lookup finds, at most once"
         by [a_glance_shows_what_a_lookup_finds],
     a_lease_for_all: LeaseForAll => "a lease has one owner at a time" by [a_lease_has_one_holder],
-    a_lease_that_never_ends: LeaseNeverEnds => "a lease whose time is over is free" by [a_lease_ends],
+    a_lease_that_never_ends: LeaseNeverEnds => "a lease is free once its time is over, whether or not its owner asked again" by [a_lease_ends],
     a_lease_that_mints_what_is_there: LeaseMintsAll =>
         "a lease gives a generation only to groups that have none, and tells all of them in order"
         by [a_lease_completes_the_vector],
     leases_that_meet: LeasesMeet => "each key and each vector has a lease of its own" by [leases_never_meet],
     a_release_that_is_ignored: ReleaseIgnored => "a lease that was released is free" by [a_lease_ends],
+    a_release_by_anybody: ReleaseByAnybody => "a release takes away nobody else's lease" by [a_lease_ends],
+    a_lease_that_lasts_longer_when_asked_again: LeaseExtends =>
+        "a lease is free once its time is over, whether or not its owner asked again" by [a_lease_ends],
+    a_lease_that_becomes_a_date: LeaseBecomesADate => "a long lease is not cut short" by [a_long_lease_lasts],
+    a_lease_that_is_guessed: LeaseGuesses => "a lease has one owner at a time"
+        by [a_lease_on_a_vector_that_did_not_come_out_is_nobodys],
 }
 
 #[tokio::test]

@@ -141,7 +141,9 @@ async fn readers_and_writers_on_several_threads_see_nothing_stale() {
         let history = HistoryRecorder::new(seed);
         let mut tasks = tokio::task::JoinSet::new();
         for task in 0..8_u64 {
-            let (cache, history) = (caches[task as usize % 2].clone(), history.clone());
+            let [one, other] = &caches;
+            let cache = if task % 4 < 2 { one } else { other }.clone();
+            let history = history.clone();
             tasks.spawn(async move {
                 for round in 0..2000 * scale() as u64 {
                     let key = (task * 7 + round) % 3;

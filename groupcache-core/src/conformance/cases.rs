@@ -14,7 +14,8 @@ use tokio::sync::Barrier;
 use super::history::HistoryRecorder;
 use super::kit::{Kit, Violation, entry, key, plain, promised};
 pub use super::leases::{
-    a_lease_completes_the_vector, a_lease_ends, a_lease_has_one_holder, leases_never_meet,
+    a_lease_completes_the_vector, a_lease_ends, a_lease_has_one_holder,
+    a_lease_on_a_vector_that_did_not_come_out_is_nobodys, a_long_lease_lasts, leases_never_meet,
 };
 use crate::backend::{Backend, Current, Found, TimeLeft};
 use crate::cache::Cache;

@@ -13,7 +13,7 @@ use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::group::{Group, Groups};
 use crate::key::Key;
-use crate::lease::{LeaseName, LeaseRequest, Leased};
+use crate::lease::{LeaseName, LeaseOwner, LeaseRequest, Leased};
 use crate::sync::Mutex;
 
 /// How many of the entries and groups it has seen a [`FaultBackend`] remembers, to bring them back.
@@ -394,10 +394,10 @@ impl<B: Backend> Backend for FaultBackend<B> {
         self.write(Late::Mint(missing), self.inner.lease(request)).await
     }
 
-    async fn release(&self, lease: &LeaseName) -> Result<()> {
+    async fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> Result<()> {
         match self.draw().await? {
             Some(fault @ Fault::DropRequest) => self.fail(fault, ErrorKind::Unavailable),
-            _ => self.inner.release(lease).await,
+            _ => self.inner.release(lease, owner).await,
         }
     }
 

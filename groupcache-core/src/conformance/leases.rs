@@ -14,7 +14,7 @@ use crate::entry::Vector;
 use crate::error::Result;
 use crate::group::Group;
 use crate::key::Key;
-use crate::lease::{LeaseHolder, LeaseOwner, LeaseRequest, Leased};
+use crate::lease::{LeaseHolder, LeaseName, LeaseOwner, LeaseRequest, Leased};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const ASKING_AT_ONCE: usize = 16;
@@ -146,7 +146,7 @@ pub async fn a_lease_has_one_holder<B: Backend>(kit: &Kit<B>) -> Result<(), Viol
     Ok(())
 }
 
-/// A lease is free again once it was released or its time is over.
+/// A lease is free again once its owner released it or its time is over, whatever its owner does.
 pub async fn a_lease_ends<B: Backend>(kit: &Kit<B>) -> Result<(), Violation> {
     if !kit.expectations.leases {
         return Ok(());
@@ -154,32 +154,109 @@ pub async fn a_lease_ends<B: Backend>(kit: &Kit<B>) -> Result<(), Violation> {
     let (key, groups) = (key("k"), [Group::new("a")]);
     let (one, other) = (LeaseOwner::random(), LeaseOwner::random());
     let leased = kit.lease(&key, &groups, one).await?;
-    let current = leased.vector.iter().copied().map(Some).collect();
-    let request = LeaseRequest::new(&key, &groups, &current, one, MINUTE);
-    let name = request.map(|request| request.name(&leased.vector));
-    if let Some(name) = name {
-        kit.answered("release", kit.backend.release(&name).await)?;
-        kit.answered("release", kit.backend.release(&name).await)?;
-    }
+    let name = LeaseName::of(&key, &groups, &leased.vector);
+    kit.answered("release", kit.backend.release(&name, other).await)?;
+    let holder = kit.holder(&key, &leased.vector, &groups, other).await?;
+    promised!(
+        kit,
+        "a release takes away nobody else's lease",
+        holder == LeaseHolder::Other,
+        "{holder:?} has it after a release by one who had not"
+    );
+    kit.answered("release", kit.backend.release(&name, one).await)?;
+    kit.answered("release", kit.backend.release(&name, one).await)?;
     let holder = kit.holder(&key, &leased.vector, &groups, other).await?;
     let ours = LeaseHolder::Ours;
     promised!(kit, "a lease that was released is free", holder == ours, "{holder:?} has it");
-    // Under another vector, a lease that nobody releases.
-    kit.bump(&groups).await?;
-    let lasts = kit.expectations.resolution.max(Duration::from_millis(20));
-    let vector = kit.mint(&groups).await?.vector;
-    let current = vector.iter().copied().map(Some).collect();
-    let leased = kit.lease_under(&kit.backend, &key, &groups, &current, one, lasts).await?;
+    // Leases that nobody releases, each under a vector of its own.
+    let resolution = kit.expectations.resolution;
+    let lasts = resolution.max(Duration::from_millis(10)) * 4;
+    for (lasts, asked_again) in [(Duration::from_millis(1), false), (lasts, false), (lasts, true)] {
+        kit.bump(&groups).await?;
+        let minted = kit.mint(&groups).await?;
+        let current = minted.vector.iter().copied().map(Some).collect();
+        let ask = async |owner| {
+            Ok(kit.lease_under(&kit.backend, &key, &groups, &current, owner, lasts).await?.holder)
+        };
+        let holder = ask(one).await?;
+        promised!(
+            kit,
+            "each key and each vector has a lease of its own",
+            holder == ours,
+            "{holder:?} has the one on a vector that is new"
+        );
+        if asked_again {
+            tokio::time::sleep(lasts / 2).await;
+            ask(one).await?;
+            kit.outlive(lasts / 2).await;
+        } else {
+            kit.outlive(lasts).await;
+        }
+        let holder = ask(other).await?;
+        promised!(
+            kit,
+            "a lease is free once its time is over, whether or not its owner asked again",
+            holder == ours,
+            "{holder:?} has one that lasts {lasts:?} (asked for again: {asked_again})"
+        );
+    }
+    Ok(())
+}
+
+/// A lease that lasts long is not cut short.
+pub async fn a_long_lease_lasts<B: Backend>(kit: &Kit<B>) -> Result<(), Violation> {
+    if !kit.expectations.leases {
+        return Ok(());
+    }
+    let groups = [Group::new("a")];
+    let minted = kit.mint(&groups).await?;
+    let current = minted.vector.iter().copied().map(Some).collect();
+    for lasts in [86_400, 30 * 86_400 + 1, 100 * 86_400].map(Duration::from_secs) {
+        let key = key(&format!("{lasts:?}"));
+        for expected in [LeaseHolder::Ours, LeaseHolder::Other] {
+            let owner = LeaseOwner::random();
+            let asked = kit.lease_under(&kit.backend, &key, &groups, &current, owner, lasts).await?;
+            promised!(
+                kit,
+                "a long lease is not cut short",
+                asked.holder == expected,
+                "{:?} instead of {expected:?} has one of {lasts:?}",
+                asked.holder
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Asked for under a vector that did not come out, a lease is not said to be anybody's.
+pub async fn a_lease_on_a_vector_that_did_not_come_out_is_nobodys<B: Backend>(
+    kit: &Kit<B>,
+) -> Result<(), Violation> {
+    if !kit.expectations.leases {
+        return Ok(());
+    }
+    let (key, groups) = (key("k"), [Group::new("a"), Group::new("b")]);
+    let before = kit.lookup(&key, &groups).await?.current;
+    // Somebody else is the first to give one of them a generation, and the first to compute.
+    let minted = kit.mint(&groups[..1]).await?;
+    let first = kit.lease(&key, &groups, LeaseOwner::random()).await?;
+    let second = kit.lease_under(&kit.backend, &key, &groups, &before, LeaseOwner::random(), MINUTE).await?;
     promised!(
         kit,
-        "each vector has a lease of its own",
-        leased.holder == ours,
-        "{:?} has the one on a vector that is new",
-        leased.holder
+        "of several concurrent mints of a group one wins, and all return the winner's generation",
+        second.vector == first.vector && first.vector[0] == minted.vector[0],
+        "{:?} and {:?}",
+        first.vector,
+        second.vector
     );
-    kit.outlive(lasts).await;
-    let holder = kit.holder(&key, &vector, &groups, other).await?;
-    promised!(kit, "a lease whose time is over is free", holder == ours, "{holder:?} has it");
+    promised!(
+        kit,
+        "a lease has one owner at a time",
+        first.holder == LeaseHolder::Ours && second.holder != LeaseHolder::Ours,
+        "first {:?}, then {:?}",
+        first.holder,
+        second.holder
+    );
     Ok(())
 }
 

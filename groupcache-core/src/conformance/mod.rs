@@ -68,6 +68,8 @@ macro_rules! __conformance_cases {
             a_lease_completes_the_vector
             a_lease_ends
             a_lease_has_one_holder
+            a_lease_on_a_vector_that_did_not_come_out_is_nobodys
+            a_long_lease_lasts
             a_lookup_changes_nothing
             a_mint_keeps_the_generation_that_is_there
             a_mint_answers_in_the_order_of_its_groups

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use groupcache_core::{EntryOptions, Key, LeaseHolder, LeaseOwner, LeaseRequest, TimeLeft};
+use groupcache_core::{EntryOptions, Error, Key, LeaseHolder, LeaseOwner, LeaseRequest, TimeLeft};
 use groupcache_tests::{CountingBackend, Counts, Operation, PlainBackend, ScriptedBackend, Step};
 use tokio::task::JoinSet;
 
@@ -93,13 +93,165 @@ async fn one_that_died_is_replaced_when_its_lease_runs_out() {
     assert_eq!(cache.stats().lease_waits, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nobody_waits_much_longer_than_twice_the_time_that_a_lease_lasts() {
     let store = PlainBackend::new();
     lease_of_one_who_died(&store, "k", &group("g"), HOUR).await;
-    let cache = process(&store, Duration::from_millis(20));
-    assert_eq!(soon(load(&cache, "k", group("g"), 1)).await, 1);
-    assert_eq!(cache.stats().lease_waits, 1);
+    let cache = process(&store, Duration::from_secs(1));
+    let began = tokio::time::Instant::now();
+    let open = Gate::new();
+    open.open();
+    let readers: Vec<_> = (0..4).map(|value| load_behind(&cache, "k", group("g"), &open, value)).collect();
+    // Those who take over from one that went away do not begin to wait anew.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    readers[0].abort();
+    for reader in readers.into_iter().skip(1) {
+        assert!(reader.await.unwrap() > 0);
+    }
+    let waited = began.elapsed();
+    assert!((2000..2200).contains(&waited.as_millis()), "{waited:?}");
+    assert_eq!(cache.stats().loads, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_often_it_is_invalidated_while_a_process_waits_one_of_its_readers_computes() {
+    let store = PlainBackend::new();
+    let groups = group("g");
+    lease_of_one_who_died(&store, "k", &groups, HOUR).await;
+    let cache = process(&store, Duration::from_secs(60));
+    let open = Gate::new();
+    open.open();
+    let readers: Vec<_> = (0..50).map(|_| load_behind(&cache, "k", groups.clone(), &open, 1)).collect();
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        cache.invalidate(groups.clone()).await.unwrap();
+        lease_of_one_who_died(&store, "k", &groups, HOUR).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cache.invalidate(groups.clone()).await.unwrap();
+    for reader in readers {
+        assert_eq!(soon(reader).await.unwrap(), 1);
+    }
+    assert_eq!(cache.stats().loads, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_goes_from_a_leader_that_is_cancelled_to_the_next_of_its_process() {
+    let store = CountingBackend::new(PlainBackend::new());
+    let [one, other] = [(); 2].map(|()| process(&store, Duration::from_secs(60)));
+    let gate = Gate::new();
+    let leader = load_behind(&one, "k", group("g"), &gate, 1);
+    gate.reached().await;
+    let next: Vec<_> = (2..5).map(|value| load_behind(&one, "k", group("g"), &gate, value)).collect();
+    let elsewhere = load_behind(&other, "k", group("g"), &gate, 9);
+    settle().await;
+    leader.abort();
+    gate.reached().await;
+    // Time for the other process to take what it must not take.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(store.counts().releases, 0);
+    gate.open();
+    let value = soon(elsewhere).await.unwrap();
+    assert!((2..5).contains(&value), "{value}");
+    for reader in next {
+        assert_eq!(soon(reader).await.unwrap(), value);
+    }
+    assert_eq!((one.stats().loads, other.stats().loads), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_process_stored_is_not_for_a_passenger_who_names_more_groups() {
+    let store = PlainBackend::new();
+    let [one, two] = [(); 2].map(|()| process(&store, Duration::from_secs(1)));
+    // In one process it is known that who names `a` may find `b` out.
+    load_with(&one, "k", group("a"), || async {
+        groupcache_core::depend(group("b")).await;
+        0
+    })
+    .await;
+    one.delete("k").await.unwrap();
+    let gate = Gate::new();
+    let old = load_behind(&two, "k", group("a"), &gate, 1);
+    gate.reached().await;
+    two.invalidate(group("b")).await.unwrap();
+    lease_of_one_who_died(&store, "k", &groups(["a", "b"]), HOUR).await;
+    let open = Gate::new();
+    open.open();
+    let names_a = load_behind(&one, "k", group("a"), &open, 2);
+    settle().await;
+    let names_both = load_behind(&one, "k", groups(["a", "b"]), &open, 3);
+    settle().await;
+    gate.open();
+    assert_eq!(soon(old).await.unwrap(), 1);
+    assert_eq!(soon(names_a).await.unwrap(), 1, "it depends on nothing but `a`, as far as it says");
+    assert_ne!(soon(names_both).await.unwrap(), 1, "computed before `b` was invalidated");
+}
+
+#[tokio::test]
+async fn what_was_computed_from_what_another_process_stored_depends_on_it() {
+    let store = PlainBackend::new();
+    let [one, other] = [(); 2].map(|()| process(&store, HOUR));
+    let gate = Gate::new();
+    let inner = tokio::spawn({
+        let (cache, gate) = (one.clone(), Arc::clone(&gate));
+        async move {
+            load_with(&cache, "inner", group("g"), || async move {
+                groupcache_core::depend(group("found out")).await;
+                gate.pass().await;
+                1
+            })
+            .await
+        }
+    });
+    gate.reached().await;
+    let outer = async |value| {
+        load_with(&other, "outer", group("outer"), || async {
+            value + load(&other, "inner", group("g"), 50).await
+        })
+        .await
+    };
+    let opens = async {
+        settle().await;
+        gate.open();
+    };
+    let (first, ()) = soon(async { tokio::join!(outer(100), opens) }).await;
+    assert_eq!((first, soon(inner).await.unwrap()), (101, 1));
+    assert_eq!(other.stats().lease_waits, 1);
+    assert_eq!(outer(200).await, 101);
+    one.invalidate(group("found out")).await.unwrap();
+    assert_eq!(outer(200).await, 250);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_release_stored_and_this_one_cannot_read_is_no_reason_not_to_wait() {
+    let store = PlainBackend::new();
+    let cache = process(&store, Duration::from_secs(60));
+    cache.insert("k", group("g"), || async { Ok::<_, Error>("text") }).await.unwrap();
+    lease_of_one_who_died(&store, "k", &group("g"), HOUR).await;
+    let began = tokio::time::Instant::now();
+    assert_eq!(load(&cache, "k", group("g"), 1).await, 1);
+    assert!(began.elapsed() >= Duration::from_secs(120));
+}
+
+#[tokio::test]
+async fn a_lease_that_cannot_be_had_does_not_keep_a_value_from_being_stored() {
+    let store = PlainBackend::new();
+    let scripted = ScriptedBackend::new(store.clone());
+    let cache = process(&scripted, HOUR);
+    load(&cache, "k", group("g"), 1).await;
+    cache.invalidate(group("g")).await.unwrap();
+    scripted.always(Operation::Lease, Step::Fail(groupcache_core::ErrorKind::Unavailable));
+    assert_eq!(load(&cache, "k", group("g"), 2).await, 2);
+    assert_eq!(load(&cache, "k", group("g"), 3).await, 2);
+}
+
+#[tokio::test]
+async fn no_length_of_a_lease_is_too_much() {
+    for lasts in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+        let cache = process(&PlainBackend::new(), lasts);
+        assert_eq!(load(&cache, "k", group("g"), 1).await, 1, "{lasts:?}");
+        assert_eq!(load(&cache, "k", group("g"), 2).await, 1, "{lasts:?}");
+    }
 }
 
 #[tokio::test]
@@ -205,7 +357,7 @@ async fn a_mint_that_fails_with_its_lease_leaves_the_value_unstored() {
 }
 
 #[tokio::test]
-async fn a_lease_costs_nothing_where_a_group_is_minted_and_one_round_trip_elsewhere() {
+async fn a_lease_costs_nothing_where_a_group_is_minted_and_two_round_trips_elsewhere() {
     let store = CountingBackend::new(PlainBackend::new());
     let cache = process(&store, HOUR);
     let released = async |count| {
@@ -228,7 +380,7 @@ async fn a_lease_costs_nothing_where_a_group_is_minted_and_one_round_trip_elsewh
             soon(released(2)).await;
         })
         .await;
-    assert_eq!(invalidated, with_lease);
+    assert_eq!(invalidated, Counts { lookups: 2, ..with_lease });
     let hit = store.counting(async { assert_eq!(load(&cache, "k", groups(["a", "b"]), 3).await, 2) }).await;
     assert_eq!(hit, Counts { lookups: 1, ..Counts::default() });
 }
