@@ -214,7 +214,7 @@ async fn what_was_computed_from_what_another_process_stored_depends_on_it() {
         settle().await;
         gate.open();
     };
-    let (first, ()) = soon(async { tokio::join!(outer(100), opens) }).await;
+    let (first, ()) = Box::pin(soon(async { tokio::join!(outer(100), opens) })).await;
     assert_eq!((first, soon(inner).await.unwrap()), (101, 1));
     assert_eq!(other.stats().lease_waits, 1);
     assert_eq!(outer(200).await, 101);
