@@ -300,45 +300,59 @@ async fn a_computation_that_saw_two_generations_of_a_group_is_not_stored() {
     assert_eq!(load(&cache, "outer", group("outer"), 22).await, 22);
 }
 
+/// The store tells the time left of an entry only where it is asked for it.
 #[tokio::test]
 async fn an_outer_value_does_not_outlive_the_inner_one() {
     let second = Duration::from_secs(1);
-    for way in ["computed", "hit", "shared"] {
-        let clock = ManualClock::new();
-        let backend = MemoryBackend::builder().clock(clock.clone()).build();
-        let cache = Cache::builder(backend).clock(clock.clone()).build();
-        // Kept longer for use as stale, which the outer value must not be.
-        let short = EntryOptions::new().time_to_live(10 * second).stale_if_error(60 * second);
-        let inner = cache.with_options(short);
-        let gate = Gate::new();
-        let read = |value| {
-            let (cache, inner) = (cache.clone(), inner.clone());
-            async move {
-                load_with(&cache, "outer", group("outer"), || async move {
-                    load(&inner, "inner", group("inner"), value).await
-                })
-                .await
-            }
-        };
-        match way {
-            "hit" => drop(load(&inner, "inner", group("inner"), 1).await),
-            "shared" => {
-                let leader = load_behind(&inner, "inner", group("inner"), &gate, 1);
-                gate.reached().await;
-                let reader = tokio::spawn(read(9));
-                settle().await;
-                gate.open();
-                soon(leader).await.unwrap();
-                assert_eq!(soon(reader).await.unwrap(), 1);
-            }
-            _ => {}
+    let fresh = EntryOptions::new().time_to_live(10 * second);
+    // Kept longer for use as stale, which the outer value must not be.
+    for options in [fresh, fresh.stale_if_error(60 * second)] {
+        for way in ["computed", "hit", "one of many", "shared"] {
+            let clock = ManualClock::new();
+            let memory = MemoryBackend::builder().clock(clock.clone()).build();
+            outlives_nothing(memory, &clock, options, way).await;
+            outlives_nothing(PlainBackend::with_clock(clock.clone()), &clock, options, way).await;
         }
-        assert_eq!(read(1).await, 1);
-        clock.advance(9 * second);
-        assert_eq!(read(2).await, 1, "the inner value is fresh, having been {way}");
-        clock.advance(2 * second);
-        assert_eq!(read(3).await, 3, "the inner value has expired, having been {way}");
     }
+}
+
+async fn outlives_nothing<B: Backend>(backend: B, clock: &ManualClock, options: EntryOptions, way: &str) {
+    let second = Duration::from_secs(1);
+    let cache = Cache::builder(backend).clock(clock.clone()).build();
+    let inner = cache.with_options(options);
+    let gate = Gate::new();
+    let read = |value| {
+        let (cache, inner, one_of_many) = (cache.clone(), inner.clone(), way == "one of many");
+        async move {
+            load_with(&cache, "outer", group("outer"), || async move {
+                if one_of_many {
+                    let found = inner.get_many::<u32, _, _, _>([("inner", group("inner"))]).await;
+                    found[0].unwrap_or(value)
+                } else {
+                    load(&inner, "inner", group("inner"), value).await
+                }
+            })
+            .await
+        }
+    };
+    match way {
+        "hit" | "one of many" => drop(load(&inner, "inner", group("inner"), 1).await),
+        "shared" => {
+            let leader = load_behind(&inner, "inner", group("inner"), &gate, 1);
+            gate.reached().await;
+            let reader = tokio::spawn(read(9));
+            settle().await;
+            gate.open();
+            soon(leader).await.unwrap();
+            assert_eq!(soon(reader).await.unwrap(), 1);
+        }
+        _ => {}
+    }
+    assert_eq!(read(1).await, 1);
+    clock.advance(9 * second);
+    assert_eq!(read(2).await, 1, "the inner value is fresh, having been {way}");
+    clock.advance(2 * second);
+    assert_eq!(read(3).await, 3, "the inner value has expired, having been {way}");
 }
 
 /// What the reader of the inner value says it depends on is what counts around it.
