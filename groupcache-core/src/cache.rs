@@ -464,10 +464,18 @@ impl<B: Backend> Cache<B> {
             Verdict::AskAlso(_) => (Miss::GroupsChanged, None),
             Verdict::AskTimeLeft => (Miss::Expired, None),
         };
+        #[cfg(groupcache_mutants)]
+        let seen = crate::mutants::with_missing(looked.lookup.current.iter().copied());
         match self.complete(&looked.groups, looked.lookup, budget).await {
-            Ok((vector, holds)) => {
-                Asked::Miss(Ticket { miss, groups: looked.groups, vector, holds, candidate })
-            }
+            Ok((vector, holds)) => Asked::Miss(Ticket {
+                miss,
+                groups: looked.groups,
+                vector,
+                holds,
+                candidate,
+                #[cfg(groupcache_mutants)]
+                seen,
+            }),
             Err(error) => Asked::Unanswered(self.unanswered(&error)),
         }
     }
@@ -563,6 +571,13 @@ impl<B: Backend> Cache<B> {
     /// aboard; groups that the computation found out meanwhile it has to check for itself, as they
     /// may have been invalidated between that computation's beginning and this read's.
     async fn may_share(&self, ticket: &Ticket, entry: &Arc<Entry>, budget: &mut Budget) -> bool {
+        #[cfg(groupcache_mutants)]
+        if ["unchecked_late_groups", "flight_by_key", "flight_on_missing"]
+            .into_iter()
+            .any(crate::mutants::is_on)
+        {
+            return true;
+        }
         let known = |group: &Group, generation| {
             ticket.groups.binary_search(group).is_ok_and(|at| ticket.vector[at] == generation)
         };

@@ -87,6 +87,9 @@ mod key;
 mod key_strategy;
 mod learned;
 mod model;
+#[cfg(groupcache_mutants)]
+#[doc(hidden)]
+pub mod mutants;
 mod options;
 mod outcome;
 mod single_flight;
