@@ -82,6 +82,8 @@ mod entry;
 mod error;
 mod fill;
 mod group;
+#[cfg(all(test, groupcache_shuttle))]
+mod interleavings;
 mod invalidator;
 mod key;
 mod key_strategy;
