@@ -20,6 +20,8 @@ use tokio::runtime::Runtime;
 const KEYS: u8 = 4;
 const GROUPS: u8 = 5;
 const TIME_TO_LIVE_MS: u64 = 1000;
+/// Time passes in steps of this, so that the very ends of times to live and windows are met often.
+const STEP_MS: u64 = 250;
 
 /// The version of each group's data that a value was computed from.
 type Versions = BTreeMap<u8, u64>;
@@ -192,7 +194,7 @@ impl<const LOSES: bool> ReferenceStateMachine for Machine<LOSES> {
     type Transition = Step;
 
     fn init_state() -> BoxedStrategy<Model> {
-        let window = || prop_oneof![Just(0), 1..2 * TIME_TO_LIVE_MS];
+        let window = || (0..8_u64).prop_map(|steps| steps * STEP_MS);
         (window(), window())
             .prop_map(|(while_revalidate_ms, if_error_ms)| Model {
                 loses: LOSES,
@@ -218,7 +220,7 @@ impl<const LOSES: bool> ReferenceStateMachine for Machine<LOSES> {
             1 => (0..KEYS).prop_map(Step::Delete),
             1 => (0..KEYS).prop_map(Step::Evict),
             1 => (0..GROUPS).prop_map(Step::Lose),
-            1 => (1..TIME_TO_LIVE_MS).prop_map(|ms| Step::Pass { ms }),
+            2 => (1..4_u64).prop_map(|steps| Step::Pass { ms: steps * STEP_MS }),
         ]
         .boxed()
     }
