@@ -42,7 +42,8 @@ async fn count(State(runs): State<Runs>) -> String {
 async fn status_headers_and_body_come_back_as_they_were() {
     async fn handler(State(runs): State<Runs>) -> Response {
         runs.next();
-        let headers = [("content-type", "application/x-test"), ("link", "</a>"), ("x-own", "1")];
+        let headers =
+            [("content-type", "application/x-test"), ("link", "</a>"), ("content-encoding", "gzip")];
         let mut response = (StatusCode::NOT_FOUND, headers, vec![0_u8, 255, 7]).into_response();
         response.headers_mut().append("link", "</b>".parse().unwrap());
         response
@@ -123,6 +124,24 @@ async fn credentials_ranges_and_other_methods_pass_by() {
         assert_eq!(status(&response), "groupcache; fwd=method");
     }
     assert_eq!(runs.count(), 6);
+}
+
+#[tokio::test]
+async fn nobody_gets_the_cookie_of_another_who_logged_in() {
+    async fn login(State(runs): State<Runs>) -> Response {
+        runs.next();
+        ([("set-cookie", format!("session={}", runs.count()))], "welcome").into_response()
+    }
+    let (pages, runs) = (pages(), Runs::default());
+    let app = Router::new()
+        .route("/login", axum::routing::any(pages.tagged("t").wrap(login)))
+        .with_state(runs.clone());
+    let mut cookies = Vec::new();
+    for method in ["POST", "POST", "GET", "GET", "HEAD", "POST"] {
+        let response = send(&app, request(method, "/login", &[])).await;
+        cookies.push(response.headers()["set-cookie"].to_str().unwrap().to_owned());
+    }
+    assert_eq!(cookies, ["session=1", "session=2", "session=3", "session=4", "session=5", "session=6"]);
 }
 
 #[tokio::test]

@@ -494,10 +494,19 @@ impl<B: Backend> Cache<B> {
             Verdict::AskAlso(_) => (Miss::GroupsChanged, None),
             Verdict::AskTimeLeft => (Miss::Expired, None),
         };
+        #[cfg(groupcache_mutants)]
+        let seen = crate::mutants::with_missing(looked.lookup.current.iter().copied());
         match self.complete(address, &looked.groups, looked.lookup, budget).await {
-            Ok((vector, holds, claim)) => {
-                Asked::Miss(Ticket { miss, groups: looked.groups, vector, holds, candidate, claim })
-            }
+            Ok((vector, holds, claim)) => Asked::Miss(Ticket {
+                miss,
+                groups: looked.groups,
+                vector,
+                holds,
+                candidate,
+                claim,
+                #[cfg(groupcache_mutants)]
+                seen,
+            }),
             Err(error) => Asked::Unanswered(self.unanswered(&error)),
         }
     }
@@ -609,6 +618,13 @@ impl<B: Backend> Cache<B> {
         entry: &Arc<Entry>,
         budget: &mut Budget,
     ) -> bool {
+        #[cfg(groupcache_mutants)]
+        if ["unchecked_late_groups", "flight_by_key", "flight_on_missing"]
+            .into_iter()
+            .any(crate::mutants::is_on)
+        {
+            return true;
+        }
         if !entry.groups().contains_all(&address.groups) {
             return false;
         }

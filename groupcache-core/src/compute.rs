@@ -49,7 +49,7 @@ impl<B: Backend> Cache<B> {
         Fut: Future<Output = Result<Loaded<R>, E>> + Send,
     {
         let counters = &self.inner().counters();
-        let Ticket { miss, groups, vector, holds, candidate, claim: _ } = ticket;
+        let Ticket { miss, groups, vector, holds, candidate, .. } = ticket;
         let fill = Fill::new(self.id(), self.minter()).with_vector(&groups, &vector, &address.groups, holds);
         let (loaded, sealed) = self.run(fill, load).await;
         let mut land = |landing| {
@@ -153,7 +153,10 @@ impl<B: Backend> Cache<B> {
         let mut abandoned = Abandoned { counters, ended: false };
         let loaded = fill.clone().scope(async move { load().await }).await;
         abandoned.ended = true;
-        (loaded, fill.seal())
+        let sealed = fill.seal();
+        #[cfg(groupcache_mutants)]
+        let sealed = self.read_vector_late(sealed).await;
+        (loaded, sealed)
     }
 
     pub(crate) fn entry(
@@ -197,6 +200,10 @@ impl<B: Backend> Cache<B> {
         holds: Vec<Hold>,
     ) -> Result<()> {
         if time_to_live == Some(Duration::ZERO) {
+            return Ok(());
+        }
+        #[cfg(groupcache_mutants)]
+        if self.is_refused_by_condition(&entry).await {
             return Ok(());
         }
         let mut budget = Budget::new(self.inner().hard_time_limit);
@@ -269,10 +276,22 @@ pub(crate) struct Ticket {
     pub(crate) candidate: Option<Candidate>,
     /// What was learnt of the lease while the vector was completed.
     pub(crate) claim: Claim,
+    #[cfg(groupcache_mutants)]
+    pub(crate) seen: Vector,
 }
 
 impl Ticket {
     pub(crate) fn flight(&self, address: &Address) -> FlightId {
+        #[cfg(groupcache_mutants)]
+        if crate::mutants::is_on("flight_by_key") {
+            let (groups, vector) = (Groups::none(), Vector::default());
+            return FlightId { key: address.key.clone(), groups, vector };
+        }
+        #[cfg(groupcache_mutants)]
+        if crate::mutants::is_on("flight_on_missing") {
+            let (groups, vector) = (self.groups.clone(), self.seen.clone());
+            return FlightId { key: address.key.clone(), groups, vector };
+        }
         FlightId { key: address.key.clone(), groups: self.groups.clone(), vector: self.vector.clone() }
     }
 

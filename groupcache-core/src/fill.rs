@@ -142,6 +142,10 @@ impl Fill {
             Ok(minted) => {
                 state.holds.push(minted.hold);
                 for (group, generation) in unknown.iter().zip(minted.vector.iter()) {
+                    #[cfg(groupcache_mutants)]
+                    if crate::mutants::is_on("later_generation") {
+                        state.dependencies.retain(|known| known.group != *group);
+                    }
                     // Somebody may have declared it meanwhile. Either generation is from before this
                     // declarer's read, only the earlier one is from before the other's too.
                     if !state.declare(group) {
@@ -262,6 +266,10 @@ struct GivenUp<'a>(&'a Fill);
 
 impl Drop for GivenUp<'_> {
     fn drop(&mut self) {
+        #[cfg(groupcache_mutants)]
+        if crate::mutants::is_on("given_up_unnoticed") {
+            return;
+        }
         self.0.do_not_store();
     }
 }

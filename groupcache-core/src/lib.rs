@@ -82,12 +82,17 @@ mod entry;
 mod error;
 mod fill;
 mod group;
+#[cfg(all(test, groupcache_shuttle))]
+mod interleavings;
 mod invalidator;
 mod key;
 mod key_strategy;
 mod learned;
 mod lease;
 mod model;
+#[cfg(groupcache_mutants)]
+#[doc(hidden)]
+pub mod mutants;
 mod options;
 mod outcome;
 mod single_flight;

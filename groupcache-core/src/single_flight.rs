@@ -13,19 +13,19 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
-
-use tokio::sync::Notify;
 
 use crate::entry::{Entry, Vector};
 use crate::group::Groups;
 use crate::key::Key;
-use crate::sync::Mutex;
+use crate::sync::{AtomicU64, Mutex, Notify, RandomState};
 use crate::turn::HeldLease;
 
-const SHARDS: usize = 32;
-const COUNTERS: usize = 1024;
+/// Shuttle makes all of them anew for each schedule, and finds more the more meet at one.
+const UNDER_SHUTTLE: bool = cfg!(all(test, groupcache_shuttle));
+const SHARDS: usize = if UNDER_SHUTTLE { 1 } else { 32 };
+const COUNTERS: usize = if UNDER_SHUTTLE { 1 } else { 1024 };
 
 /// What is being computed, and under which complete vector.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -41,7 +41,7 @@ pub(crate) struct Flights {
     shards: Box<[Mutex<Shard>]>,
     /// How many flights have landed and gone, by the hash of their keys.
     gone: Box<[AtomicU64]>,
-    hasher: std::hash::RandomState,
+    hasher: RandomState,
 }
 
 type Shard = HashMap<FlightId, Arc<Flight>>;
@@ -107,7 +107,7 @@ impl Flights {
     pub(crate) fn new() -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect();
         let gone = (0..COUNTERS).map(|_| AtomicU64::new(0)).collect();
-        Arc::new(Self { shards, gone, hasher: std::hash::RandomState::new() })
+        Arc::new(Self { shards, gone, hasher: RandomState::new() })
     }
 
     /// Leads the flight of `id`, or waits until its leader has landed or handed over. Dropping the
@@ -134,6 +134,8 @@ impl Flights {
         }
         let waiting = Waiting { flights: self, id: &id, flight: &flight };
         let vacant = flight.take_over();
+        #[cfg(groupcache_mutants)]
+        let vacant = vacant || crate::mutants::is_on("two_leaders");
         drop(waiting);
         vacant.then(|| self.lead(id, flight))
     }
@@ -201,6 +203,17 @@ impl Flight {
     /// Waits for the landing; `None` once the caller has taken over from a leader that is gone.
     async fn landing(&self) -> Option<Landing> {
         loop {
+            #[cfg(groupcache_mutants)]
+            if crate::mutants::is_on("late_wait") {
+                if self.take_over() {
+                    return None;
+                }
+                if let Phase::Landed(landing) = &self.state.lock().phase {
+                    return Some(landing.clone());
+                }
+                self.landed.notified().await;
+                continue;
+            }
             let landed = self.landed.notified();
             tokio::pin!(landed);
             // Registered before the phase is read, so that nothing between the two is missed.
@@ -253,6 +266,10 @@ impl Lead {
 
 impl Drop for Lead {
     fn drop(&mut self) {
+        #[cfg(groupcache_mutants)]
+        if self.landed && crate::mutants::is_on("late_gone") {
+            self.flights.remove(&self.id, &self.flight);
+        }
         if self.landed {
             // Before it goes: whoever finds it gone also finds the counter changed.
             self.flights.gone_counter(&self.id.key).fetch_add(1, Ordering::SeqCst);
@@ -269,6 +286,10 @@ impl Drop for Lead {
         } else {
             state.phase = Phase::Vacant;
             drop(state);
+            #[cfg(groupcache_mutants)]
+            if crate::mutants::is_on("no_hand_over") {
+                return;
+            }
             // If the one who is woken goes away before it runs, tokio wakes the next.
             self.flight.landed.notify_one();
         }
@@ -287,6 +308,10 @@ impl Drop for Waiting<'_> {
         let mut shard = self.flights.shard(self.id).lock();
         let mut state = self.flight.state.lock();
         state.waiters -= 1;
+        #[cfg(groupcache_mutants)]
+        if crate::mutants::is_on("left_behind") {
+            return;
+        }
         if state.waiters == 0 && matches!(state.phase, Phase::Vacant) {
             Flights::remove_from(&mut shard, self.id, self.flight);
         }

@@ -1,6 +1,10 @@
-//! The one mutex of this crate: a panic while it is held does not make it unusable.
+//! What threads and tasks of this crate meet at: the one mutex, and what single flight counts and waits
+//! with. Under shuttle (see `interleavings.rs`) each is a point at which it may run another task.
 
-use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+
+pub(crate) use self::system::{AtomicU64, Notify, RandomState};
+use self::system::{MutexGuard, StdMutex};
 
 /// A mutex without poisoning: every critical section of this crate leaves its data consistent at
 /// each step, so a panic elsewhere in the holder must not take the cache down.
@@ -14,5 +18,61 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(not(all(test, groupcache_shuttle)))]
+mod system {
+    pub(crate) use std::hash::RandomState;
+    pub(crate) use std::sync::atomic::AtomicU64;
+    pub(crate) use std::sync::{Mutex as StdMutex, MutexGuard};
+
+    pub(crate) use tokio::sync::Notify;
+}
+
+#[cfg(all(test, groupcache_shuttle))]
+mod system {
+    use std::hash::{BuildHasherDefault, DefaultHasher};
+
+    pub(crate) use shuttle::sync::atomic::AtomicU64;
+    use shuttle::sync::atomic::Ordering;
+    pub(crate) use shuttle::sync::{Mutex as StdMutex, MutexGuard};
+    use tokio::sync::futures::Notified;
+
+    /// The same in every execution, so that a schedule can be repeated.
+    pub(crate) type RandomState = BuildHasherDefault<DefaultHasher>;
+
+    /// tokio's own, which is sound here: it calls wakers after it has let go of its lock, and shuttle's
+    /// wakers only mark a task as ready, so no other task ever runs while that lock is held. What it
+    /// lacks is a moment before each of its operations at which another task may run.
+    #[derive(Debug)]
+    pub(crate) struct Notify {
+        notify: tokio::sync::Notify,
+        switch: AtomicU64,
+    }
+
+    impl Notify {
+        pub(crate) const fn new() -> Self {
+            Self { notify: tokio::sync::Notify::const_new(), switch: AtomicU64::new(0) }
+        }
+
+        pub(crate) fn notified(&self) -> Notified<'_> {
+            self.switch();
+            self.notify.notified()
+        }
+
+        pub(crate) fn notify_one(&self) {
+            self.switch();
+            self.notify.notify_one();
+        }
+
+        pub(crate) fn notify_waiters(&self) {
+            self.switch();
+            self.notify.notify_waiters();
+        }
+
+        fn switch(&self) {
+            self.switch.load(Ordering::SeqCst);
+        }
     }
 }

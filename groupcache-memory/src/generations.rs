@@ -1,17 +1,17 @@
 //! The generations of the groups that something uses.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64 as SystemAtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
 
 use groupcache_core::{Generation, Group};
 
-const SHARDS: usize = 64;
+use crate::sync::{AtomicU64, Mutex, MutexGuard, RandomState, SHARDS};
 
 /// Counts all generations of this process: a group that disappears and comes back, in this table or
 /// another, has a generation it never had.
-static NEXT: AtomicU64 = AtomicU64::new(1);
+static NEXT: SystemAtomicU64 = SystemAtomicU64::new(1);
 
 /// Finds the cells of groups. Knows a group only while somebody holds its cell: the table refers to
 /// cells weakly, and a cell takes itself out when the last holder lets go.
@@ -49,6 +49,11 @@ impl Generations {
         if let Some(cell) = shard.get(group).and_then(Weak::upgrade) {
             return cell;
         }
+        #[cfg(groupcache_mutants)]
+        if groupcache_core::mutants::is_on("unlocked_create") {
+            drop(shard);
+            shard = self.shard(group);
+        }
         let cell = Arc::new(Cell {
             group: group.clone(),
             generation: AtomicU64::new(next()),
@@ -78,6 +83,11 @@ impl Cell {
 
     /// Installs a generation that was never current before.
     pub(crate) fn bump(&self) {
+        #[cfg(groupcache_mutants)]
+        if groupcache_core::mutants::is_on("counted_up") {
+            let now = self.generation.load(Ordering::SeqCst);
+            return self.generation.store(now + 1, Ordering::SeqCst);
+        }
         self.generation.store(next(), Ordering::SeqCst);
     }
 }
@@ -86,6 +96,10 @@ impl Drop for Cell {
     fn drop(&mut self) {
         let Some(table) = self.table.upgrade() else { return };
         let mut shard = table.shard(&self.group);
+        #[cfg(groupcache_mutants)]
+        if groupcache_core::mutants::is_on("careless_drop") {
+            shard.remove(&self.group);
+        }
         // Somebody may have created the group anew since the last holder let go of this cell.
         if shard.get(&self.group).is_some_and(|cell| std::ptr::eq(cell.as_ptr(), self)) {
             shard.remove(&self.group);
@@ -94,6 +108,10 @@ impl Drop for Cell {
 }
 
 fn next() -> u64 {
+    #[cfg(groupcache_mutants)]
+    if groupcache_core::mutants::is_on("small_counter") {
+        return 1 + NEXT.fetch_add(1, Ordering::Relaxed) % 4;
+    }
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 

@@ -47,5 +47,8 @@
 
 mod backend;
 mod generations;
+#[cfg(all(test, groupcache_shuttle))]
+mod interleavings;
+mod sync;
 
 pub use crate::backend::{MemoryBackend, MemoryBackendBuilder};

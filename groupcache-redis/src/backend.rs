@@ -214,9 +214,13 @@ impl Inner {
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted, Failure> {
         let millis = self.generation_millis(Duration::ZERO);
+        #[cfg(groupcache_mutants)]
+        let mutant = crate::mutants::Mint::default();
         let build = |server: &Server| {
             let mut pipeline = Pipeline::with_capacity(3 * groups.len());
             let tokens: Vec<_> = groups.iter().map(|_| token()).collect();
+            #[cfg(groupcache_mutants)]
+            let tokens = mutant.sent(server, tokens);
             for (group, token) in groups.iter().zip(&tokens) {
                 let key = self.generation_key(group);
                 pipeline.cmd("SET").arg(&key).arg(token).arg("NX");
@@ -229,7 +233,12 @@ impl Inner {
             }
             (Request::Commands(pipeline), tokens)
         };
-        let answer = self.ask(&self.line, build).await?;
+        let answer = self.ask(&self.line, build).await;
+        #[cfg(groupcache_mutants)]
+        if let (Err(_), Some(minted)) = (&answer, mutant.unacknowledged()) {
+            return Ok(minted);
+        }
+        let answer = answer?;
         let server = &answer.connected.server;
         let mut values = answer.values.into_iter();
         let mut vector = Vec::with_capacity(groups.len());
@@ -253,11 +262,16 @@ impl Inner {
     async fn bump(&self, groups: &[Group]) -> Result<(), Failure> {
         let line = self.waiting.as_ref().map_or(&self.line, |waiting| &waiting.line);
         let keys: Vec<_> = groups.iter().map(|group| self.generation_key(group)).collect();
+        #[cfg(groupcache_mutants)]
+        let once = groupcache_core::mutants::is_on("same_bump_token").then(token);
         let build = |_: &Server| {
             let mut pipeline = Pipeline::with_capacity(keys.len() + 1);
             for key in &keys {
+                let token = token();
+                #[cfg(groupcache_mutants)]
+                let token = once.unwrap_or(token);
                 // The time to live is that of the entries, which a bump does not lengthen.
-                pipeline.cmd("SET").arg(key).arg(&token()).arg("XX").arg("KEEPTTL");
+                pipeline.cmd("SET").arg(key).arg(&token).arg("XX").arg("KEEPTTL");
             }
             self.then_wait(&mut pipeline);
             (Request::Commands(pipeline), ())

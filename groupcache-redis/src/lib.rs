@@ -91,6 +91,8 @@ mod backend;
 mod builder;
 mod connection;
 mod error;
+#[cfg(groupcache_mutants)]
+mod mutants;
 mod server;
 
 pub use redis;

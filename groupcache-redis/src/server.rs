@@ -43,6 +43,10 @@ impl Server {
         for part in [&run_id, &replication_id] {
             digest.update(&(part.len() as u64).to_be_bytes()).update(part.as_bytes());
         }
+        #[cfg(groupcache_mutants)]
+        if groupcache_core::mutants::is_on("no_incarnation") {
+            digest.reset();
+        }
         Ok(Self {
             key: *digest.finalize().as_bytes(),
             run_id,

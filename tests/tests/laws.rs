@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 
 use groupcache_core::conformance::laws;
 use groupcache_core::{
-    Address, BoxInvalidator, ByArguments, ByModel, ByModels, ByTag, Cache, Group, Groups, Invalidator, Key,
-    KeyStrategy, Model, NamedCall, RecordingInvalidator, Result, groups_of,
+    Address, BoxInvalidator, ByArguments, ByModel, ByModels, ByTag, Cache, Call as _, Group, Groups,
+    Invalidator, Key, KeyStrategy, Model, NamedCall, RecordingInvalidator, Result, groups_of,
 };
 use groupcache_memory::MemoryBackend;
+use groupcache_tests::{scale, seeds};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -65,8 +67,16 @@ fn arguments() -> impl Strategy<Value = BTreeMap<String, String>> {
     prop::collection::btree_map("[ab=&]{0,2}", "[ab=&5]{0,2}", 0..4)
 }
 
+/// What is printed here is shown if the test fails.
+fn from_a_seed() -> ProptestConfig {
+    let seed = seeds(2).pop().unwrap_or_default();
+    println!("repeat with `GROUPCACHE_TEST_SEED={seed} cargo test -p groupcache-tests --test laws`");
+    let cases = 4000 * u32::try_from(scale()).unwrap();
+    ProptestConfig { cases, rng_seed: RngSeed::Fixed(seed), ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(from_a_seed())]
 
     #[test]
     fn structured_keys_are_equal_exactly_if_their_values_are(one in tree(), other in tree()) {
@@ -177,6 +187,28 @@ fn strategies_that_break_a_law_are_found() {
     let found = laws::deterministic(&by_turn, &calls, Clone::clone).unwrap_err();
     assert_eq!(found.promise(), "equal calls have equal keys and groups");
 
+    // Undelimited, as django-groupcache hashed them.
+    let run_together = |call: &NamedCall| -> Result<Address> {
+        let text: String = [call.name().to_owned()]
+            .into_iter()
+            .chain(call.arguments().iter().flat_map(|(name, value)| [name.to_string(), value.to_string()]))
+            .collect();
+        Ok(Address { key: Key::of(&text)?, groups: Groups::none() })
+    };
+    let alike = [NamedCall::new("feed").with("a", "bc"), NamedCall::new("feed").with("ab", "c")];
+    laws::injective(&ByArguments::all(), &alike).unwrap();
+    let found = laws::injective(&run_together, &alike).unwrap_err();
+    assert_eq!(found.promise(), "calls whose values may differ have different keys");
+
+    // One key, and another group every time.
+    let groups_by_turn = |call: &NamedCall| -> Result<Address> {
+        let turn = counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let key = ByArguments::all().key(call)?;
+        Ok(Address { key, groups: Group::new("turn").with("n", turn).into() })
+    };
+    let found = laws::deterministic(&groups_by_turn, &calls, Clone::clone).unwrap_err();
+    assert_eq!(found.promise(), "equal calls have equal keys and groups");
+
     let row = Book { id: 1, author_id: None, language: "en".into(), sold: false };
     // A group that no change of a book names.
     let found = laws::consistent(&ByArguments::all(), &calls[0], &row).unwrap_err();
@@ -198,6 +230,16 @@ async fn what_is_acknowledged_is_effective() {
     // Says that it did, and did not.
     laws::acknowledged_means_effective(&RecordingInvalidator::default(), &cache).await.unwrap_err();
     laws::acknowledged_means_effective(&other, &cache).await.unwrap_err();
+    // Says so before it does.
+    struct Later<I>(I);
+    impl<I: Invalidator + Clone + 'static> Invalidator for Later<I> {
+        async fn invalidate(&self, groups: &Groups) -> Result<()> {
+            let (inner, groups) = (self.0.clone(), groups.clone());
+            drop(tokio::spawn(async move { inner.invalidate(&groups).await }));
+            Ok(())
+        }
+    }
+    laws::acknowledged_means_effective(&Later(cache.clone()), &cache).await.unwrap_err();
 }
 
 #[tokio::test]

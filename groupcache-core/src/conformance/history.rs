@@ -160,9 +160,13 @@ impl HistoryRecorder {
     /// If the cache returns the value of another key.
     pub async fn read<B: Backend>(&self, cache: &Cache<B>, key: u64) -> u64 {
         let began = self.began();
+        #[cfg(groupcache_mutants)]
+        let snapshot = crate::mutants::is_on("old_snapshot").then(|| self.committed(key));
         let compute = || async move {
             tokio::task::yield_now().await;
             let version = self.committed(key);
+            #[cfg(groupcache_mutants)]
+            let version = snapshot.unwrap_or(version);
             tokio::task::yield_now().await;
             Ok::<_, Infallible>(Versioned { key, version })
         };
@@ -204,6 +208,14 @@ impl HistoryRecorder {
     ///
     /// If the cache did not acknowledge. The history promises nothing about this version then.
     pub async fn write<B: Backend>(&self, cache: &Cache<B>, key: u64) -> Result<u64> {
+        #[cfg(groupcache_mutants)]
+        if crate::mutants::is_on("bump_before_commit") {
+            cache.invalidate(Self::group(key)).await?;
+            tokio::task::yield_now().await;
+            let version = self.commit(key);
+            self.record_invalidation(key, version);
+            return Ok(version);
+        }
         let version = self.commit(key);
         cache.invalidate(Self::group(key)).await?;
         self.record_invalidation(key, version);

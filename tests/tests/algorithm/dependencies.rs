@@ -216,6 +216,52 @@ async fn without_the_generation_of_a_group_found_out_the_value_is_served_and_not
     assert_eq!(cache.stats().mint_failures, 1);
 }
 
+/// It may have read the data all the same, and nobody knows the generation of before.
+#[tokio::test]
+async fn a_computation_that_gave_up_waiting_for_a_generation_is_not_stored() {
+    let backend = ScriptedBackend::new(PlainBackend::new());
+    let cache = Cache::builder(backend.clone()).build();
+    backend.next(Operation::Mint, Step::Pass);
+    backend.next(Operation::Mint, Step::Hang);
+    load_with(&cache, "k", group("g"), || async {
+        let waiting = depend(group("slow"));
+        assert!(tokio::time::timeout(Duration::from_millis(1), waiting).await.is_err());
+        1
+    })
+    .await;
+    assert_eq!(load(&cache, "k", group("g"), 2).await, 2);
+}
+
+#[tokio::test]
+async fn a_dependency_that_comes_after_the_end_of_the_computation_changes_nothing() {
+    let backend = ScriptedBackend::new(PlainBackend::new());
+    let cache = Cache::builder(backend.clone()).build();
+    let gate = Gate::new();
+    backend.next(Operation::Mint, Step::Pass);
+    backend.next(Operation::Mint, Step::WaitAfter(Arc::clone(&gate)));
+    let late = Arc::new(std::sync::Mutex::new(None));
+    load_with(&cache, "k", group("g"), || {
+        let late = Arc::clone(&late);
+        let gate = Arc::clone(&gate);
+        async move {
+            let fill = Fill::current().unwrap();
+            *late.lock().unwrap() =
+                Some((fill.clone(), tokio::spawn(async move { fill.depend(group("late")).await })));
+            gate.reached().await;
+            1
+        }
+    })
+    .await;
+    let (fill, waiting) = late.lock().unwrap().take().unwrap();
+    gate.open();
+    soon(waiting).await.unwrap();
+    assert!(format!("{fill:?}").contains("groups: []"), "{fill:?}");
+    soon(fill.depend(group("later still"))).await;
+    let mints = backend.seen().into_iter().filter(|seen| *seen == Operation::Mint).count();
+    assert_eq!(mints, 2, "there is no entry left to add a generation to");
+    assert_eq!(load(&cache, "k", group("g"), 2).await, 1);
+}
+
 #[tokio::test]
 async fn depending_outside_a_computation_does_nothing() {
     depend(group("g")).await;

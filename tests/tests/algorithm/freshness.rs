@@ -123,6 +123,43 @@ async fn the_window_for_revalidating_ends() {
     assert_eq!(soon(reader).await.unwrap(), 2);
 }
 
+/// To the moment: at the end of its time to live a value is no hit any more, at the end of a window it
+/// is not served any more.
+#[tokio::test]
+async fn a_time_to_live_and_its_windows_end_where_they_end() {
+    let options = EntryOptions::new().time_to_live(10 * SECOND);
+    for (revalidate, error) in [(20, 30), (30, 20)] {
+        let options = options.stale_while_revalidate(revalidate * SECOND).stale_if_error(error * SECOND);
+        let stored = || async {
+            let (cache, clock) = timed(options);
+            load(&cache, "k", group("g"), 1).await;
+            (cache, clock)
+        };
+        let nearly = |moment: u32| moment * SECOND - Duration::from_millis(1);
+
+        let (cache, clock) = stored().await;
+        clock.advance(nearly(10));
+        assert_eq!(load(&cache, "k", group("g"), 2).await, 1);
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(load(&cache, "k", group("g"), 2).await, 2);
+        assert_eq!(cache.stats().stale_while_revalidate, 1);
+
+        let (cache, clock) = stored().await;
+        clock.advance(nearly(10 + revalidate));
+        assert_eq!(failing(&cache).await.ok(), (revalidate <= error).then_some(1));
+        assert_eq!(cache.stats().stale_while_revalidate, 1);
+        clock.advance(Duration::from_millis(1));
+        load(&cache, "k", group("g"), 2).await;
+        assert_eq!(cache.stats().stale_while_revalidate, 1, "the window is over");
+
+        let (cache, clock) = stored().await;
+        clock.advance(nearly(10 + error));
+        assert_eq!(failing(&cache).await, Ok(1));
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(failing(&cache).await, Err("database is down"), "the window is over");
+    }
+}
+
 #[tokio::test]
 async fn an_invalidated_value_is_not_served_while_revalidating() {
     let options = EntryOptions::new().time_to_live(10 * SECOND);

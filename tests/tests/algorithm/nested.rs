@@ -350,7 +350,9 @@ async fn outlives_nothing<B: Backend>(backend: B, clock: &ManualClock, options: 
     }
     assert_eq!(read(1).await, 1);
     clock.advance(9 * second);
+    let loads = cache.stats().loads;
     assert_eq!(read(2).await, 1, "the inner value is fresh, having been {way}");
+    assert_eq!(cache.stats().loads, loads, "and so is the outer one");
     clock.advance(2 * second);
     assert_eq!(read(3).await, 3, "the inner value has expired, having been {way}");
 }

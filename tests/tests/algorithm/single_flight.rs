@@ -131,8 +131,7 @@ async fn a_computation_that_began_before_an_invalidation_is_not_joined_after_it(
     let old = load_behind(&cache, "k", group("g"), &gate, 1);
     gate.reached().await;
     cache.invalidate(group("g")).await.unwrap();
-    assert_eq!(soon(load(&cache, "k", group("g"), 2)).await, 2);
-    gate.open();
+    computes_for_itself(&cache, 2, &gate).await;
     assert_eq!(soon(old).await.unwrap(), 1);
     assert_ne!(load(&cache, "k", group("g"), 3).await, 1, "the older value came last and is no hit");
 }
@@ -147,9 +146,20 @@ async fn a_computation_under_a_generation_that_was_lost_is_not_joined() {
     gate.reached().await;
     backend.lose_group(&Group::new("g"));
     cache.invalidate(group("g")).await.unwrap();
-    assert_eq!(soon(load(&cache, "k", group("g"), 2)).await, 2);
-    gate.open();
+    computes_for_itself(&cache, 2, &gate).await;
     assert_eq!(soon(old).await.unwrap(), 1);
+}
+
+/// A read that begins now neither waits for the one at `gate` nor gets its value.
+async fn computes_for_itself<B: Backend>(cache: &Cache<B>, value: u32, gate: &Gate) {
+    let open = Gate::new();
+    open.open();
+    let new = load_behind(cache, "k", group("g"), &open, value);
+    settle().await;
+    let waits = !new.is_finished();
+    gate.open();
+    assert_eq!(soon(new).await.unwrap(), value);
+    assert!(!waits, "it waits for a computation of which it must not take the value");
 }
 
 #[tokio::test]

@@ -153,6 +153,34 @@ async fn find_says_why_there_is_nothing() {
 }
 
 #[tokio::test]
+async fn a_cache_says_what_it_is_on_and_what_is_under_way() {
+    let cache = memory();
+    assert_eq!(cache.backend_name(), "memory");
+    let gate = Gate::new();
+    let one = load_behind(&cache, "one", group("g"), &gate, 1);
+    gate.reached().await;
+    assert_eq!(cache.loads_under_way(), 1);
+    let other = load_behind(&cache, "other", group("g"), &gate, 2);
+    gate.reached().await;
+    assert_eq!(cache.loads_under_way(), 2);
+    gate.open();
+    assert_eq!((soon(one).await.unwrap(), soon(other).await.unwrap()), (1, 2));
+    assert_eq!(cache.loads_under_way(), 0);
+}
+
+#[tokio::test]
+async fn a_valid_entry_in_this_process_is_read_by_its_key_alone() {
+    let cache = memory();
+    let now = || cache.read_now_by_key(&Key::of("k").unwrap(), |entry| Some(entry.groups().clone()));
+    assert_eq!(now(), None);
+    load(&cache, "k", group("g"), 1).await;
+    assert_eq!(now(), Some(group("g")));
+    assert_eq!(cache.stats().hits, 1);
+    cache.invalidate(group("g")).await.unwrap();
+    assert_eq!(now(), None);
+}
+
+#[tokio::test]
 async fn the_counters_say_what_happened() {
     let cache = memory();
     load(&cache, "k", group("g"), 1).await;

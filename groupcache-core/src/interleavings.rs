@@ -1,0 +1,383 @@
+//! Single flight and fills under schedules that shuttle chooses. Only in test builds with
+//! `--cfg groupcache_shuttle`, where `sync.rs` has shuttle's mutex and atomics; see
+//! `tests/interleavings`.
+//!
+//! A leader whose computation panics is one that is dropped: `Lead` does not ask why, and so neither
+//! do these tests, which drop it.
+
+#[path = "../../tests/src/explore.rs"]
+mod explore;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use shuttle::future::{block_on, spawn, yield_now};
+
+use self::explore::{explore, explore_all};
+use crate::backend::{Hold, Minted};
+use crate::entry::{Entry, Generation, Vector};
+use crate::error::Result;
+use crate::fill::{CacheId, Fill, Minter};
+use crate::group::Group;
+use crate::key::Key;
+use crate::single_flight::{FlightId, Flights, Landing, Lead, Role};
+use crate::sync::Mutex;
+
+/// Not one of shuttle's: looking at it is no point at which another task may run.
+#[derive(Default)]
+struct Leaders(AtomicUsize);
+
+impl Leaders {
+    /// One leads from now on, until it calls `end`.
+    fn begin(&self) {
+        assert_eq!(self.0.fetch_add(1, Ordering::SeqCst), 0, "two lead one flight");
+    }
+
+    fn end(&self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn generation(number: u128) -> Generation {
+    Generation::new(number).unwrap()
+}
+
+fn id() -> FlightId {
+    let vector = [generation(1)].into_iter().collect();
+    FlightId { key: Key::of("k").unwrap(), groups: Group::new("g").into(), vector }
+}
+
+fn shared() -> Landing {
+    let FlightId { key, groups, vector } = id();
+    Landing::Shared(Arc::new(Entry::new(key, groups, vector, Bytes::new(), Duration::ZERO)), None)
+}
+
+async fn compute_and_land(mut lead: Lead, leaders: &Leaders) {
+    yield_now().await;
+    leaders.end();
+    lead.land(shared());
+    // The entry is being stored.
+    yield_now().await;
+    drop(lead);
+}
+
+async fn go_away(lead: Lead, leaders: &Leaders) {
+    yield_now().await;
+    leaders.end();
+    drop(lead);
+}
+
+/// Each task reads once; those whose bit is set go away when they lead.
+fn readers(go_away_when_leading: &'static [bool]) {
+    block_on(async move {
+        let (flights, leaders) = (Flights::new(), Arc::new(Leaders::default()));
+        let tasks: Vec<_> = go_away_when_leading
+            .iter()
+            .map(|goes_away| {
+                let (flights, leaders) = (Arc::clone(&flights), Arc::clone(&leaders));
+                spawn(async move {
+                    match flights.board(id()).await {
+                        Role::Leader(lead) => {
+                            leaders.begin();
+                            if *goes_away {
+                                go_away(lead, &leaders).await;
+                            } else {
+                                compute_and_land(lead, &leaders).await;
+                            }
+                        }
+                        Role::Passenger(landing) => assert!(matches!(landing, Landing::Shared(..))),
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(flights.len(), 0, "a flight is left behind");
+    });
+}
+
+#[test]
+fn one_leads_at_a_time_and_all_others_get_its_value() {
+    explore("one_leads_at_a_time_and_all_others_get_its_value", || readers(&[false; 4]));
+}
+
+#[test]
+fn a_leader_that_goes_away_hands_over_and_nobody_hangs() {
+    explore("a_leader_that_goes_away_hands_over_and_nobody_hangs", || readers(&[true, true, true, false]));
+}
+
+/// One boards while the leader of the flight does what ends it.
+fn one_boards_while(ends: impl Fn(Lead) + Send + 'static) -> Role {
+    block_on(async {
+        let flights = Flights::new();
+        let lead = flights.try_lead(id()).unwrap();
+        let leader = spawn(async move { ends(lead) });
+        let role = flights.board(id()).await;
+        leader.await.unwrap();
+        if matches!(role, Role::Passenger(_)) {
+            assert_eq!(flights.len(), 0, "a flight is left behind");
+        }
+        role
+    })
+}
+
+#[test]
+fn who_boards_while_a_flight_lands_shares_it_or_comes_after_it_in_every_order() {
+    explore_all(|| match one_boards_while(|mut lead| lead.land(shared())) {
+        Role::Leader(_) | Role::Passenger(Landing::Shared(..)) => {}
+        Role::Passenger(other) => panic!("{other:?}"),
+    });
+}
+
+#[test]
+fn who_boards_while_a_leader_goes_away_leads_in_every_order() {
+    explore_all(|| match one_boards_while(drop) {
+        Role::Leader(_) => {}
+        Role::Passenger(landing) => panic!("{landing:?} of a flight that never landed"),
+    });
+}
+
+/// One who waits is dropped at any moment: before it is woken, after, or while it takes over.
+fn cancelled_while_waiting() {
+    block_on(async {
+        let (flights, leaders) = (Flights::new(), Arc::new(Leaders::default()));
+        let Role::Leader(lead) = flights.board(id()).await else { panic!("there is no other") };
+        leaders.begin();
+        let reader = || {
+            let (flights, leaders) = (Arc::clone(&flights), Arc::clone(&leaders));
+            spawn(async move {
+                if let Role::Leader(lead) = flights.board(id()).await {
+                    // What cancels it drops this too.
+                    let _leading = Leading(&leaders);
+                    leaders.begin();
+                    yield_now().await;
+                    drop(lead);
+                }
+            })
+        };
+        let (cancelled, other) = (reader(), reader());
+        let canceller = spawn(async move {
+            yield_now().await;
+            cancelled.abort();
+            drop(cancelled.await);
+        });
+        go_away(lead, &leaders).await;
+        canceller.await.unwrap();
+        other.await.unwrap();
+        assert_eq!(flights.len(), 0, "a flight is left behind");
+    });
+}
+
+struct Leading<'a>(&'a Leaders);
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+#[test]
+fn whoever_is_cancelled_while_waiting_takes_nobodys_turn_along() {
+    explore("whoever_is_cancelled_while_waiting_takes_nobodys_turn_along", cancelled_while_waiting);
+}
+
+/// Those who would rather not wait, beside those who do.
+fn some_only_try() {
+    block_on(async {
+        let (flights, leaders) = (Flights::new(), Arc::new(Leaders::default()));
+        let tasks: Vec<_> = (0..4)
+            .map(|task| {
+                let (flights, leaders) = (Arc::clone(&flights), Arc::clone(&leaders));
+                spawn(async move {
+                    let lead = if task % 2 == 0 {
+                        flights.try_lead(id())
+                    } else {
+                        match flights.board(id()).await {
+                            Role::Leader(lead) => Some(lead),
+                            Role::Passenger(_) => None,
+                        }
+                    };
+                    if let Some(lead) = lead {
+                        leaders.begin();
+                        if task < 2 {
+                            go_away(lead, &leaders).await;
+                        } else {
+                            compute_and_land(lead, &leaders).await;
+                        }
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(flights.len(), 0, "a flight is left behind");
+    });
+}
+
+#[test]
+fn who_only_tries_leads_if_nobody_does_and_leaves_nothing_behind() {
+    explore("who_only_tries_leads_if_nobody_does_and_leaves_nothing_behind", some_only_try);
+}
+
+/// The way of a read, around a store that loses nothing: looks, boards, looks again if a flight went
+/// since.
+fn readers_of_a_store() {
+    block_on(async {
+        let flights = Flights::new();
+        let store = Arc::new(Mutex::new(false));
+        let computed = Arc::new(AtomicUsize::new(0));
+        let tasks: Vec<_> = (0..3)
+            .map(|_| {
+                let (flights, store, computed) =
+                    (Arc::clone(&flights), Arc::clone(&store), Arc::clone(&computed));
+                spawn(async move {
+                    loop {
+                        let gone = flights.gone(&id().key);
+                        if *store.lock() {
+                            return;
+                        }
+                        match flights.board(id()).await {
+                            Role::Leader(_) if flights.gone(&id().key) != gone => {}
+                            Role::Leader(mut lead) => {
+                                computed.fetch_add(1, Ordering::SeqCst);
+                                lead.land(shared());
+                                *store.lock() = true;
+                                drop(lead);
+                                return;
+                            }
+                            Role::Passenger(_) => return,
+                        }
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(computed.load(Ordering::SeqCst), 1, "what was stored is computed again");
+        assert_eq!(flights.len(), 0, "a flight is left behind");
+    });
+}
+
+#[test]
+fn what_was_stored_since_a_reader_looked_is_not_computed_again() {
+    explore("what_was_stored_since_a_reader_looked_is_not_computed_again", readers_of_a_store);
+}
+
+/// One group of a store, and its data.
+struct Store {
+    /// 1 before the invalidation, 2 after it.
+    generation: Mutex<u128>,
+    version: Mutex<u32>,
+    /// Mints that were asked for.
+    asked: AtomicUsize,
+}
+
+struct StoreMinter(Arc<Store>);
+
+#[async_trait]
+impl Minter for StoreMinter {
+    async fn mint(&self, groups: &[Group]) -> Result<Minted> {
+        self.0.asked.fetch_add(1, Ordering::SeqCst);
+        yield_now().await;
+        let current = generation(*self.0.generation.lock());
+        yield_now().await;
+        Ok(Minted { vector: groups.iter().map(|_| current).collect(), hold: Hold::none() })
+    }
+}
+
+impl Store {
+    fn new() -> Arc<Self> {
+        let (generation, version) = (Mutex::new(1), Mutex::new(1));
+        Arc::new(Self { generation, version, asked: AtomicUsize::new(0) })
+    }
+
+    fn fill(self: &Arc<Self>) -> Fill {
+        Fill::new(CacheId(1), Arc::new(StoreMinter(Arc::clone(self))))
+    }
+}
+
+/// Two branches of a computation depend on a group and then read its data, while that is changed and
+/// invalidated.
+fn two_branches_depend_on_a_group() {
+    block_on(async {
+        let store = Store::new();
+        let fill = store.fill();
+        let branches: Vec<_> = (0..2)
+            .map(|_| {
+                let (store, fill) = (Arc::clone(&store), fill.clone());
+                spawn(async move {
+                    fill.depend(Group::new("g")).await;
+                    *store.version.lock()
+                })
+            })
+            .collect();
+        let writer = spawn({
+            let store = Arc::clone(&store);
+            async move {
+                *store.version.lock() = 2;
+                *store.generation.lock() = 2;
+            }
+        });
+        let mut oldest = 2;
+        for branch in branches {
+            oldest = oldest.min(branch.await.unwrap());
+        }
+        writer.await.unwrap();
+        let sealed = fill.seal();
+        assert_eq!(sealed.groups.len(), 1);
+        let current: Vector = [generation(2)].into_iter().collect();
+        assert!(sealed.storable);
+        assert!(oldest == 2 || sealed.vector != current, "old data under a generation of after its change");
+        assert_eq!(fill.seal().groups.len(), 0, "the end comes once");
+    });
+}
+
+#[test]
+fn data_read_before_an_invalidation_never_has_a_generation_of_after_it() {
+    explore("data_read_before_an_invalidation_never_has_a_generation_of_after_it", || {
+        two_branches_depend_on_a_group();
+    });
+}
+
+/// A branch is dropped while it waits for a generation; the computation ends at any moment.
+fn a_branch_is_given_up() {
+    block_on(async {
+        let store = Store::new();
+        let fill = store.fill();
+        let branch = spawn({
+            let fill = fill.clone();
+            async move { fill.depend(Group::new("g")).await }
+        });
+        let sealing = spawn({
+            let fill = fill.clone();
+            async move {
+                yield_now().await;
+                yield_now().await;
+                fill.seal()
+            }
+        });
+        branch.abort();
+        let ended = branch.await.is_ok();
+        let asked = store.asked.load(Ordering::SeqCst) > 0;
+        let sealed_after = !sealing.is_finished();
+        let sealed = sealing.await.unwrap();
+        let has_it = sealed.groups.len() == 1;
+        if asked && !ended && sealed_after && !has_it {
+            assert!(!sealed.storable, "the data may have been read, and its group is not among the groups");
+        }
+        if !asked {
+            assert!(sealed.storable && !has_it);
+        }
+    });
+}
+
+#[test]
+fn a_computation_that_gave_up_waiting_for_a_generation_is_not_stored() {
+    explore("a_computation_that_gave_up_waiting_for_a_generation_is_not_stored", a_branch_is_given_up);
+}
