@@ -495,7 +495,7 @@ impl<B: Backend> Cache<B> {
             Verdict::AskTimeLeft => (Miss::Expired, None),
         };
         #[cfg(groupcache_mutants)]
-        let seen = crate::mutants::with_missing(looked.lookup.current.iter().copied());
+        let seen = Box::new(crate::mutants::with_missing(looked.lookup.current.iter().copied()));
         match self.complete(address, &looked.groups, looked.lookup, budget).await {
             Ok((vector, holds, claim)) => Asked::Miss(Ticket {
                 miss,

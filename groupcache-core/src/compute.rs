@@ -277,7 +277,7 @@ pub(crate) struct Ticket {
     /// What was learnt of the lease while the vector was completed.
     pub(crate) claim: Claim,
     #[cfg(groupcache_mutants)]
-    pub(crate) seen: Vector,
+    pub(crate) seen: Box<Vector>,
 }
 
 impl Ticket {
@@ -289,7 +289,7 @@ impl Ticket {
         }
         #[cfg(groupcache_mutants)]
         if crate::mutants::is_on("flight_on_missing") {
-            let (groups, vector) = (self.groups.clone(), self.seen.clone());
+            let (groups, vector) = (self.groups.clone(), Vector::clone(&self.seen));
             return FlightId { key: address.key.clone(), groups, vector };
         }
         FlightId { key: address.key.clone(), groups: self.groups.clone(), vector: self.vector.clone() }

@@ -24,8 +24,8 @@ use crate::turn::HeldLease;
 
 /// Shuttle makes all of them anew for each schedule, and finds more the more meet at one.
 const UNDER_SHUTTLE: bool = cfg!(all(test, groupcache_shuttle));
-const SHARDS: usize = if UNDER_SHUTTLE { 1 } else { 32 };
-const COUNTERS: usize = if UNDER_SHUTTLE { 1 } else { 1024 };
+const SHARDS: usize = if UNDER_SHUTTLE { 2 } else { 32 };
+const COUNTERS: usize = if UNDER_SHUTTLE { 2 } else { 1024 };
 
 /// What is being computed, and under which complete vector.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

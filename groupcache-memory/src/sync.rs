@@ -16,4 +16,4 @@ pub(crate) use shuttle::sync::{Mutex, MutexGuard, atomic::AtomicU64};
 pub(crate) type RandomState = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 
 /// Shuttle makes all of them anew for each schedule, and finds more the more threads meet at one.
-pub(crate) const SHARDS: usize = if cfg!(all(test, groupcache_shuttle)) { 1 } else { 64 };
+pub(crate) const SHARDS: usize = if cfg!(all(test, groupcache_shuttle)) { 2 } else { 64 };

@@ -148,6 +148,40 @@ async fn those_who_joined_check_the_groups_that_were_found_out_meanwhile() {
 }
 
 #[tokio::test]
+async fn those_who_may_not_share_compute_once_for_all_of_them() {
+    let cache = memory();
+    let author = Arc::new(AtomicU32::new(1));
+    let gate = Gate::new();
+    let leader = tokio::spawn({
+        let (cache, gate) = (cache.clone(), Arc::clone(&gate));
+        async move {
+            load_with(&cache, "page", group("page"), || async move {
+                depend(group("author")).await;
+                gate.pass().await;
+                1
+            })
+            .await
+        }
+    });
+    gate.reached().await;
+    author.store(2, Ordering::SeqCst);
+    cache.invalidate(group("author")).await.unwrap();
+    let joiners: Vec<_> = (0..10)
+        .map(|_| {
+            let (cache, author) = (cache.clone(), Arc::clone(&author));
+            tokio::spawn(async move { page(&cache, &author).await })
+        })
+        .collect();
+    settle().await;
+    gate.open();
+    assert_eq!(soon(leader).await.unwrap(), 1);
+    for joiner in joiners {
+        assert_eq!(soon(joiner).await.unwrap(), 2);
+    }
+    assert_eq!(cache.stats().loads, 2);
+}
+
+#[tokio::test]
 async fn those_who_joined_share_what_depends_on_groups_nobody_invalidated() {
     let backend = CountingBackend::new(PlainBackend::new());
     let cache = Cache::builder(backend.clone()).build();

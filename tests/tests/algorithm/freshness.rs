@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use groupcache_core::{EntryOptions, ManualClock};
-use groupcache_tests::{PlainBackend, ScriptedBackend};
+use groupcache_tests::{Bug, CountingBackend, PlainBackend, ScriptedBackend};
 
 use crate::*;
 
@@ -158,6 +158,16 @@ async fn a_time_to_live_and_its_windows_end_where_they_end() {
         clock.advance(Duration::from_millis(1));
         assert_eq!(failing(&cache).await, Err("database is down"), "the window is over");
     }
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_tell_the_time_left_is_asked_for_it_once_and_has_no_hit() {
+    let backend = CountingBackend::new(PlainBackend::with_bug(Bug::TimeLeftNotTold));
+    let options = EntryOptions::new().time_to_live(10 * SECOND).stale_if_error(SECOND);
+    let cache = Cache::builder(backend.clone()).options(options).build();
+    assert_eq!(load(&cache, "k", group("g"), 1).await, 1);
+    let again = backend.counting(async { assert_eq!(load(&cache, "k", group("g"), 2).await, 2) });
+    assert_eq!(soon(Box::pin(again)).await.lookups, 1);
 }
 
 #[tokio::test]

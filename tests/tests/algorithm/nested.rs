@@ -302,6 +302,17 @@ async fn a_computation_that_saw_two_generations_of_a_group_is_not_stored() {
 
 /// The store tells the time left of an entry only where it is asked for it.
 #[tokio::test]
+async fn a_computation_that_saw_one_generation_of_a_group_several_times_is_stored() {
+    let cache = memory();
+    let inner = cache.clone();
+    load_with(&cache, "outer", group("g"), || async move {
+        load(&inner, "one", group("g"), 1).await + load(&inner, "other", group("g"), 1).await
+    })
+    .await;
+    assert_eq!(load(&cache, "outer", group("g"), 3).await, 2);
+}
+
+#[tokio::test]
 async fn an_outer_value_does_not_outlive_the_inner_one() {
     let second = Duration::from_secs(1);
     let fresh = EntryOptions::new().time_to_live(10 * second);
@@ -352,7 +363,7 @@ async fn outlives_nothing<B: Backend>(backend: B, clock: &ManualClock, options: 
     clock.advance(9 * second);
     let loads = cache.stats().loads;
     assert_eq!(read(2).await, 1, "the inner value is fresh, having been {way}");
-    assert_eq!(cache.stats().loads, loads, "and so is the outer one");
+    assert_eq!(cache.stats().loads, loads, "and so is the outer one, having been {way}");
     clock.advance(2 * second);
     assert_eq!(read(3).await, 3, "the inner value has expired, having been {way}");
 }
