@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use groupcache_core::{
     Backend, BreakerCall, CircuitBreaker, Clock, Entry, Error, Group, Groups, Hold, Key, LeaseName,
-    LeaseRequest, Leased, Lookup, Minted, Result, TimeLeft,
+    LeaseOwner, LeaseRequest, Leased, Lookup, Minted, Result, TimeLeft,
 };
 
 use crate::advice::{self, Advice};
@@ -119,9 +119,9 @@ impl Backend for RedisBackend {
         end(call, self.0.lease(request).await)
     }
 
-    async fn release(&self, lease: &LeaseName) -> Result<()> {
+    async fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> Result<()> {
         let call = self.0.call()?;
-        end(call, self.0.release(lease).await)
+        end(call, self.0.release(lease, owner).await)
     }
 
     async fn bump(&self, groups: &[Group]) -> Result<()> {

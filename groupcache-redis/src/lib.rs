@@ -99,7 +99,7 @@
 //! | bump | for each group `SET XX KEEPTTL`, pipelined, and `WAIT` if asked for; one more of `UNLINK` where memory is used up |
 //! | store | `SET PX`, and `PEXPIRE` for each group, pipelined |
 //! | delete | `UNLINK` |
-//! | lease | as a mint of the groups that have no generation, and `SET NX GET PX` of the lease; to give it back `UNLINK` |
+//! | lease | as a mint of the groups that have no generation, and `SET NX GET PX` of the lease; to give it back `EVAL` of `GET` and `UNLINK` |
 //! | in a cluster | the same to all nodes concerned at once, a command for each key (`GET`) instead of `MGET`; one more round trip for keys whose slot has moved, or is moving |
 //! | connect | the client's `HELLO` or `AUTH`, `SELECT`, `CLIENT SETINFO`; and `INFO` twice, pipelined |
 //!

@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use groupcache_core::{
-    Entry, ErrorKind, Generation, Group, Hold, Key, LeaseHolder, LeaseName, LeaseRequest, Leased, Minted,
+    Entry, ErrorKind, Generation, Group, Hold, Key, LeaseHolder, LeaseName, LeaseOwner, LeaseRequest, Leased,
+    Minted,
 };
 use redis::{Pipeline, Value};
 
@@ -18,6 +19,9 @@ use crate::server::{Server, TOKEN_BYTES};
 const FILL_TIME: Duration = Duration::from_secs(24 * 3600);
 /// A hundred years: longer times to live are cut to this, which the server can count.
 const TIME_TO_LIVE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+const UNLINK_IF_EQUAL: &str =
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end return 0";
 
 type Token = [u8; TOKEN_BYTES];
 
@@ -82,8 +86,13 @@ impl Inner {
         Ok(Leased { vector, hold: Hold::none(), holder })
     }
 
-    pub(crate) async fn release(&self, lease: &LeaseName) -> Result<(), Failure> {
-        self.unlink(Aim::Other, &[self.names.lease(lease)]).await
+    /// Compared and removed at one moment.
+    pub(crate) async fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> Result<(), Failure> {
+        let name = [self.names.lease(lease)];
+        let put = |_: usize, _: &Server, pipeline: &mut Pipeline| {
+            pipeline.cmd("EVAL").arg(UNLINK_IF_EQUAL).arg(1).arg(&name[0]).arg(owner.as_bytes());
+        };
+        self.route.run(Aim::Other, &name, put).await?.into_iter().try_for_each(Answer::rest)
     }
 
     pub(crate) async fn bump(&self, groups: &[Group]) -> Result<(), Failure> {

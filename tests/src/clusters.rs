@@ -86,7 +86,6 @@ impl RedisCluster {
     }
 
     /// Sets up a backend on all nodes.
-    #[must_use]
     pub fn builder(&self) -> RedisBackendBuilder {
         RedisBackend::builder(self.nodes[0].url()).cluster(self.nodes[1..].iter().map(RedisServer::url))
     }

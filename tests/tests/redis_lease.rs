@@ -124,7 +124,10 @@ async fn a_lease_has_one_holder_and_is_given_back() {
     assert_eq!(ask(&current, other).await.holder, LeaseHolder::Other);
     assert_eq!(ask(&current, one).await.holder, LeaseHolder::Ours, "asking again changes nothing");
     let request = LeaseRequest::new(&key, &groups, &current, one, DAY).expect("fits");
-    backend.release(&request.name(&first.vector)).await.expect("releases");
+    let name = request.name(&first.vector);
+    backend.release(&name, other).await.expect("is not its own");
+    assert_eq!(ask(&current, other).await.holder, LeaseHolder::Other);
+    backend.release(&name, one).await.expect("releases");
     assert_eq!(ask(&current, other).await.holder, LeaseHolder::Ours);
 }
 
