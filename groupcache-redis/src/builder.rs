@@ -259,6 +259,7 @@ impl RedisBackendBuilder {
             backoff_max: self.backoff.1,
             check_interval: self.cluster_check_interval,
             waits_for_replicas: self.wait_for_replicas.is_some(),
+            advised: Arc::default(),
         };
         let route = match seeds {
             Some(seeds) => Route::Cluster(Cluster::new(seeds, Arc::new(settings), self.wait_for_replicas)),
@@ -403,6 +404,10 @@ mod tests {
         refused(builder().sentinel("main", [""; 0]), "sentinel");
         refused(builder().sentinel("main", ["nowhere"]), "sentinel");
         refused(RedisBackend::builder("unix:///tmp/s").sentinel("main", ["redis://h:26379"]), "url");
+        refused(builder().cluster(["nowhere"]), "cluster");
+        refused(builder().cluster([""; 0]).sentinel("main", ["redis://h:26379"]), "cluster");
+        refused(RedisBackend::builder("unix:///tmp/s").cluster([""; 0]), "url");
+        refused(RedisBackend::builder("redis://h/1").cluster([""; 0]), "url");
     }
 
     #[cfg(not(feature = "tls"))]

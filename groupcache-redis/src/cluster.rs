@@ -16,10 +16,11 @@ use groupcache_core::ErrorKind;
 use redis::{Cmd, ConnectionAddr, ConnectionInfo, Pipeline, ServerErrorKind, Value};
 use tokio::time::Instant;
 
-use crate::connection::{Line, Request, Settings, Target, at, open};
+use crate::connection::{Line, Request, Settings, Target, open};
 use crate::error::Failure;
 use crate::names::{SLOTS, slot};
 use crate::route::{Aim, Answer, Node, Part, Waiting};
+use crate::sentinel::at;
 use crate::server::Server;
 
 /// How often commands are sent on before the cluster is given up as too restless.
@@ -228,7 +229,7 @@ impl Inner {
         let asked_at = Instant::now();
         let found = tokio::time::timeout(self.settings.connect_time_limit, self.ask_around()).await;
         let mut state = self.lock();
-        state.looked_at = Some(asked_at.max(began + Duration::from_nanos(1)));
+        state.looked_at = Some(asked_at);
         match found {
             Ok(Ok(topology)) => {
                 let topology = Arc::new(topology);
@@ -282,14 +283,14 @@ impl Inner {
         let (ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. }) = seed.addr() else {
             return Err(Failure::new(ErrorKind::Configuration, "a cluster has no socket files"));
         };
-        let topology = Topology::parse(&answer, host).filter(|topology| !topology.primaries.is_empty());
-        topology.ok_or_else(|| Failure::new(ErrorKind::Unavailable, "it knows of no node that has a slot"))
+        Topology::parse(&answer, host)
+            .ok_or_else(|| Failure::new(ErrorKind::Unavailable, "it knows of no node that has a slot"))
     }
 }
 
 impl Topology {
     /// An answer to `CLUSTER SLOTS`: first and last slot, then the primary, then its replicas. A node
-    /// that does not know its own name is at the address that it was asked at.
+    /// that does not know its own name is at the address that it was asked at. `None` if nobody has a slot.
     fn parse(answer: &Value, asked: &str) -> Option<Self> {
         let Value::Array(ranges) = answer else { return None };
         let mut topology = Self { primaries: Vec::new(), owners: vec![None; usize::from(SLOTS)] };
@@ -313,7 +314,7 @@ impl Topology {
             let range = usize::try_from(*first).ok()?..=usize::try_from(*last).ok()?;
             topology.owners.get_mut(range)?.fill(Some(at));
         }
-        Some(topology)
+        (!topology.primaries.is_empty()).then_some(topology)
     }
 
     fn owner(&self, name: &[u8]) -> Result<&Address, Failure> {

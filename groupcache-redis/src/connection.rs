@@ -4,6 +4,7 @@
 //! has is what tells an entry from before a restart from a new one.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::advice;
 use crate::error::Failure;
+use crate::sentinel::find_primary;
 use crate::server::{Server, epoch_of};
 
 /// How to find the server and how long to wait for it.
@@ -30,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) check_interval: Duration,
     /// How many replicas a bump waits for; for the advice only.
     pub(crate) waits_for_replicas: bool,
+    /// Whether the advice was logged, by one connection for all.
+    pub(crate) advised: Arc<AtomicBool>,
 }
 
 #[derive(Clone)]
@@ -61,7 +65,6 @@ struct State {
     failures: u32,
     /// Why the last of these did.
     why: Option<Failure>,
-    advised: bool,
 }
 
 enum Phase {
@@ -101,7 +104,7 @@ pub(crate) enum Request {
 
 impl Line {
     pub(crate) fn new(settings: Arc<Settings>) -> Self {
-        let state = State { phase: Phase::Idle, failures: 0, why: None, advised: false };
+        let state = State { phase: Phase::Idle, failures: 0, why: None };
         Self(Arc::new(Inner { settings, state: Mutex::new(state) }))
     }
 
@@ -181,8 +184,7 @@ impl Inner {
         match outcome {
             Ok(connected) => {
                 let connected = Arc::new(connected);
-                if !state.advised {
-                    state.advised = true;
+                if !self.settings.advised.swap(true, Ordering::Relaxed) {
                     let waits = self.settings.waits_for_replicas;
                     tokio::spawn(advice::log(Arc::clone(&connected), waits));
                 }
@@ -219,6 +221,7 @@ impl Settings {
         Self {
             target,
             client_options: self.client_options.clone(),
+            advised: Arc::clone(&self.advised),
             response_time_limit: self.response_time_limit.saturating_add(wait),
             ..*self
         }
@@ -383,58 +386,6 @@ async fn ask_server(mut connection: MultiplexedConnection, settings: &Settings) 
         both.push_str("\r\n");
     }
     Server::from_info(&both)
-}
-
-/// Asks the sentinels in turn where the primary is. The one that answers may not know yet of a
-/// failover; that what is there is a primary is checked on the connection to it
-/// (<https://redis.io/docs/latest/develop/reference/sentinel-clients/>).
-async fn find_primary(
-    settings: &Settings,
-    sentinels: &[ConnectionInfo],
-    name: &str,
-    primary: &ConnectionInfo,
-) -> Result<ConnectionInfo, Failure> {
-    let mut why = None;
-    // One that does not answer must not use up the time of the others.
-    let share = settings.connect_time_limit / u32::try_from(sentinels.len() + 1).unwrap_or(u32::MAX);
-    for sentinel in sentinels {
-        let what = format!("asking the sentinel at {}", sentinel.addr());
-        let asked = match tokio::time::timeout(share, ask_sentinel(settings, sentinel, name)).await {
-            Ok(asked) => asked,
-            Err(_) => Err(Failure::new(ErrorKind::Timeout, format!("no answer within {share:?}"))),
-        };
-        match asked {
-            Ok(Some((host, port))) => return Ok(at(primary, host, port)),
-            Ok(None) => {
-                let message = format!("it knows no primary called `{name}`; check `sentinel`");
-                why = Some(Failure::new(ErrorKind::Configuration, message).while_doing(&what));
-            }
-            Err(failure) => why = why.or_else(|| Some(failure.while_doing(&what))),
-        }
-    }
-    Err(why.unwrap_or_else(|| Failure::new(ErrorKind::Configuration, "`sentinel` has no addresses")))
-}
-
-async fn ask_sentinel(
-    settings: &Settings,
-    sentinel: &ConnectionInfo,
-    name: &str,
-) -> Result<Option<(String, u16)>, Failure> {
-    let mut connection = open(settings, sentinel.clone()).await?;
-    let mut command = Cmd::new();
-    command.arg("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name);
-    Ok(command.query_async(&mut connection).await?)
-}
-
-/// The settings of `primary` with another address.
-pub(crate) fn at(primary: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
-    let addr = match primary.addr() {
-        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
-            ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
-        }
-        _ => ConnectionAddr::Tcp(host, port),
-    };
-    primary.clone().set_addr(addr)
 }
 
 /// Notices what the connection itself does not say: that the server hangs or its network is gone,

@@ -132,6 +132,7 @@ mod lookups;
 mod mutants;
 mod names;
 mod route;
+mod sentinel;
 mod server;
 mod writes;
 
