@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -191,7 +192,7 @@ impl<B: Backend> Cache<B> {
         let nested = Nested::begin();
         let outer = nested.outer();
         if let Some(outer) = outer {
-            outer.before_nested_read(self.id(), &address.groups).await;
+            Box::pin(outer.before_nested_read(self.id(), &address.groups)).await;
         }
         let counters = &self.inner.counters;
         let began = tokio::time::Instant::now();
@@ -207,7 +208,7 @@ impl<B: Backend> Cache<B> {
                 }
                 Asked::Unanswered(miss) => {
                     counters.miss(miss);
-                    break (self.compute_unstored(miss, load).await?, None);
+                    break (Box::pin(self.compute_unstored(miss, load)).await?, None);
                 }
                 Asked::Miss(ticket) => ticket,
             };
@@ -228,7 +229,8 @@ impl<B: Backend> Cache<B> {
                 });
                 break (Served::Entry(stale, How::StaleWhileRevalidate), refresh);
             }
-            let landing = match self.inner.flights.board(ticket.flight(address)).await {
+            let boarding = self.inner.flights.board(ticket.flight(address));
+            let landing = match Box::pin(boarding).await {
                 // Somebody's computation ended between this lookup and this flight: its entry may be there.
                 Role::Leader(_)
                     if round < SHARING_ROUNDS && self.inner.flights.gone(&address.key) != gone =>
@@ -249,13 +251,14 @@ impl<B: Backend> Cache<B> {
                         }
                     }
                     counters.miss(ticket.miss);
-                    break (self.compute(address, ticket, Some(lead), &accept, load).await?, None);
+                    let computed = self.compute(address, ticket, Some(lead), &accept, load);
+                    break (Box::pin(computed).await?, None);
                 }
                 Role::Passenger(landing) => landing,
             };
             match landing {
                 Landing::Shared(entry, expires_at) => {
-                    if self.may_share(address, &ticket, &entry, &mut budget).await {
+                    if Box::pin(self.may_share(address, &ticket, &entry, &mut budget)).await {
                         if let Some(value) = accept(&entry) {
                             counters.miss(ticket.miss);
                             counters.shared.increment();
@@ -283,7 +286,8 @@ impl<B: Backend> Cache<B> {
                 Landing::Again | Landing::Changed | Landing::Private => {}
             }
             counters.miss(ticket.miss);
-            break (self.compute(address, ticket, None, &accept, load).await?, None);
+            let computed = self.compute(address, ticket, None, &accept, load);
+            break (Box::pin(computed).await?, None);
         };
         nested.answered();
         Ok(served)
@@ -302,7 +306,7 @@ impl<B: Backend> Cache<B> {
     ) -> Result<V, Miss> {
         let nested = Nested::begin();
         if let Some(outer) = nested.outer() {
-            outer.before_nested_read(self.id(), &address.groups).await;
+            Box::pin(outer.before_nested_read(self.id(), &address.groups)).await;
         }
         let mut budget = Budget::new(self.inner.soft_time_limit);
         let found = self.find_within(address, &accept, nested.outer(), &mut budget).await;
@@ -339,7 +343,7 @@ impl<B: Backend> Cache<B> {
         let outer = nested.outer();
         if let Some(outer) = outer {
             for address in addresses {
-                outer.before_nested_read(self.id(), &address.groups).await;
+                Box::pin(outer.before_nested_read(self.id(), &address.groups)).await;
             }
             // At the same time rather than at once: the computation around this read must know when
             // each of them expires.
@@ -358,7 +362,7 @@ impl<B: Backend> Cache<B> {
         }
         let mut budget = Budget::new(self.inner.soft_time_limit);
         let backend = &self.inner.backend;
-        let lookups = budget.run(backend.name(), backend.lookup_many(&questions)).await;
+        let lookups = budget.run(backend.name(), pin!(backend.lookup_many(&questions))).await;
         let lookups = lookups.and_then(|lookups| {
             let complete = lookups.len() == questions.len();
             complete.then_some(lookups).ok_or_else(|| Error::new(ErrorKind::Protocol, backend.name()))
@@ -406,7 +410,7 @@ impl<B: Backend> Cache<B> {
     {
         let nested = Nested::begin();
         if let Some(outer) = nested.outer() {
-            outer.before_nested_read(self.id(), &address.groups).await;
+            Box::pin(outer.before_nested_read(self.id(), &address.groups)).await;
         }
         let mut budget = Budget::new(self.inner.hard_time_limit);
         let backend = &self.inner.backend;
@@ -467,7 +471,7 @@ impl<B: Backend> Cache<B> {
     pub async fn delete_at(&self, key: &Key) -> Result<()> {
         let mut budget = Budget::new(self.inner.hard_time_limit);
         let backend = &self.inner.backend;
-        budget.run(backend.name(), backend.delete(key)).await?;
+        budget.run(backend.name(), pin!(backend.delete(key))).await?;
         self.inner.counters.deletes.increment();
         Ok(())
     }
@@ -496,7 +500,8 @@ impl<B: Backend> Cache<B> {
         };
         #[cfg(groupcache_mutants)]
         let seen = Box::new(crate::mutants::with_missing(looked.lookup.current.iter().copied()));
-        match self.complete(address, &looked.groups, looked.lookup, budget).await {
+        // In a box, as everything that a hit has no need of: it should not carry its state along.
+        match Box::pin(self.complete(address, &looked.groups, looked.lookup, budget)).await {
             Ok((vector, holds, claim)) => Asked::Miss(Ticket {
                 miss,
                 groups: looked.groups,
@@ -523,7 +528,7 @@ impl<B: Backend> Cache<B> {
         let mut asked_more = false;
         loop {
             let lookup = backend.lookup(&address.key, &groups, time_left);
-            let lookup = match budget.run(backend.name(), lookup).await {
+            let lookup = match budget.run(backend.name(), pin!(lookup)).await {
                 Ok(lookup) => lookup,
                 Err(error) => return Err(self.unanswered(&error)),
             };
@@ -641,7 +646,7 @@ impl<B: Backend> Cache<B> {
         }
         let backend = &self.inner.backend;
         let lookup = backend.lookup(entry.key(), entry.groups(), TimeLeft::NotNeeded);
-        match budget.run(backend.name(), lookup).await {
+        match budget.run(backend.name(), pin!(lookup)).await {
             Ok(lookup) => lookup.current.equals(entry.vector()),
             Err(error) => {
                 self.unanswered(&error);
@@ -697,7 +702,7 @@ impl<B> Inner<B> {
 impl<B: Backend> Inner<B> {
     async fn bump(self: Arc<Self>, groups: Groups) -> Result<()> {
         let mut budget = Budget::new(self.hard_time_limit);
-        let bumped = budget.run(self.backend.name(), self.backend.bump(&groups)).await;
+        let bumped = budget.run(self.backend.name(), pin!(self.backend.bump(&groups))).await;
         match &bumped {
             Ok(()) => {
                 self.counters.invalidations.increment();
@@ -710,7 +715,7 @@ impl<B: Backend> Inner<B> {
 
     async fn mint_within(&self, groups: &[Group], budget: &mut Budget) -> Result<Minted> {
         self.counters.mints.increment();
-        let minted = budget.run(self.backend.name(), self.backend.mint(groups)).await;
+        let minted = budget.run(self.backend.name(), pin!(self.backend.mint(groups))).await;
         let minted = minted.and_then(|minted| {
             let complete = minted.vector.len() == groups.len();
             complete.then_some(minted).ok_or_else(|| Error::new(ErrorKind::Protocol, self.backend.name()))

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -208,7 +209,7 @@ impl<B: Backend> Cache<B> {
         }
         let mut budget = Budget::new(self.inner().hard_time_limit);
         let backend = &self.inner().backend;
-        let stored = budget.run(backend.name(), backend.store(&entry, time_to_live)).await;
+        let stored = budget.run(backend.name(), pin!(backend.store(&entry, time_to_live))).await;
         drop(holds);
         match &stored {
             Ok(()) => self.inner().counters().stores.increment(),

@@ -189,18 +189,17 @@ impl Entry {
         }
         let grace = Duration::from_millis(from.uint()?);
         let key = Key::from_encoded(from.bytes()?);
-        let mut groups = Vec::new();
-        let mut vector = Vector::default();
-        for _ in 0..from.length()? {
+        let count = from.length()?;
+        let mut groups = Vec::with_capacity(count.min(from.remaining() / size_of::<Generation>()));
+        let mut vector = Vector(SmallVec::with_capacity(groups.capacity()));
+        for _ in 0..count {
             groups.push(Group::decode(from.bytes()?)?);
             vector.0.push(Generation::new(u128::from_be_bytes(from.array()?))?);
         }
-        // Written sorted; anything else would tie generations to the wrong groups.
-        if !groups.is_sorted_by(|one, next| one < next) {
-            return None;
-        }
+        // Anything else would tie generations to the wrong groups.
+        let groups = Groups::from_sorted(groups)?;
         let body = bytes.slice_ref(from.bytes()?);
-        (from.remaining() == 0).then(|| Self::new(key, groups.into(), vector, body, grace))
+        (from.remaining() == 0).then(|| Self::new(key, groups, vector, body, grace))
     }
 }
 

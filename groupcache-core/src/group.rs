@@ -199,6 +199,11 @@ impl Groups {
         NONE.clone()
     }
 
+    /// These, which are sorted, each once; `None` if they are not.
+    pub(crate) fn from_sorted(groups: Vec<Group>) -> Option<Self> {
+        groups.is_sorted_by(|one, next| one < next).then(|| Self(groups.into()))
+    }
+
     /// These groups and those.
     #[must_use]
     pub fn union(&self, others: &[Group]) -> Self {

@@ -1,7 +1,7 @@
 //! Time limits on backend calls that cost nothing where the answer is already there.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -22,13 +22,13 @@ impl Budget {
     }
 
     /// The outcome of `call`, or a timeout once the budget is used up. A call that is ready at once
-    /// sets no timer and is never too late.
+    /// sets no timer and is never too late. Pinned by the caller: what is passed by value is kept
+    /// twice.
     pub(crate) async fn run<T>(
         &mut self,
         backend: &'static str,
-        call: impl Future<Output = Result<T>> + Send,
+        mut call: Pin<&mut (impl Future<Output = Result<T>> + Send)>,
     ) -> Result<T> {
-        let mut call = pin!(call);
         if let Poll::Ready(outcome) = poll_once(call.as_mut()).await {
             return outcome;
         }

@@ -1,6 +1,7 @@
 //! Waiting for this process's turn to compute, where a lease is wanted.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -197,7 +198,7 @@ impl<B: Backend> Cache<B> {
         let request = LeaseRequest::new(key, groups, current, self.inner().owner, lasts);
         let request = request.ok_or_else(protocol)?;
         let asked_at = Instant::now();
-        let leased = budget.run(backend.name(), backend.lease(&request)).await?;
+        let leased = budget.run(backend.name(), pin!(backend.lease(&request))).await?;
         if leased.vector.len() != groups.len() {
             return Err(protocol());
         }
@@ -257,7 +258,8 @@ impl<B: Backend> Leases for Inner<B> {
         }
         let lease = LeaseName::of(&flight.key, &flight.groups, &flight.vector);
         let mut budget = Budget::new(limit.min(self.hard_time_limit));
-        let released = budget.run(self.backend.name(), self.backend.release(&lease, self.owner)).await;
+        let release = pin!(self.backend.release(&lease, self.owner));
+        let released = budget.run(self.backend.name(), release).await;
         if let Err(error) = released {
             tracing::debug!(%error, "a lease was not given back and will run out");
         }

@@ -8,9 +8,12 @@ use std::time::Duration;
 use groupcache_core::{CircuitBreaker, Clock, Error, Result, SystemClock};
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
-use crate::backend::{Inner, RedisBackend, Waiting};
+use crate::backend::{Inner, RedisBackend};
+use crate::cluster::Cluster;
 use crate::connection::{Line, Settings, Target};
 use crate::error::{NAME, failure_from};
+use crate::names::Names;
+use crate::route::{Node, Route, Waiting};
 
 /// The longest string that the protocol carries (`proto-max-bulk-len`), less room for what an entry
 /// has beside its body.
@@ -22,6 +25,8 @@ pub struct RedisBackendBuilder {
     url: String,
     adjust: Vec<Box<dyn FnOnce(ConnectionInfo) -> ConnectionInfo + Send>>,
     sentinel: Option<(String, Vec<String>)>,
+    cluster: Option<Vec<String>>,
+    cluster_check_interval: Duration,
     client_options: AsyncConnectionConfig,
     key_prefix: String,
     connect_time_limit: Duration,
@@ -43,6 +48,8 @@ impl RedisBackendBuilder {
             url,
             adjust: Vec::new(),
             sentinel: None,
+            cluster: None,
+            cluster_check_interval: Duration::from_millis(100),
             client_options: AsyncConnectionConfig::new(),
             key_prefix: "groupcache".into(),
             connect_time_limit: Duration::from_secs(1),
@@ -83,6 +90,30 @@ impl RedisBackendBuilder {
         self
     }
 
+    /// Talks to a Redis Cluster, of which the backend's own URL and these are nodes; one that answers is
+    /// enough to find all others. Every node is talked to as the backend's own URL says, but for host and
+    /// port. Defaults to none.
+    ///
+    /// ```
+    /// use groupcache_redis::RedisBackend;
+    ///
+    /// let backend = RedisBackend::builder("redis://one:6379").cluster(["redis://two:6379"]).build()?;
+    /// # Ok::<(), groupcache_core::Error>(())
+    /// ```
+    pub fn cluster<U: Into<String>>(mut self, other_urls: impl IntoIterator<Item = U>) -> Self {
+        self.cluster = Some(other_urls.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// How long a node of a cluster is trusted to have been given no slot by another node since it was
+    /// asked; after that the next lookup asks too, in the same round trip (`CLUSTER INFO`). Zero: every
+    /// lookup. Must be shorter than it takes for a slot to leave a node, lose an invalidation, and come
+    /// back. Defaults to 100 ms.
+    pub const fn cluster_check_interval(mut self, interval: Duration) -> Self {
+        self.cluster_check_interval = interval;
+        self
+    }
+
     /// Counts an invalidation as acknowledged only if this many replicas have it within `time_limit`
     /// (`WAIT`); it is an error otherwise. Bumps then have a connection of their own. Defaults to
     /// not waiting.
@@ -99,7 +130,9 @@ impl RedisBackendBuilder {
     }
 
     /// How long the server may take to answer before the call fails and the connection is given up.
-    /// Defaults to 500 ms. Reads give up earlier, after the cache's soft time limit.
+    /// Defaults to 500 ms. Reads give up earlier, after the cache's soft time limit; who calls
+    /// [`lookup`](groupcache_core::Backend::lookup) without a cache sets a limit of his own, as a single
+    /// lookup has none.
     pub const fn response_time_limit(mut self, limit: Duration) -> Self {
         self.response_time_limit = limit;
         self
@@ -208,29 +241,39 @@ impl RedisBackendBuilder {
         {
             return Err(Error::configuration(NAME, "`wait_for_replicas` needs replicas and a time limit"));
         }
-        let target = self.target()?;
-        let description = format!("{target:?}");
-        let settings = |wait: Duration| {
-            Arc::new(Settings {
-                target: target.clone(),
-                client_options: self.client_options.clone(),
-                connect_time_limit: self.connect_time_limit,
-                response_time_limit: self.response_time_limit.saturating_add(wait),
-                watch_interval: self.watch_interval,
-                backoff_min: self.backoff.0,
-                backoff_max: self.backoff.1,
-                waits_for_replicas: self.wait_for_replicas.is_some(),
-            })
+        let (target, seeds) = self.target()?;
+        let description = match &seeds {
+            None => format!("{target:?}"),
+            Some(seeds) => {
+                let addresses: Vec<_> = seeds.iter().map(|info| info.addr().to_string()).collect();
+                format!("Cluster({addresses:?})")
+            }
         };
-        let waiting = self.wait_for_replicas.map(|(replicas, time_limit)| Waiting {
-            line: Line::new(settings(time_limit)),
-            replicas,
-            time_limit,
-        });
+        let settings = Settings {
+            target: target.clone(),
+            client_options: self.client_options,
+            connect_time_limit: self.connect_time_limit,
+            response_time_limit: self.response_time_limit,
+            watch_interval: self.watch_interval,
+            backoff_min: self.backoff.0,
+            backoff_max: self.backoff.1,
+            check_interval: self.cluster_check_interval,
+            waits_for_replicas: self.wait_for_replicas.is_some(),
+            advised: Arc::default(),
+        };
+        let route = match seeds {
+            Some(seeds) => Route::Cluster(Cluster::new(seeds, Arc::new(settings), self.wait_for_replicas)),
+            None => {
+                let waiting = self.wait_for_replicas.map(|(replicas, time_limit)| {
+                    let line = Line::new(Arc::new(settings.with_target(target, time_limit)));
+                    Waiting { line, replicas, time_limit }
+                });
+                Route::Node(Node { line: Line::new(Arc::new(settings)), waiting })
+            }
+        };
         Ok(RedisBackend::from_inner(Inner {
-            line: Line::new(settings(Duration::ZERO)),
-            waiting,
-            key_prefix: self.key_prefix,
+            names: Names(self.key_prefix),
+            route,
             breaker: self.breaker,
             clock: self.clock,
             default_time_to_live: self.default_time_to_live,
@@ -240,12 +283,30 @@ impl RedisBackendBuilder {
         }))
     }
 
-    fn target(&mut self) -> Result<Target> {
+    /// What is talked to, and if it is a cluster, where to begin.
+    fn target(&mut self) -> Result<(Target, Option<Vec<ConnectionInfo>>)> {
         let url = std::mem::take(&mut self.url);
         let adjust = std::mem::take(&mut self.adjust);
         let primary = adjust.into_iter().fold(self.parse("url", &url)?, |info, adjust| adjust(info));
+        if let Some(urls) = self.cluster.take() {
+            if self.sentinel.is_some() {
+                return Err(Error::configuration(NAME, "`cluster` and `sentinel` exclude each other"));
+            }
+            if matches!(primary.addr(), ConnectionAddr::Unix(_)) {
+                return Err(Error::configuration(NAME, "`url` is a socket file, which a cluster has not"));
+            }
+            if primary.redis_settings().db() != 0 {
+                return Err(Error::configuration(NAME, "`url` has a database number; a cluster has only 0"));
+            }
+            let mut seeds = vec![primary.clone()];
+            for url in &urls {
+                let other = self.parse("cluster", url)?;
+                seeds.push(primary.clone().set_addr(other.addr().clone()));
+            }
+            return Ok((Target::ClusterNode(Box::new(primary)), Some(seeds)));
+        }
         let Some((primary_name, urls)) = self.sentinel.take() else {
-            return Ok(Target::Node(Box::new(primary)));
+            return Ok((Target::Node(Box::new(primary)), None));
         };
         if urls.is_empty() || primary_name.is_empty() {
             return Err(Error::configuration(NAME, "`sentinel` needs a name and at least one URL"));
@@ -254,7 +315,7 @@ impl RedisBackendBuilder {
             return Err(Error::configuration(NAME, "`url` is a socket file, which sentinels do not know"));
         }
         let sentinels = urls.iter().map(|url| self.parse("sentinel", url)).collect::<Result<_>>()?;
-        Ok(Target::Sentinel { sentinels, primary_name, primary: Box::new(primary) })
+        Ok((Target::Sentinel { sentinels, primary_name, primary: Box::new(primary) }, None))
     }
 
     fn parse(&self, setting: &str, url: &str) -> Result<ConnectionInfo> {
@@ -343,6 +404,10 @@ mod tests {
         refused(builder().sentinel("main", [""; 0]), "sentinel");
         refused(builder().sentinel("main", ["nowhere"]), "sentinel");
         refused(RedisBackend::builder("unix:///tmp/s").sentinel("main", ["redis://h:26379"]), "url");
+        refused(builder().cluster(["nowhere"]), "cluster");
+        refused(builder().cluster([""; 0]).sentinel("main", ["redis://h:26379"]), "cluster");
+        refused(RedisBackend::builder("unix:///tmp/s").cluster([""; 0]), "url");
+        refused(RedisBackend::builder("redis://h/1").cluster([""; 0]), "url");
     }
 
     #[cfg(not(feature = "tls"))]

@@ -4,18 +4,20 @@
 //! has is what tells an entry from before a restart from a new one.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use groupcache_core::{Error, ErrorKind};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, Value};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::advice;
 use crate::error::Failure;
-use crate::server::Server;
+use crate::sentinel::find_primary;
+use crate::server::{Server, epoch_of};
 
 /// How to find the server and how long to wait for it.
 pub(crate) struct Settings {
@@ -26,13 +28,19 @@ pub(crate) struct Settings {
     pub(crate) watch_interval: Duration,
     pub(crate) backoff_min: Duration,
     pub(crate) backoff_max: Duration,
+    /// How old what is known of the life of a node of a cluster may be.
+    pub(crate) check_interval: Duration,
     /// How many replicas a bump waits for; for the advice only.
     pub(crate) waits_for_replicas: bool,
+    /// Whether the advice was logged, by one connection for all.
+    pub(crate) advised: Arc<AtomicBool>,
 }
 
 #[derive(Clone)]
 pub(crate) enum Target {
     Node(Box<ConnectionInfo>),
+    /// One of many, whose life also changes when it is given slots.
+    ClusterNode(Box<ConnectionInfo>),
     Sentinel {
         sentinels: Vec<ConnectionInfo>,
         primary_name: String,
@@ -55,7 +63,8 @@ struct State {
     phase: Phase,
     /// Attempts to connect that failed since one succeeded.
     failures: u32,
-    advised: bool,
+    /// Why the last of these did.
+    why: Option<Failure>,
 }
 
 enum Phase {
@@ -77,18 +86,25 @@ pub(crate) struct Connected {
     pub(crate) server: Server,
     response_time_limit: Duration,
     /// Where it leads to, for Sentinel to say that the primary has moved.
-    address: String,
+    address: ConnectionAddr,
+    /// When the question was sent whose answer said last that the server is still in the same life. Of
+    /// nodes of a cluster only: there it may end while the connection lasts.
+    checked_at: Mutex<Instant>,
+    check_interval: Option<Duration>,
 }
 
 /// What is sent in one round trip.
 pub(crate) enum Request {
+    /// A lookup. Without a time limit here: callers have one of their own, and two timers are a tenth of
+    /// what a hit costs.
+    Question(Cmd),
     Command(Cmd),
     Commands(Pipeline),
 }
 
 impl Line {
     pub(crate) fn new(settings: Arc<Settings>) -> Self {
-        let state = State { phase: Phase::Idle, failures: 0, advised: false };
+        let state = State { phase: Phase::Idle, failures: 0, why: None };
         Self(Arc::new(Inner { settings, state: Mutex::new(state) }))
     }
 
@@ -104,6 +120,10 @@ impl Line {
                     Phase::Up(connected) => return Ok(Arc::clone(connected)),
                     Phase::Down { until, why } if waited || Instant::now() < *until => {
                         return Err(why.clone());
+                    }
+                    // The others need not wait for one that did not answer before.
+                    Phase::Connecting(_) if state.why.is_some() && self.0.settings.is_one_of_many() => {
+                        return Err(state.why.clone().unwrap_or_else(|| Failure::unexpected("connecting")));
                     }
                     Phase::Connecting(attempt) => attempt.clone(),
                     Phase::Idle | Phase::Down { .. } => {
@@ -121,6 +141,14 @@ impl Line {
                 }
             }
             waited = true;
+        }
+    }
+
+    /// The connection if there is one.
+    pub(crate) fn up(&self) -> Option<Arc<Connected>> {
+        match &self.0.lock().phase {
+            Phase::Up(connected) => Some(Arc::clone(connected)),
+            _ => None,
         }
     }
 
@@ -156,13 +184,12 @@ impl Inner {
         match outcome {
             Ok(connected) => {
                 let connected = Arc::new(connected);
-                if !state.advised {
-                    state.advised = true;
+                if !self.settings.advised.swap(true, Ordering::Relaxed) {
                     let waits = self.settings.waits_for_replicas;
                     tokio::spawn(advice::log(Arc::clone(&connected), waits));
                 }
                 tokio::spawn(keep_watch(Arc::downgrade(self), Arc::downgrade(&connected)));
-                state.failures = 0;
+                (state.failures, state.why) = (0, None);
                 state.phase = Phase::Up(connected);
             }
             Err(why) => {
@@ -174,6 +201,7 @@ impl Inner {
                 }
                 let pause = self.settings.pause_after(state.failures);
                 state.failures = state.failures.saturating_add(1);
+                state.why = Some(why.clone());
                 state.phase = Phase::Down { until: Instant::now() + pause, why };
             }
         }
@@ -188,6 +216,21 @@ impl Inner {
 }
 
 impl Settings {
+    /// The same for another target, where answers may take this much longer.
+    pub(crate) fn with_target(&self, target: Target, wait: Duration) -> Self {
+        Self {
+            target,
+            client_options: self.client_options.clone(),
+            advised: Arc::clone(&self.advised),
+            response_time_limit: self.response_time_limit.saturating_add(wait),
+            ..*self
+        }
+    }
+
+    const fn is_one_of_many(&self) -> bool {
+        matches!(self.target, Target::ClusterNode(_))
+    }
+
     /// Twice as long after each failure, and a random part of that, so that many processes do not
     /// all come back at the same moment.
     fn pause_after(&self, failures: u32) -> Duration {
@@ -200,10 +243,12 @@ impl Connected {
     /// Sends and waits for the answers, one for each command. What the server refuses is a value.
     pub(crate) async fn send(&self, request: &Request) -> Result<Vec<Value>, Failure> {
         let mut connection = self.connection.clone();
+        if !matches!(request, Request::Question(_)) {
+            connection.set_response_timeout(self.response_time_limit);
+        }
         let answered = match request {
-            Request::Command(command) => connection.send_packed_command(command).await.map(|one| vec![one]),
-            Request::Commands(commands) if commands.is_transaction() => {
-                connection.send_packed_commands(commands, commands.len() + 1, 1).await
+            Request::Question(command) | Request::Command(command) => {
+                connection.send_packed_command(command).await.map(|one| vec![one])
             }
             Request::Commands(commands) => connection.send_packed_commands(commands, 0, commands.len()).await,
         };
@@ -223,7 +268,46 @@ impl Connected {
     }
 }
 
+/// A node of a cluster leads another life once it was given a slot: what is in that slot may be older
+/// than what the node had in it before.
 impl Connected {
+    /// Whether it has to be asked again which life it leads.
+    pub(crate) fn is_check_due(&self) -> bool {
+        self.check_interval.is_some_and(|interval| self.lock_checked_at().elapsed() >= interval)
+    }
+
+    /// Asks that, before what else is in the pipeline. Returns when.
+    pub(crate) fn put_check(&self, pipeline: &mut Pipeline) -> Instant {
+        put_epoch_question(pipeline);
+        Instant::now()
+    }
+
+    /// What it answered. An error if it is another life, and this connection of no more use.
+    pub(crate) fn checked(&self, asked_at: Instant, answer: Option<Value>) -> Result<(), Failure> {
+        let answer = answer.ok_or_else(|| Failure::unexpected("CLUSTER INFO"))?.extract_error()?;
+        let info: String = redis::from_redis_value(answer).map_err(redis::RedisError::from)?;
+        if epoch_of(&info)? != self.server.epoch {
+            return Err(Failure::new(
+                ErrorKind::Unavailable,
+                "the node of the cluster was given other slots",
+            ));
+        }
+        let mut checked_at = self.lock_checked_at();
+        *checked_at = checked_at.max(asked_at);
+        Ok(())
+    }
+
+    pub(crate) fn host(&self) -> Option<&str> {
+        match &self.address {
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => Some(host),
+            _ => None,
+        }
+    }
+
+    fn lock_checked_at(&self) -> MutexGuard<'_, Instant> {
+        self.checked_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// These parameters, as far as the server tells.
     pub(crate) async fn config(&self, names: &[&str]) -> Result<Vec<(String, String)>, Failure> {
         let mut pipeline = Pipeline::with_capacity(names.len());
@@ -242,94 +326,66 @@ impl Connected {
 
 async fn connect(settings: &Settings) -> Result<Connected, Failure> {
     let info = match &settings.target {
-        Target::Node(info) => (**info).clone(),
+        Target::Node(info) | Target::ClusterNode(info) => (**info).clone(),
         Target::Sentinel { sentinels, primary_name, primary } => {
             find_primary(settings, sentinels, primary_name, primary).await?
         }
     };
-    let address = info.addr().to_string();
+    let address = info.addr().clone();
     let what = format!("connecting to {address}");
     let connection = open(settings, info).await.map_err(|failure| failure.while_doing(&what))?;
-    let server = ask_server(&connection).await.map_err(|failure| failure.while_doing(&what))?;
-    server.check().map_err(|failure| failure.while_doing(&what))?;
-    Ok(Connected { connection, server, response_time_limit: settings.response_time_limit, address })
+    let asked_at = Instant::now();
+    let server =
+        ask_server(connection.clone(), settings).await.map_err(|failure| failure.while_doing(&what))?;
+    server.check(settings.is_one_of_many()).map_err(|failure| failure.while_doing(&what))?;
+    Ok(Connected {
+        connection,
+        server,
+        response_time_limit: settings.response_time_limit,
+        address,
+        checked_at: Mutex::new(asked_at),
+        check_interval: settings.is_one_of_many().then_some(settings.check_interval),
+    })
 }
 
-async fn open(settings: &Settings, info: ConnectionInfo) -> Result<MultiplexedConnection, Failure> {
+pub(crate) async fn open(
+    settings: &Settings,
+    info: ConnectionInfo,
+) -> Result<MultiplexedConnection, Failure> {
     let options = settings
         .client_options
         .clone()
         .set_connection_timeout(Some(settings.connect_time_limit))
-        .set_response_timeout(Some(settings.response_time_limit));
+        // Set for each request that has one.
+        .set_response_timeout(None);
     Ok(Client::open(info)?.get_multiplexed_async_connection_with_config(&options).await?)
 }
 
+fn put_epoch_question(pipeline: &mut Pipeline) {
+    pipeline.cmd("CLUSTER").arg("INFO");
+}
+
 /// Identity, version and role, in one round trip.
-async fn ask_server(connection: &MultiplexedConnection) -> Result<Server, Failure> {
-    let mut pipeline = Pipeline::with_capacity(2);
+async fn ask_server(mut connection: MultiplexedConnection, settings: &Settings) -> Result<Server, Failure> {
+    connection.set_response_timeout(settings.response_time_limit);
+    let mut pipeline = Pipeline::with_capacity(3);
     pipeline.cmd("INFO").arg("server").cmd("INFO").arg("replication");
+    if settings.is_one_of_many() {
+        put_epoch_question(&mut pipeline);
+    }
     let mut both = String::new();
-    for answer in connection.clone().send_packed_commands(&pipeline, 0, pipeline.len()).await? {
-        let section: String =
-            redis::from_redis_value(answer.extract_error()?).map_err(redis::RedisError::from)?;
+    let answers = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
+    for (at, answer) in answers.into_iter().enumerate() {
+        let answer = match answer.extract_error() {
+            // It is no node of a cluster.
+            Err(error) if at == 2 && error.code() == Some("ERR") => continue,
+            answer => answer?,
+        };
+        let section: String = redis::from_redis_value(answer).map_err(redis::RedisError::from)?;
         both.push_str(&section);
         both.push_str("\r\n");
     }
     Server::from_info(&both)
-}
-
-/// Asks the sentinels in turn where the primary is. The one that answers may not know yet of a
-/// failover; that what is there is a primary is checked on the connection to it
-/// (<https://redis.io/docs/latest/develop/reference/sentinel-clients/>).
-async fn find_primary(
-    settings: &Settings,
-    sentinels: &[ConnectionInfo],
-    name: &str,
-    primary: &ConnectionInfo,
-) -> Result<ConnectionInfo, Failure> {
-    let mut why = None;
-    // One that does not answer must not use up the time of the others.
-    let share = settings.connect_time_limit / u32::try_from(sentinels.len() + 1).unwrap_or(u32::MAX);
-    for sentinel in sentinels {
-        let what = format!("asking the sentinel at {}", sentinel.addr());
-        let asked = match tokio::time::timeout(share, ask_sentinel(settings, sentinel, name)).await {
-            Ok(asked) => asked,
-            Err(_) => Err(Failure::new(ErrorKind::Timeout, format!("no answer within {share:?}"))),
-        };
-        match asked {
-            Ok(Some((host, port))) => return Ok(at(primary, host, port)),
-            Ok(None) => {
-                let message = format!("it knows no primary called `{name}`; check `sentinel`");
-                why = Some(Failure::new(ErrorKind::Configuration, message).while_doing(&what));
-            }
-            Err(failure) => why = why.or_else(|| Some(failure.while_doing(&what))),
-        }
-    }
-    Err(why.unwrap_or_else(|| Failure::new(ErrorKind::Configuration, "`sentinel` has no addresses")))
-}
-
-async fn ask_sentinel(
-    settings: &Settings,
-    sentinel: &ConnectionInfo,
-    name: &str,
-) -> Result<Option<(String, u16)>, Failure> {
-    let mut connection = open(settings, sentinel.clone()).await?;
-    let mut command = Cmd::new();
-    command.arg("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name);
-    Ok(command.query_async(&mut connection).await?)
-}
-
-/// The settings of `primary` with another address.
-fn at(primary: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
-    use redis::ConnectionAddr;
-
-    let addr = match primary.addr() {
-        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
-            ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
-        }
-        _ => ConnectionAddr::Tcp(host, port),
-    };
-    primary.clone().set_addr(addr)
 }
 
 /// Notices what the connection itself does not say: that the server hangs or its network is gone,
@@ -339,18 +395,19 @@ async fn keep_watch(line: Weak<Inner>, watched: Weak<Connected>) {
     loop {
         tokio::time::sleep(settings.watch_interval).await;
         let Some(connected) = watched.upgrade() else { return };
-        let fine = ask_server(&connected.connection).await.is_ok_and(|server| server == connected.server);
+        let asked = ask_server(connected.connection.clone(), &settings).await;
+        let fine = asked.is_ok_and(|server| server == connected.server);
         let moved = match &settings.target {
             Target::Sentinel { sentinels, primary_name, primary } if fine => {
                 let found = find_primary(&settings, sentinels, primary_name, primary).await;
                 // Sentinels that do not answer say nothing about the primary.
-                found.is_ok_and(|info| info.addr().to_string() != connected.address)
+                found.is_ok_and(|info| *info.addr() != connected.address)
             }
             _ => false,
         };
         let Some(line) = line.upgrade() else { return };
         if !fine || moved {
-            tracing::debug!(address = connected.address, "another connection is needed");
+            tracing::debug!(address = %connected.address, "another connection is needed");
             line.discard(&connected);
             return;
         }
@@ -360,7 +417,9 @@ async fn keep_watch(line: Weak<Inner>, watched: Weak<Connected>) {
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Node(info) => f.debug_tuple("Node").field(&info.addr().to_string()).finish(),
+            Self::Node(info) | Self::ClusterNode(info) => {
+                f.debug_tuple("Node").field(&info.addr().to_string()).finish()
+            }
             Self::Sentinel { sentinels, primary_name, .. } => {
                 let addresses: Vec<_> = sentinels.iter().map(|info| info.addr().to_string()).collect();
                 f.debug_struct("Sentinel")

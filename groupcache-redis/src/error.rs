@@ -29,6 +29,10 @@ impl Failure {
         Self::new(ErrorKind::Protocol, message)
     }
 
+    pub(crate) fn unexpected(command: &str) -> Self {
+        Self::protocol(format!("an answer to {command} that is none; is this a Redis server at `url`?"))
+    }
+
     pub(crate) fn timeout(limit: Duration, setting: &str) -> Self {
         let mut failure = Self::new(ErrorKind::Timeout, format!("`{setting}` is {limit:?}"));
         failure.disconnects = true;
@@ -38,6 +42,11 @@ impl Failure {
     /// Whether the server had no memory left for a write.
     pub(crate) fn is_out_of_memory(&self) -> bool {
         self.kind == ErrorKind::Capacity
+    }
+
+    /// Whether the key holds something that is no string.
+    pub(crate) fn is_wrong_type(&self) -> bool {
+        self.source.as_ref().and_then(RedisError::code) == Some("WRONGTYPE")
     }
 
     /// The same, and what was being done.
@@ -86,7 +95,7 @@ fn explain(error: &RedisError) -> (ErrorKind, Option<&'static str>) {
                 Some("the user in `url` may not use a command or key that the cache needs"),
             ),
             Server::Moved | Server::Ask | Server::CrossSlot => {
-                (ErrorKind::Configuration, Some("`url` is a node of a Redis Cluster"))
+                (ErrorKind::Configuration, Some("`url` is a node of a Redis Cluster; see `cluster`"))
             }
             _ => by_code(error.code()),
         },

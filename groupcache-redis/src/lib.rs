@@ -24,21 +24,53 @@
 //! failovers and evictions of the server:
 //!
 //! * A group's key holds a *token*, 128 random bits drawn for each attempt on the wire. The
-//!   *generation* that entries are validated by is a hash (BLAKE3) of that token and of the life of
-//!   the server that answered: its `run_id`, drawn when it started, and its `master_replid`, drawn when
+//!   *generation* that entries are validated by is made of that token and of the life of the server
+//!   that answered (a BLAKE3 digest of it, by exclusive or): its `run_id`, drawn when it started, and its `master_replid`, drawn when
 //!   it was promoted. A server that comes back with older data, or a replica that is promoted without
 //!   the last invalidations, brings back tokens and entries, and none of them validates.
 //! * The life of the server is asked for once on each connection, and the two are held together: a new
 //!   connection is a new question.
+//! * In a Redis Cluster each primary has a connection of its own, and the life of a node has a third part:
+//!   its configuration epoch (`cluster_my_epoch`). See below.
 //! * What was evicted, expired or flushed is missing, and what is missing is a miss.
 //! * A write that was not acknowledged is an error and its token is never used. The client library
 //!   repeats nothing on its own. This crate sends once more, with new tokens, only where the connection
 //!   turned out to be closed.
 //! * An invalidation for which the server has no memory removes the generation instead.
 //!
+//! # Redis Cluster
+//!
+//! What is read of a group counts only together with the life of the node that answered, so whatever
+//! changes which node that is, or which life it leads, makes entries stale and never brings one back:
+//!
+//! * A replica that is promoted is another process; one that was a primary before has another
+//!   `master_replid`.
+//! * A slot that moves takes its tokens to another node, where they are other generations.
+//! * A slot that comes *back* finds the same process. Its token may be older than the last invalidation,
+//!   if the other node acknowledged that and then lost it. But a node that is given a slot by another one
+//!   raises its configuration epoch above that of all others, unless it is the highest already; and the
+//!   other node did the same when it was given the slot before. So the epoch of a node is a higher one
+//!   each time a slot comes back, and it is part of the life. As it changes while connections last, a
+//!   lookup asks for it again, in the same pipeline, if it is older than
+//!   [`cluster_check_interval`](RedisBackendBuilder::cluster_check_interval).
+//! * An invalidation goes to the node that has the slot. Where that node says that another one has it,
+//!   nothing was done, and it is sent there with a new token. While a slot moves, its keys move one at a
+//!   time and whole (`MIGRATE` stops both nodes for that); a key that is not there any more is asked for
+//!   at the node that the slot goes to (`ASK`).
+//!
+//! This rests on the cluster's own rules: slots are given with `SETSLOT IMPORTING`, `MIGRATING`, `NODE`
+//! (as `redis-cli --cluster` and operators for Kubernetes do), not with `ADDSLOTS` or `DELSLOTS` while there is
+//! data; epochs become known to all nodes; a primary that the majority has given up stops answering
+//! (`cluster-allow-reads-when-down no`, the default).
+//!
 //! # Limits
 //!
-//! * One server, or what Sentinel says is the primary. A node of a Redis Cluster is refused.
+//! * A primary of a cluster that hangs, is replaced and goes on answers as before for the moment until it
+//!   is told, to connections that outlived it: keep
+//!   [`watch_interval`](RedisBackendBuilder::watch_interval) and
+//!   [`response_time_limit`](RedisBackendBuilder::response_time_limit) together below
+//!   `cluster-node-timeout`. `CLUSTER FAILOVER TAKEOVER` against a primary that is alive has two primaries
+//!   for that moment.
 //! * A primary that is cut off from the others, with some of your processes on its side, goes on
 //!   answering them until the partition ends: set
 //!   [`wait_for_replicas`](RedisBackendBuilder::wait_for_replicas), so that it acknowledges no
@@ -67,14 +99,17 @@
 //! | bump | for each group `SET XX KEEPTTL`, pipelined, and `WAIT` if asked for; one more of `UNLINK` where memory is used up |
 //! | store | `SET PX`, and `PEXPIRE` for each group, pipelined |
 //! | delete | `UNLINK` |
+//! | lease | as a mint of the groups that have no generation, and `SET NX GET PX` of the lease; to give it back `EVAL` of `GET` and `UNLINK` |
+//! | in a cluster | the same to all nodes concerned at once, a command for each key (`GET`) instead of `MGET`; one more round trip for keys whose slot has moved, or is moving |
 //! | connect | the client's `HELLO` or `AUTH`, `SELECT`, `CLIENT SETINFO`; and `INFO` twice, pipelined |
 //!
-//! And `INFO` twice in every [`watch_interval`](RedisBackendBuilder::watch_interval). All commands are
+//! And `INFO` twice in every [`watch_interval`](RedisBackendBuilder::watch_interval); in a cluster
+//! `CLUSTER SLOTS` of one node too, and `CLUSTER INFO` of each. All commands are
 //! described at <https://redis.io/docs/latest/commands/>. One connection serves all tasks. Runs on tokio.
 //!
 //! # Features
 //!
-//! `tls` for `rediss://`, with rustls. Sentinel needs none.
+//! `tls` for `rediss://`, with rustls. Sentinel and Cluster need none.
 
 #![warn(
     missing_docs,
@@ -89,11 +124,17 @@
 mod advice;
 mod backend;
 mod builder;
+mod cluster;
 mod connection;
 mod error;
+mod lookups;
 #[cfg(groupcache_mutants)]
 mod mutants;
+mod names;
+mod route;
+mod sentinel;
 mod server;
+mod writes;
 
 pub use redis;
 

@@ -24,7 +24,10 @@ pub(crate) struct Server {
     pub(crate) version: Version,
     is_primary: bool,
     is_cluster: bool,
-    key: [u8; 32],
+    /// Of a node of a cluster: raised when it is given a slot by another node, or wins one as a replica.
+    pub(crate) epoch: Option<u64>,
+    /// A digest of both.
+    incarnation: u128,
 }
 
 impl Server {
@@ -43,14 +46,21 @@ impl Server {
         for part in [&run_id, &replication_id] {
             digest.update(&(part.len() as u64).to_be_bytes()).update(part.as_bytes());
         }
+        let epoch = epoch_of(info)?;
+        if let Some(epoch) = epoch {
+            digest.update(&epoch.to_be_bytes());
+        }
         #[cfg(groupcache_mutants)]
         if groupcache_core::mutants::is_on("no_incarnation") {
             digest.reset();
         }
+        let mut incarnation = [0; 16];
+        digest.finalize_xof().fill(&mut incarnation);
         Ok(Self {
-            key: *digest.finalize().as_bytes(),
+            incarnation: u128::from_be_bytes(incarnation),
             run_id,
             replication_id,
+            epoch,
             version: Version::parse(field("redis_version")?),
             is_primary: field("role")? == "master",
             is_cluster: info_field(info, "redis_mode") == Some("cluster"),
@@ -58,11 +68,17 @@ impl Server {
     }
 
     /// Whether generations may be read here.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
-        if self.is_cluster {
+    pub(crate) fn check(&self, in_cluster: bool) -> Result<(), Failure> {
+        if self.is_cluster && !in_cluster {
             return Err(Failure::new(
                 ErrorKind::Configuration,
-                "`url` is a node of a Redis Cluster, of which one node alone holds a part only",
+                "`url` is a node of a Redis Cluster, of which one node alone holds a part only; see `cluster`",
+            ));
+        }
+        if in_cluster && self.epoch.is_none() {
+            return Err(Failure::new(
+                ErrorKind::Configuration,
+                "`cluster` is set, and this is no node of one",
             ));
         }
         if !self.is_primary {
@@ -74,18 +90,24 @@ impl Server {
 
     /// The generation that this token stands for in this life of this server; `None` for what is no
     /// token of ours.
+    ///
+    /// Each group of every hit goes through here, so it is one exclusive or, which is as good as a hash:
+    /// with one life different tokens are different generations, with one token different lives are, and
+    /// where both differ it is as unlikely as that two tokens are equal, being random and independent.
     pub(crate) fn generation(&self, token: &[u8]) -> Option<Generation> {
-        if token.len() != TOKEN_BYTES {
-            return None;
-        }
-        let hash = blake3::keyed_hash(&self.key, token);
-        let (first, _) = hash.as_bytes().split_first_chunk::<16>()?;
-        Generation::new(u128::from_be_bytes(*first))
+        let token: [u8; TOKEN_BYTES] = token.try_into().ok()?;
+        Generation::new(u128::from_be_bytes(token) ^ self.incarnation)
     }
 
     pub(crate) fn has_set_nx_get(&self) -> bool {
         self.version >= SET_NX_GET
     }
+}
+
+/// The configuration epoch of a node, from its answer to `CLUSTER INFO`.
+pub(crate) fn epoch_of(info: &str) -> Result<Option<u64>, Failure> {
+    let epoch = info_field(info, "cluster_my_epoch").map(str::parse);
+    epoch.transpose().map_err(|_| Failure::unexpected("CLUSTER INFO"))
 }
 
 impl Version {
@@ -134,12 +156,12 @@ mod tests {
 
     #[test]
     fn only_a_primary_with_an_identity_will_do() {
-        assert!(server("a", "x").check().is_ok());
-        assert!(Server::from_info(&info("a", "x", "slave")).unwrap().check().is_err());
+        assert!(server("a", "x").check(false).is_ok());
+        assert!(Server::from_info(&info("a", "x", "slave")).unwrap().check(false).is_err());
         let without = info("a", "x", "master").replace("run_id", "walk_id");
         assert!(Server::from_info(&without).is_err());
         let node = info("a", "x", "master").replace("standalone", "cluster");
-        assert!(Server::from_info(&node).unwrap().check().is_err());
+        assert!(Server::from_info(&node).unwrap().check(false).is_err());
     }
 
     #[test]

@@ -65,16 +65,18 @@ fn hit(criterion: &mut Criterion) {
             }
         };
         measure(&mut bench, &format!("groupcache/{name}"), &runtime, concurrency, read.clone());
-        let ratio = runtime.block_on(throughput_beside(concurrency, mget, read));
+        let share = if kibibytes == 1 { 8192 } else { 1024 } / concurrency.max(8);
+        let ratio = runtime.block_on(throughput_beside(concurrency, share, mget, read));
         println!("hit/{name}: {ratio:.2} of the throughput of a bare MGET, measured in turns");
     }
     bench.finish();
 }
 
 /// The median of many short turns of one after the other, so that whatever else the machine does
-/// meanwhile troubles both alike.
+/// meanwhile troubles both alike. Long enough for the start of the tasks not to count.
 async fn throughput_beside<One, Other>(
     concurrency: usize,
+    share: usize,
     bare: impl Fn() -> One + Clone + Send + 'static,
     measured: impl Fn() -> Other + Clone + Send + 'static,
 ) -> f64
@@ -82,7 +84,6 @@ where
     One: Future<Output = ()> + Send + 'static,
     Other: Future<Output = ()> + Send + 'static,
 {
-    let share = 512_usize.div_ceil(concurrency);
     let mut ratios = Vec::new();
     for _ in 0..61 {
         let before = run(concurrency, share, bare.clone()).await;

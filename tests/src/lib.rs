@@ -6,6 +6,7 @@
 
 mod backends;
 pub mod broken;
+pub mod clusters;
 pub mod history;
 mod plain;
 pub mod proxy;

@@ -12,7 +12,7 @@ async fn every_case_of_the_kit_holds() {
         let backend = RedisBackend::builder(&url).key_prefix(space).build().expect("builds");
         async move { backend }
     };
-    let found = violations(&redis, Expectations::new().shared()).await;
+    let found = violations(&redis, Expectations::new().shared().leases()).await;
     assert!(found.is_empty(), "{found:#?}");
 }
 

@@ -14,7 +14,8 @@ Usage: bookstore [OPTIONS]
 Options:
   --listen ADDR             IP address and port to serve on [default: 127.0.0.1:3000]
   --backend NAME            where cached pages are kept: memory, or a Redis server as
-                            redis://[:PASSWORD@]HOST[:PORT][/DATABASE] [default: memory]
+                            redis://[:PASSWORD@]HOST[:PORT][/DATABASE], or a Redis Cluster
+                            as several of them, separated by commas [default: memory]
   --database sqlite://PATH  database file, created and filled if it has no tables yet
                             [default: groupcache-bookstore.sqlite in the system's
                             directory for temporary files]
@@ -44,6 +45,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Backend {
     Memory,
     Redis(String),
+    /// Some of its nodes.
+    RedisCluster(Vec<String>),
 }
 
 impl Default for Arguments {
@@ -124,6 +127,11 @@ const BACKEND: ValueOption<Backend> = ValueOption {
     expected: "expected memory or redis://HOST",
     read: |value| match value.split_once("://") {
         None if value == "memory" => Some(Backend::Memory),
+        // A comma alone may be part of a password.
+        Some(("redis", nodes)) if nodes.contains(",redis://") => {
+            let nodes: Vec<_> = nodes.split(",redis://").map(|node| format!("redis://{node}")).collect();
+            nodes.iter().all(|node| node != "redis://").then_some(Backend::RedisCluster(nodes))
+        }
         Some(("redis" | "unix", address)) if !address.is_empty() => Some(Backend::Redis(value.to_owned())),
         _ => None,
     },
@@ -173,6 +181,18 @@ mod tests {
             parsed(&["--listen=0.0.0.0:80", "--backend", "memory", "--database=sqlite:///shop/books.db",]),
             Ok(Command::Run(expected))
         );
+    }
+
+    #[test]
+    fn several_nodes_are_a_cluster() {
+        let backend = |value: &str| match parsed(&["--backend", value]) {
+            Ok(Command::Run(arguments)) => Some(arguments.backend),
+            _ => None,
+        };
+        let nodes = vec!["redis://one:1".to_owned(), "redis://two:2".to_owned()];
+        assert_eq!(backend("redis://one:1,redis://two:2"), Some(Backend::RedisCluster(nodes)));
+        assert_eq!(backend("redis://:a,b@one"), Some(Backend::Redis("redis://:a,b@one".to_owned())));
+        assert_eq!(backend("redis://one,redis://"), None);
     }
 
     #[test]

@@ -114,11 +114,12 @@ async fn run(arguments: Arguments) -> Result<(), RunError> {
 /// Opens the backend. A Redis that is not there yet is no reason not to start: pages are made anew each
 /// time until it is.
 async fn backend(chosen: &Backend) -> Result<BoxBackend, RunError> {
-    let url = match chosen {
+    let redis = match chosen {
         Backend::Memory => return Ok(BoxBackend::new(MemoryBackend::with_max_bytes(CACHE_BYTES))),
-        Backend::Redis(url) => url,
+        Backend::Redis(url) => RedisBackend::builder(url),
+        Backend::RedisCluster(nodes) => RedisBackend::builder(&nodes[0]).cluster(&nodes[1..]),
     };
-    let redis = RedisBackend::builder(url).key_prefix("bookstore").build().map_err(RunError::Backend)?;
+    let redis = redis.key_prefix("bookstore").build().map_err(RunError::Backend)?;
     match redis.connect().await {
         Err(error) if error.is_transient() => {
             error::log(format_args!("bookstore: going on without: {error}"))

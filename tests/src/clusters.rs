@@ -1,0 +1,199 @@
+//! Real Redis Clusters, started by the tests that use them.
+
+use std::time::Duration;
+
+use groupcache_redis::redis::{self, Value};
+use groupcache_redis::{RedisBackend, RedisBackendBuilder};
+
+use crate::servers::{RedisServer, free_port};
+
+const SLOTS: u16 = 16_384;
+
+/// Primaries that share the slots, and maybe a replica of each.
+#[derive(Debug)]
+pub struct RedisCluster {
+    /// The primaries first, then a replica of each of them in the same order. Failovers change who is
+    /// which.
+    pub nodes: Vec<RedisServer>,
+    primaries: usize,
+}
+
+impl RedisCluster {
+    /// Starts one. Its nodes take each other for dead after a second.
+    ///
+    /// `None` if there is no `redis-server`.
+    ///
+    /// # Panics
+    ///
+    /// If it does not come together.
+    #[must_use]
+    pub fn start(primaries: usize, with_replicas: bool) -> Option<Self> {
+        let count = if with_replicas { 2 * primaries } else { primaries };
+        let mut nodes = Vec::new();
+        let mut bus_ports = Vec::new();
+        for _ in 0..count {
+            let bus_port = free_port().to_string();
+            nodes.push(RedisServer::start(&[
+                "--cluster-enabled",
+                "yes",
+                "--cluster-port",
+                &bus_port,
+                "--cluster-node-timeout",
+                "1000",
+                "--cluster-replica-validity-factor",
+                "0",
+                "--cluster-require-full-coverage",
+                "no",
+                "--repl-diskless-sync-delay",
+                "0",
+            ])?);
+            bus_ports.push(bus_port);
+        }
+        for (at, node) in nodes.iter().enumerate() {
+            node.run_command::<()>(&format!("CLUSTER SET-CONFIG-EPOCH {}", at + 1));
+        }
+        for (at, node) in nodes.iter().enumerate().take(primaries) {
+            let first = at * usize::from(SLOTS) / primaries;
+            let last = (at + 1) * usize::from(SLOTS) / primaries - 1;
+            node.run_command::<()>(&format!("CLUSTER ADDSLOTSRANGE {first} {last}"));
+        }
+        for (node, bus_port) in nodes.iter().zip(&bus_ports).skip(1) {
+            nodes[0].run_command::<()>(&format!("CLUSTER MEET 127.0.0.1 {} {bus_port}", node.port()));
+        }
+        let cluster = Self { nodes, primaries };
+        for node in &cluster.nodes {
+            node.wait_until("all know each other", |node| {
+                let info: String = node.run_command("CLUSTER INFO");
+                info.contains(&format!("cluster_known_nodes:{count}\r")) && info.contains("cluster_state:ok")
+            });
+        }
+        for (at, replica) in cluster.nodes.iter().enumerate().skip(primaries) {
+            let primary = cluster.id(at - primaries);
+            replica.run_command::<()>(&format!("CLUSTER REPLICATE {primary}"));
+        }
+        for replica in cluster.nodes.iter().skip(primaries) {
+            wait_until_follows(replica);
+        }
+        for node in &cluster.nodes {
+            node.wait_until("all agree on who has what", |node| {
+                let Ok(Value::Array(ranges)) = node.try_command::<Value>("CLUSTER SLOTS") else { return false };
+                // Each range names its first and last slot, its primary, and then its replicas.
+                let complete = |range: &Value| matches!(range, Value::Array(parts) if parts.len() == 2 + count / primaries);
+                ranges.len() == primaries && ranges.iter().all(complete)
+            });
+        }
+        Some(cluster)
+    }
+
+    /// Sets up a backend on all nodes.
+    pub fn builder(&self) -> RedisBackendBuilder {
+        RedisBackend::builder(self.nodes[0].url()).cluster(self.nodes[1..].iter().map(RedisServer::url))
+    }
+
+    /// How many primaries there were in the beginning.
+    #[must_use]
+    pub const fn primaries(&self) -> usize {
+        self.primaries
+    }
+
+    /// The id of a node.
+    #[must_use]
+    pub fn id(&self, at: usize) -> String {
+        self.nodes[at].run_command("CLUSTER MYID")
+    }
+
+    /// Whether a node is a primary at the moment.
+    #[must_use]
+    pub fn is_primary(&self, at: usize) -> bool {
+        self.nodes[at]
+            .try_command::<String>("INFO replication")
+            .is_ok_and(|info| info.contains("role:master"))
+    }
+
+    /// The slot of a key.
+    #[must_use]
+    pub fn slot(&self, key: &str) -> u16 {
+        self.nodes[0].run_command(&format!("CLUSTER KEYSLOT {key}"))
+    }
+
+    /// Which node has a slot, as it says itself.
+    ///
+    /// # Panics
+    ///
+    /// If none says so within ten seconds.
+    #[must_use]
+    pub fn owner(&self, slot: u16) -> usize {
+        for _ in 0..1000 {
+            let has = |at: &usize| self.is_primary(*at) && self.has(*at, slot);
+            if let Some(at) = (0..self.nodes.len()).find(has) {
+                return at;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("nobody has slot {slot}");
+    }
+
+    /// Announces that a slot goes from one node to the other, and moves the keys that are in it.
+    pub fn begin_migration(&self, slot: u16, from: usize, to: usize) {
+        let (source, target) = (self.id(from), self.id(to));
+        self.nodes[to].run_command::<()>(&format!("CLUSTER SETSLOT {slot} IMPORTING {source}"));
+        self.nodes[from].run_command::<()>(&format!("CLUSTER SETSLOT {slot} MIGRATING {target}"));
+    }
+
+    /// Moves the keys of a slot whose migration was begun.
+    pub fn move_keys(&self, slot: u16, from: usize, to: usize) {
+        loop {
+            let keys: Vec<String> =
+                self.nodes[from].run_command(&format!("CLUSTER GETKEYSINSLOT {slot} 100"));
+            if keys.is_empty() {
+                return;
+            }
+            let port = self.nodes[to].port();
+            let keys = keys.join(" ");
+            // Those that expire meanwhile are fine.
+            self.nodes[from]
+                // Two spaces: the place of a single key is empty.
+                .run_command::<Value>(&format!("MIGRATE 127.0.0.1 {port}  0 5000 REPLACE KEYS {keys}"));
+        }
+    }
+
+    /// Gives a slot whose keys were moved to its new owner.
+    pub fn end_migration(&self, slot: u16, from: usize, to: usize) {
+        let target = self.id(to);
+        for at in [to, from] {
+            self.nodes[at].run_command::<()>(&format!("CLUSTER SETSLOT {slot} NODE {target}"));
+        }
+    }
+
+    /// All of that.
+    pub fn migrate(&self, slot: u16, from: usize, to: usize) {
+        self.begin_migration(slot, from, to);
+        self.move_keys(slot, from, to);
+        self.end_migration(slot, from, to);
+    }
+
+    /// Keeps what the primary acknowledges from now on from its replica, which is left without a
+    /// connection to it.
+    pub fn cut_off_replica(&self, primary: usize) {
+        self.nodes[primary].run_command::<()>("ACL SETUSER default -psync -sync");
+        self.nodes[primary].run_command::<u64>("CLIENT KILL TYPE replica");
+    }
+
+    fn has(&self, at: usize, slot: u16) -> bool {
+        let own = self.nodes[at].try_command::<String>("CLUSTER NODES").unwrap_or_default();
+        let Some(line) = own.lines().find(|line| line.contains("myself")) else { return false };
+        line.split(' ').skip(8).filter(|range| !range.starts_with('[')).any(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            let number = |text: &str| text.parse::<u16>().ok();
+            number(first).zip(number(last)).is_some_and(|(first, last)| (first..=last).contains(&slot))
+        })
+    }
+}
+
+/// Waits until a replica has a connection to its primary.
+pub fn wait_until_follows(replica: &RedisServer) {
+    replica.wait_until("it follows", |replica| {
+        let info: redis::RedisResult<String> = replica.try_command("INFO replication");
+        info.is_ok_and(|info| info.contains("master_link_status:up"))
+    });
+}

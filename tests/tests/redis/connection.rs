@@ -1,0 +1,234 @@
+//! Connections to Redis that are lost, refused or hang.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use groupcache_core::{Backend, Cache, ErrorKind, Group, TimeLeft};
+use groupcache_redis::RedisBackend;
+use groupcache_tests::proxy::Proxy;
+use groupcache_tests::servers::{RedisServer, free_port};
+use tokio::time::{Instant, sleep};
+
+use crate::{connected, eventually, groups, is_hit, key, look, millis, quiet, read, store};
+
+#[tokio::test]
+async fn no_token_is_sent_twice() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    for (command, mint) in [("KEEPTTL", false), ("NX", true)] {
+        let proxy = Proxy::refusing(server.port(), command).await;
+        let backend = RedisBackend::builder(proxy.url()).build().expect("builds");
+        let one = groups(1);
+        for _ in 0..2 {
+            let failed = if mint {
+                backend.mint(&one).await.map(drop).expect_err("closed")
+            } else {
+                backend.bump(&one).await.expect_err("closed")
+            };
+            assert!(failed.is_transient(), "{failed}");
+        }
+        // Each is tried twice, as the connection was found closed.
+        let tokens: std::collections::BTreeSet<Vec<u8>> = proxy
+            .refused()
+            .iter()
+            .map(|sent| {
+                let length = b"$16\r\n";
+                let at = sent.windows(length.len()).position(|window| window == length).expect("a token");
+                sent[at + length.len()..][..16].to_vec()
+            })
+            .collect();
+        assert_eq!(tokens.len(), 4, "{command}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_while_idle_fails_nothing() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let backend = connected(quiet(&server)).await;
+    let one = groups(1);
+    store(&backend, key("page"), &one, None).await;
+    for round in 0..20 {
+        server.run_command::<u64>("CLIENT KILL TYPE normal");
+        if round % 2 == 0 {
+            assert!(is_hit(&look(&backend, &key("page"), &one).await));
+        } else {
+            backend.bump(&one).await.expect("bumps");
+            store(&backend, key("page"), &one, None).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_closes_every_connection_is_not_hammered() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("redis://{}/", listener.local_addr().expect("an address"));
+    let attempts = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counting = Arc::clone(&attempts);
+    let closing = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counting.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            drop(stream);
+        }
+    });
+    let never = groupcache_core::CircuitBreaker::new("redis").failures_to_open(0);
+    let backend = RedisBackend::builder(url).circuit_breaker(never).build().expect("builds");
+    let (began, mut asked) = (Instant::now(), 0);
+    while began.elapsed() < Duration::from_secs(1) {
+        assert!(backend.lookup(&key(&1), &groups(1), TimeLeft::NotNeeded).await.is_err());
+        asked += 1;
+        tokio::task::yield_now().await;
+    }
+    let attempts = attempts.load(std::sync::atomic::Ordering::SeqCst);
+    // 50, 100, 200 and 400 ms, less up to half.
+    assert!((1..=8).contains(&attempts), "{attempts} attempts");
+    assert!(asked > 20, "{asked} asked");
+    closing.abort();
+}
+
+#[tokio::test]
+async fn a_wrong_password_address_or_server_is_said_so() {
+    let Some(server) = RedisServer::start(&["--requirepass", "right"]) else { return };
+    let port = server.port();
+    connected(quiet(&server)).await;
+    let logged = Arc::new(Logged::default());
+    let _log = tracing::subscriber::set_default(Log(Arc::clone(&logged)));
+    let warnings = || logged.warnings.swap(0, std::sync::atomic::Ordering::SeqCst);
+    for (url, kind, names) in [
+        (format!("redis://:wrong@127.0.0.1:{port}/"), ErrorKind::Refused, "password in `url`"),
+        (format!("redis://nobody:right@127.0.0.1:{port}/"), ErrorKind::Refused, "user name"),
+        (format!("redis://127.0.0.1:{port}/"), ErrorKind::Refused, "no password"),
+        (format!("redis://:right@127.0.0.1:{port}/9999"), ErrorKind::Protocol, "127.0.0.1"),
+        (format!("redis://127.0.0.1:{}/", free_port()), ErrorKind::Unavailable, "127.0.0.1"),
+        ("unix:///nowhere/at/all".to_owned(), ErrorKind::Unavailable, "/nowhere/at/all"),
+    ] {
+        let backend = RedisBackend::builder(&url).build().expect("builds");
+        let error = backend.connect().await.expect_err(&url);
+        assert_eq!(error.kind(), kind, "{url}: {error:?}");
+        assert!(error.to_string().contains(names), "{url}: {error}");
+        assert!(!format!("{error} {error:?}").contains("wrong@"), "{error:?}");
+        let one = groups(1);
+        for _ in 0..5 {
+            assert!(backend.lookup(&key(&1), &one, TimeLeft::NotNeeded).await.is_err());
+            assert!(backend.bump(&one).await.is_err());
+            sleep(millis(60)).await;
+        }
+        assert_eq!(warnings(), 1, "{url}: the log says it once");
+    }
+}
+
+#[tokio::test]
+async fn a_server_of_another_kind_is_no_reason_to_panic_or_to_hang() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    for answer in
+        [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"+OK\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n", b"$-9\r\n", b""]
+    {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("redis://127.0.0.1:{}/", listener.local_addr().expect("an address").port());
+        let answering = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut buffer = [0; 1024];
+                let _read = stream.read(&mut buffer).await;
+                let _written = stream.write_all(answer).await;
+                // An empty answer is one that never comes.
+                if answer.is_empty() {
+                    sleep(Duration::from_secs(5)).await;
+                }
+            }
+        });
+        let backend = RedisBackend::builder(&url).connect_time_limit(millis(300)).build().expect("builds");
+        let began = Instant::now();
+        let error = backend.connect().await.expect_err("not a Redis server");
+        assert!(began.elapsed() < Duration::from_secs(2));
+        assert!(error.to_string().contains(&url[8..url.len() - 1]), "{error}");
+        answering.abort();
+    }
+}
+
+/// Counts what is logged at each level.
+#[derive(Default)]
+struct Logged {
+    warnings: std::sync::atomic::AtomicU64,
+    recoveries: std::sync::atomic::AtomicU64,
+}
+
+struct Log(Arc<Logged>);
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::INFO && metadata.target().starts_with("groupcache")
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        let is_warning = *event.metadata().level() == tracing::Level::WARN;
+        let counter = if is_warning { &self.0.warnings } else { &self.0.recoveries };
+        counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_or_dies_costs_little_and_comes_back_by_itself() {
+    // A configuration without advice, so that nothing else is logged.
+    let arguments = ["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"];
+    let Some(mut server) = RedisServer::start(&arguments) else { return };
+    let logged = Arc::new(Logged::default());
+    let _log = tracing::subscriber::set_default(Log(Arc::clone(&logged)));
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::SeqCst);
+    let soft = millis(250);
+    let backend = connected(RedisBackend::builder(server.url())).await;
+    let cache = Cache::builder(backend).soft_time_limit(soft).hard_time_limit(Duration::from_secs(2)).build();
+    assert_eq!(read(&cache, "page", 1).await, 1);
+    eventually("it is stored", async || cache.stats().stores == 1).await;
+
+    for (round, dies) in [false, true].into_iter().enumerate() {
+        let round = round as u64 + 1;
+        if dies {
+            server.kill()
+        } else {
+            server.pause()
+        }
+        let mut took = Vec::new();
+        let began = Instant::now();
+        while took.len() < 2_000 || began.elapsed() < Duration::from_secs(3) {
+            let began = Instant::now();
+            assert_eq!(read(&cache, &format!("page {}", took.len()), 7).await, 7, "a read failed");
+            took.push(began.elapsed());
+            sleep(millis(1)).await;
+        }
+        took.sort();
+        let (percentile, slowest) = (took[took.len() * 99 / 100], took[took.len() - 1]);
+        println!("dies: {dies}, {} reads, 99 % within {percentile:?}, slowest {slowest:?}", took.len());
+        assert!(percentile <= soft, "{percentile:?}");
+        // Far below what a read without it would take each time.
+        assert!(percentile < soft / 2, "the circuit breaker is no use: {percentile:?}");
+        assert!(slowest < 4 * soft, "{slowest:?}");
+        assert!(cache.backend().is_circuit_open());
+        let error = cache.invalidate(Group::new("book")).await.expect_err("nobody acknowledged");
+        assert!(error.is_transient(), "{error}");
+        assert_eq!(count(&logged.warnings), round, "the log says it once");
+
+        if dies {
+            server.restart()
+        } else {
+            server.resume()
+        }
+        let stored = cache.stats().stores;
+        let came_back = Instant::now();
+        let mut page = 0;
+        eventually("it is used again", async || {
+            page += 1;
+            read(&cache, &format!("again {page}"), 7).await;
+            cache.stats().stores > stored
+        })
+        .await;
+        println!("used again after {:?}", came_back.elapsed());
+        cache.invalidate(Group::new("book")).await.expect("acknowledged");
+        assert_eq!(count(&logged.recoveries), round, "and that it is over");
+        assert_eq!(count(&logged.warnings), round);
+    }
+}

@@ -1,0 +1,162 @@
+//! What many processes miss at once, one of them computes: the lease on Redis, on one server and on a
+//! cluster.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use groupcache_core::{
+    Backend, Cache, Current, EntryOptions, Group, Groups, Key, LeaseHolder, LeaseOwner, LeaseRequest,
+    TimeLeft,
+};
+use groupcache_redis::{RedisBackend, RedisBackendBuilder};
+use groupcache_tests::clusters::RedisCluster;
+use groupcache_tests::servers::RedisServer;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn groups() -> Groups {
+    (0..3).map(|id| Group::new("book").with("id", id)).collect()
+}
+
+/// Each a process of its own, as far as the store can tell.
+fn processes(lasts: Duration, build: impl Fn() -> RedisBackendBuilder) -> Vec<Cache<RedisBackend>> {
+    let options = EntryOptions::new().lease(lasts);
+    // However busy the machine is: who gets no answer in time computes without a lease.
+    let patience = Duration::from_secs(10);
+    let process = || {
+        let backend = build().response_time_limit(patience).build().expect("builds");
+        Cache::builder(backend).soft_time_limit(patience).build().with_options(options)
+    };
+    (0..3).map(|_| process()).collect()
+}
+
+/// Many requests at all processes at once; how many of them computed. A computation goes on until so
+/// many processes wait for it.
+async fn computed(caches: &[Cache<RedisBackend>], page: u64, value: u64, waiting: u64) -> u64 {
+    let waits =
+        |caches: &[Cache<RedisBackend>]| caches.iter().map(|cache| cache.stats().lease_waits).sum::<u64>();
+    let count = Arc::new(AtomicU64::new(0));
+    let enough = waits(caches) + waiting;
+    let mut readers = JoinSet::new();
+    for reader in 0..60 {
+        let (caches, count) = (caches.to_vec(), Arc::clone(&count));
+        readers.spawn(async move {
+            let load = async || {
+                count.fetch_add(1, Ordering::SeqCst);
+                let began = Instant::now();
+                while waits(&caches) < enough && began.elapsed() < Duration::from_secs(8) {
+                    sleep(Duration::from_millis(5)).await;
+                }
+                Ok::<_, Infallible>(value)
+            };
+            let cache = &caches[reader % caches.len()];
+            let Ok(read) = cache.get_or_load(&("page", page), groups(), load).await;
+            read
+        });
+    }
+    while let Some(read) = readers.join_next().await {
+        assert_eq!(read.expect("no panic"), value);
+    }
+    count.load(Ordering::SeqCst)
+}
+
+async fn one_of_three_computes(build: impl Fn() -> RedisBackendBuilder) {
+    let caches = processes(Duration::from_secs(20), build);
+    for cache in &caches {
+        cache.backend().connect().await.expect("connects");
+    }
+    for round in 0..5 {
+        assert_eq!(computed(&caches, 1, round, 2).await, 1, "cold, or after an invalidation");
+        assert_eq!(computed(&caches, 1, round, 0).await, 0, "cached");
+        caches[0].invalidate(groups()).await.expect("acknowledged");
+        assert_eq!(computed(&caches, 2 + round, round, 2).await, 1, "another page, whose groups are known");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_three_processes_one_computes() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    one_of_three_computes(|| RedisBackend::builder(server.url())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_three_processes_on_a_cluster_one_computes() {
+    let Some(cluster) = RedisCluster::start(3, false) else { return };
+    one_of_three_computes(|| cluster.builder()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_dies_is_replaced_when_its_lease_runs_out() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let lasts = Duration::from_millis(400);
+    let caches = processes(lasts, || RedisBackend::builder(server.url()));
+    // The lease of a process that is gone: nobody will release it.
+    let dead = RedisBackend::builder(server.url()).build().expect("builds");
+    let (key, groups) = (Key::of(&("page", 1_u64)).expect("a key"), groups());
+    let current = dead.lookup(&key, &groups, TimeLeft::NotNeeded).await.expect("looks up").current;
+    let request = LeaseRequest::new(&key, &groups, &current, LeaseOwner::random(), lasts).expect("fits");
+    assert_eq!(dead.lease(&request).await.expect("asks").holder, LeaseHolder::Ours);
+    let began = Instant::now();
+    assert_eq!(computed(&caches, 1, 7, 0).await, 1);
+    assert!(began.elapsed() >= lasts - Duration::from_millis(50), "waited for the one that is dead");
+    assert!(began.elapsed() < 2 * lasts + Duration::from_secs(5), "and not for ever");
+}
+
+#[tokio::test]
+async fn a_lease_has_one_holder_and_is_given_back() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let backend = RedisBackend::builder(server.url()).build().expect("builds");
+    let (key, groups) = (Key::of("page").expect("a key"), groups());
+    let (one, other) = (LeaseOwner::random(), LeaseOwner::random());
+    let ask = async |current: &Current, owner| {
+        let request = LeaseRequest::new(&key, &groups, current, owner, DAY).expect("fits");
+        backend.lease(&request).await.expect("asks")
+    };
+    let cold = [None; 3].into_iter().collect();
+    let first = ask(&cold, one).await;
+    assert_eq!(first.holder, LeaseHolder::Ours);
+    assert_eq!(ask(&cold, other).await.holder, LeaseHolder::NotAsked, "another won the generations");
+    let current: Current = first.vector.iter().copied().map(Some).collect();
+    assert_eq!(ask(&current, other).await.holder, LeaseHolder::Other);
+    assert_eq!(ask(&current, one).await.holder, LeaseHolder::Ours, "asking again changes nothing");
+    let request = LeaseRequest::new(&key, &groups, &current, one, DAY).expect("fits");
+    let name = request.name(&first.vector);
+    backend.release(&name, other).await.expect("is not its own");
+    assert_eq!(ask(&current, other).await.holder, LeaseHolder::Other);
+    backend.release(&name, one).await.expect("releases");
+    assert_eq!(ask(&current, other).await.holder, LeaseHolder::Ours);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cold_miss_with_a_lease_is_three_round_trips() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let backend = RedisBackend::builder(server.url()).watch_interval(DAY).build().expect("builds");
+    backend.connect().await.expect("connects");
+    // The advice, at the first connection, asks a few things.
+    sleep(Duration::from_millis(100)).await;
+    let options = EntryOptions::new().lease(Duration::from_secs(10));
+    let cache = Cache::builder(backend).build().with_options(options);
+    let reads = || {
+        let count = server.info("stats", "total_reads_processed");
+        count.and_then(|count| count.parse::<u64>().ok()).expect("a count")
+    };
+    let first = reads();
+    let question = reads() - first;
+    server.run_command::<()>("CONFIG RESETSTAT");
+    let before = reads();
+    let load = || async { Ok::<_, Infallible>(1_u64) };
+    let Ok(_) = cache.get_or_load("page", groups(), load).await;
+    // The release comes after the store, and nobody waits for either.
+    server.wait_until("the lease is released", |server| server.calls("unlink") == 1);
+    assert_eq!((server.calls("mget"), server.calls("set")), (1, 3 + 1 + 1), "groups, lease, entry");
+    // It does not count itself, and does count the one before.
+    let polls = server.calls("info") + 1;
+    // Lookup, mint and lease, store, release; and what this test asked meanwhile.
+    let trips = reads() - before;
+    println!("{trips} reads, {polls} questions of {question} reads each");
+    assert_eq!(trips - polls * question, 4);
+}
