@@ -8,6 +8,7 @@ mod backends;
 pub mod broken;
 pub mod clusters;
 pub mod history;
+pub mod memcached;
 mod plain;
 pub mod proxy;
 mod scale;
