@@ -86,11 +86,43 @@ impl Default for Plan {
             readers: 16,
             writers: 4,
             pause: Duration::from_millis(1),
-            operations: operations(),
+            operations: operations(50_000),
             time_limit: Duration::from_secs(180),
             order: Order::CommitThenInvalidate,
         }
     }
+}
+
+impl Plan {
+    /// For what is wrong on purpose: enough operations to find it.
+    #[must_use]
+    pub fn short() -> Self {
+        Self { operations: 5_000, time_limit: Duration::from_secs(20), ..Self::default() }
+    }
+
+    /// Many invalidations under way at once, and pages that are not looked at for a while.
+    #[must_use]
+    pub fn with_many_writers(self) -> Self {
+        Self { writers: 12, pages: 24, pause: Duration::from_millis(15), ..self }
+    }
+}
+
+/// Runs what is wrong on purpose until it shows. Whether one run of a few seconds meets the moment at
+/// which it matters is up to chance, so it has several.
+///
+/// # Panics
+///
+/// If it never shows.
+pub async fn finds_stale_reads(mut attempt: impl AsyncFnMut() -> Report) {
+    const ATTEMPTS: u32 = 6;
+    for _ in 0..ATTEMPTS {
+        let report = attempt().await;
+        println!("{report}");
+        if report.stale > 0 {
+            return;
+        }
+    }
+    panic!("nothing found in {ATTEMPTS} attempts");
 }
 
 impl Report {
@@ -231,10 +263,11 @@ async fn write<B: Backend>(world: Arc<World>, caches: Vec<Cache<B>>, writer: usi
     all.failed += own.failed;
 }
 
-/// 50,000, or what the environment says.
-fn operations() -> u64 {
+/// So many, or as many as the environment says in `GROUPCACHE_HISTORY_OPERATIONS`.
+#[must_use]
+pub fn operations(unless_set: u64) -> u64 {
     let set = std::env::var("GROUPCACHE_HISTORY_OPERATIONS").ok();
-    set.and_then(|count| count.parse().ok()).unwrap_or(50_000)
+    set.and_then(|count| count.parse().ok()).unwrap_or(unless_set)
 }
 
 fn group(row: usize) -> Group {

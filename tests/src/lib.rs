@@ -6,6 +6,7 @@
 
 mod backends;
 pub mod broken;
+pub mod broken_memcached;
 pub mod clusters;
 pub mod history;
 pub mod memcached;

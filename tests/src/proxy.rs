@@ -22,6 +22,8 @@ pub struct Proxy {
 struct Shared {
     upstream: AtomicU16,
     next: AtomicU64,
+    /// How many pieces clients have sent.
+    pieces: AtomicU64,
     gate: watch::Sender<Gate>,
     /// What the server says, and what the client hears instead: of the same length.
     rewrite: Option<(&'static [u8], &'static [u8])>,
@@ -75,8 +77,8 @@ impl Proxy {
         let port = listener.local_addr().expect("an address").port();
         let (gate, _) = watch::channel(Gate::default());
         let upstream = AtomicU16::new(upstream);
-        let (next, kept) = (AtomicU64::new(0), Mutex::default());
-        let shared = Arc::new(Shared { upstream, next, gate, rewrite, refused, kept });
+        let (next, pieces, kept) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
+        let shared = Arc::new(Shared { upstream, next, pieces, gate, rewrite, refused, kept });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self { port, shared, accepting }
     }
@@ -97,6 +99,18 @@ impl Proxy {
     #[must_use]
     pub fn refused(&self) -> Vec<Vec<u8>> {
         self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many pieces clients have sent on all connections: what one writes at once is one, up to 64 KiB.
+    #[must_use]
+    pub fn pieces(&self) -> u64 {
+        self.shared.pieces.load(Ordering::SeqCst)
+    }
+
+    /// How many connections there have been.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.shared.next.load(Ordering::SeqCst)
     }
 
     /// New connections lead to this port from now on.
@@ -172,6 +186,9 @@ async fn pass_on(
             _ = cut.wait_for(|gate| number < gate.cut_below) => return,
         };
         let Ok(length @ 1..) = read else { return };
+        if direction == Direction::ToServer {
+            shared.pieces.fetch_add(1, Ordering::SeqCst);
+        }
         let bytes = &mut buffer[..length];
         match (direction, shared.rewrite, shared.refused) {
             (Direction::ToClient, Some((said, heard)), _) => {
