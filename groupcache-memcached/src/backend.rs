@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use groupcache_core::{
     Backend, Clock, Current, Entry, Error, ErrorKind, Found, Generation, Group, Groups, Hold, Key,
-    LeaseHolder, LeaseName, LeaseRequest, Leased, Lookup, Minted, Result, TimeLeft,
+    LeaseHolder, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, Result, TimeLeft,
 };
 use memcache::exp::{Delete, Get, Meta, MutationStatus, Op, OpResult, Set};
 
@@ -278,6 +278,24 @@ impl Inner {
         Ok(Leased { vector, hold: Hold::none(), holder })
     }
 
+    /// Deletes what was seen to be the owner's, and only that: `md` compares the item's CAS number, which
+    /// the server changes with every write.
+    async fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> Result<()> {
+        let item = self.place.lease(lease);
+        let server = &self.servers[item.server];
+        let look = |_: u32, _: &About, operations: &mut Vec<Op>| {
+            operations.push(Get::new(&item.name).meta(Meta::NONE.cas()).into());
+        };
+        let looked = server.ask(look).await?;
+        let got = looked.first().and_then(OpResult::as_get);
+        let own = got.filter(|got| got.value.as_deref() == Some(owner.as_bytes()));
+        let Some(cas) = own.and_then(|got| got.item.cas) else { return Ok(()) };
+        let delete = |_: u32, _: &About, operations: &mut Vec<Op>| {
+            operations.push(Delete::new(&item.name).compare_cas(cas).into());
+        };
+        server.ask(delete).await.map(drop)
+    }
+
     /// In both lists where there are two.
     fn everywhere<T>(&self, things: &[T], item: impl Fn(&Place, &T) -> Item) -> Vec<Item> {
         let mut items: Vec<_> = things.iter().map(|thing| item(&self.place, thing)).collect();
@@ -490,8 +508,8 @@ impl Backend for MemcachedBackend {
         self.0.lease(request).await
     }
 
-    async fn release(&self, lease: &LeaseName) -> Result<()> {
-        self.0.remove(&[self.0.place.lease(lease)]).await
+    async fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> Result<()> {
+        self.0.release(lease, owner).await
     }
 
     async fn bump(&self, groups: &[Group]) -> Result<()> {

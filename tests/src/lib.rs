@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
 mod backends;
+pub mod bookstore;
 pub mod broken;
 pub mod broken_memcached;
 pub mod clusters;

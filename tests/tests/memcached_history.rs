@@ -32,7 +32,7 @@ async fn plain(url: &str, retry: Retry, when_down: WhenDown) -> Vec<Cache<PlainM
 
 /// There are many of them, and each has its faults within the first few thousand operations.
 fn modest() -> Plan {
-    Plan { operations: operations(15_000), ..Plan::default() }
+    Plan { operations: operations(15_000), time_limit: Duration::from_secs(600), ..Plan::default() }
 }
 
 fn millis(millis: u64) -> Duration {

@@ -13,9 +13,10 @@ Usage: bookstore [OPTIONS]
 
 Options:
   --listen ADDR             IP address and port to serve on [default: 127.0.0.1:3000]
-  --backend NAME            where cached pages are kept: memory, or a Redis server as
-                            redis://[:PASSWORD@]HOST[:PORT][/DATABASE], or a Redis Cluster
-                            as several of them, separated by commas [default: memory]
+  --backend NAME            where cached pages are kept: memory, a Redis server as
+                            redis://[:PASSWORD@]HOST[:PORT][/DATABASE], a Redis Cluster
+                            as several of them, separated by commas, or memcached
+                            servers as memcached://HOST[:PORT],... [default: memory]
   --database sqlite://PATH  database file, created and filled if it has no tables yet
                             [default: groupcache-bookstore.sqlite in the system's
                             directory for temporary files]
@@ -47,6 +48,7 @@ pub(crate) enum Backend {
     Redis(String),
     /// Some of its nodes.
     RedisCluster(Vec<String>),
+    Memcached(String),
 }
 
 impl Default for Arguments {
@@ -124,7 +126,7 @@ const LISTEN: ValueOption<SocketAddr> = ValueOption {
 
 const BACKEND: ValueOption<Backend> = ValueOption {
     name: "backend",
-    expected: "expected memory or redis://HOST",
+    expected: "expected memory, redis://HOST or memcached://HOST,HOST",
     read: |value| match value.split_once("://") {
         None if value == "memory" => Some(Backend::Memory),
         // A comma alone may be part of a password.
@@ -133,6 +135,7 @@ const BACKEND: ValueOption<Backend> = ValueOption {
             nodes.iter().all(|node| node != "redis://").then_some(Backend::RedisCluster(nodes))
         }
         Some(("redis" | "unix", address)) if !address.is_empty() => Some(Backend::Redis(value.to_owned())),
+        Some(("memcached", list)) if !list.is_empty() => Some(Backend::Memcached(value.to_owned())),
         _ => None,
     },
 };
@@ -197,11 +200,12 @@ mod tests {
 
     #[test]
     fn every_refusal_is_one_line_with_the_option_and_the_value() {
-        let cases: [(&[&str], &[&str]); 11] = [
+        let cases: [(&[&str], &[&str]); 12] = [
             (&["--listen", "3000"], &["--listen", "\"3000\""]),
             (&["--listen", "a\nb"], &["--listen", "\"a\\nb\""]),
             (&["--backend", "redis"], &["--backend", "\"redis\""]),
             (&["--backend", "redis://"], &["--backend", "redis://"]),
+            (&["--backend", "memcached://"], &["--backend", "memcached://"]),
             (&["--database", "x.db"], &["--database", "\"x.db\""]),
             (&["--database", "sqlite://"], &["--database", "\"sqlite://\""]),
             (&["--database", "sqlite://:memory:"], &["--database", ":memory:"]),

@@ -27,6 +27,7 @@ use std::time::Duration;
 use axum::Router;
 use groupcache_axum::Pages;
 use groupcache_core::{BoxBackend, Cache};
+use groupcache_memcached::MemcachedBackend;
 use groupcache_memory::MemoryBackend;
 use groupcache_redis::RedisBackend;
 use sqlx::SqlitePool;
@@ -111,22 +112,34 @@ async fn run(arguments: Arguments) -> Result<(), RunError> {
     serve(listener, router, state, end).await.map_err(unable_to_listen)
 }
 
-/// Opens the backend. A Redis that is not there yet is no reason not to start: pages are made anew each
+/// Opens the backend. A server that is not there yet is no reason not to start: pages are made anew each
 /// time until it is.
 async fn backend(chosen: &Backend) -> Result<BoxBackend, RunError> {
     let redis = match chosen {
         Backend::Memory => return Ok(BoxBackend::new(MemoryBackend::with_max_bytes(CACHE_BYTES))),
         Backend::Redis(url) => RedisBackend::builder(url),
         Backend::RedisCluster(nodes) => RedisBackend::builder(&nodes[0]).cluster(&nodes[1..]),
+        Backend::Memcached(servers) => {
+            let memcached = MemcachedBackend::builder(servers).key_prefix("bookstore").build();
+            let memcached = memcached.map_err(RunError::Backend)?;
+            go_on_without(memcached.connect().await)?;
+            return Ok(BoxBackend::new(memcached));
+        }
     };
     let redis = redis.key_prefix("bookstore").build().map_err(RunError::Backend)?;
-    match redis.connect().await {
+    go_on_without(redis.connect().await)?;
+    Ok(BoxBackend::new(redis))
+}
+
+/// Says so if a server is not there yet.
+fn go_on_without(connected: groupcache_core::Result<()>) -> Result<(), RunError> {
+    match connected {
         Err(error) if error.is_transient() => {
             error::log(format_args!("bookstore: going on without: {error}"))
         }
         connected => connected.map_err(RunError::Backend)?,
     }
-    Ok(BoxBackend::new(redis))
+    Ok(())
 }
 
 /// Serves until `end` comes, then lets open requests and writes finish within [`GRACE`].

@@ -1,0 +1,144 @@
+//! Bookstores of processes of their own.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// The example `bookstore`, as the workspace's tests have built it. Killed when dropped.
+#[derive(Debug)]
+pub struct Bookstore {
+    process: Child,
+    address: String,
+}
+
+/// What it answers.
+#[derive(Debug)]
+pub struct Answer {
+    head: String,
+    body: String,
+}
+
+impl Bookstore {
+    /// Starts one on this database and store, on a free port.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    #[must_use]
+    pub fn start(database: &str, backend: &str) -> Self {
+        let mut program = std::env::current_exe().expect("a path");
+        program.pop();
+        program.pop();
+        let program: PathBuf = program.join("examples").join("bookstore");
+        let mut process = Command::new(&program)
+            .args(["--listen", "127.0.0.1:0", "--backend", backend, "--database", database])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("{}: {error}; it is built with the workspace's tests", program.display())
+            });
+        let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+        let first = lines.next().expect("it says where it listens").expect("text");
+        let address = first[first.find("http://").expect("a URL") + 7..].trim_end_matches('/').to_owned();
+        // Reads on, so that the program never waits for a reader.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { process, address }
+    }
+
+    /// Asks under one host name, as a load balancer in front of all would.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer.
+    #[must_use]
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+        let mut stream = TcpStream::connect(&self.address).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: shop.test\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        Answer { head: head.to_lowercase(), body: body.to_owned() }
+    }
+
+    /// The same for a page.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, "")
+    }
+}
+
+impl Answer {
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> &str {
+        self.head.split(' ').nth(1).unwrap_or_default()
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn body(&self) -> &str {
+        &self.body
+    }
+
+    /// A header, by its name in lower case; empty if there is none.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        let line = self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        line.unwrap_or_default()
+    }
+}
+
+impl Drop for Bookstore {
+    fn drop(&mut self) {
+        if let Err(error) = self.process.kill().and_then(|()| self.process.wait()) {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// What to put for a book of this title.
+#[must_use]
+pub fn book(title: &str) -> String {
+    format!(r#"{{"title": "{title}", "author_id": 1, "genre": "novel", "year": 1817}}"#)
+}
+
+/// What each of two processes is to see of the other where they share a database and a store.
+///
+/// # Panics
+///
+/// If they do not.
+pub fn behave_as_one(one: &Bookstore, other: &Bookstore) {
+    for path in ["/books/5", "/books", "/authors/1", "/feed/json/novel/10", "/about"] {
+        let first = one.get(path);
+        assert_eq!(first.header("cache-status"), "groupcache; fwd=uri-miss; stored", "{path}");
+        // The store is under way when the answer is; the other process sees it once it is done.
+        let mut second = other.get(path);
+        for _ in 0..100 {
+            if second.header("cache-status") == "groupcache; hit" {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+            second = other.get(path);
+        }
+        assert_eq!(second.header("cache-status"), "groupcache; hit", "{path}");
+    }
+
+    // What is written through one is seen through the other by the very next read.
+    for round in 0..50 {
+        let (writer, reader) = if round % 2 == 0 { (one, other) } else { (other, one) };
+        let title = format!("Title of round {round}");
+        assert_eq!(writer.ask("PUT", "/api/books/5", &book(&title)).status(), "200");
+        for path in ["/books/5", "/api/books/5", "/authors/1", "/books", "/feed/json/novel/100"] {
+            assert!(reader.get(path).body.contains(&title), "{path} in round {round}");
+        }
+    }
+    assert_eq!(other.get("/about").header("cache-status"), "groupcache; hit", "others stay");
+}
