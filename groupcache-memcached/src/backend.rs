@@ -19,7 +19,7 @@ use crate::error::{Failure, NAME};
 use crate::expiry::whole_seconds;
 use crate::greeting::About;
 use crate::place::{Item, Place};
-use crate::server::Server;
+use crate::server::{Ask, Server};
 
 /// What a computation may take beyond the life of the entry that it makes.
 const FILL_TIME: Duration = Duration::from_secs(24 * 3600);
@@ -52,13 +52,6 @@ struct Share {
     /// Which of the items.
     positions: Vec<usize>,
     answers: Result<Vec<OpResult>>,
-}
-
-/// Whether the circuit breaker is asked.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ask {
-    UnlessOpen,
-    Anyway,
 }
 
 impl MemcachedBackend {
@@ -113,7 +106,7 @@ impl Inner {
     /// was sent before: what it makes up must be new each time.
     async fn ask(
         &self,
-        ask: Ask,
+        how: Ask,
         items: &[Item],
         build: impl Fn(usize, u32, &About, &mut Vec<Op>) + Sync,
     ) -> Vec<Share> {
@@ -129,34 +122,30 @@ impl Inner {
             let build = |attempt: u32, about: &About, operations: &mut Vec<Op>| {
                 positions.iter().for_each(|position| build(*position, attempt, about, operations));
             };
-            let answers = match ask {
-                Ask::UnlessOpen => self.servers[server].ask(build).await,
-                Ask::Anyway => self.servers[server].ask_anyway(build).await,
-            };
+            let answers = self.servers[server].ask(how, build).await;
             Share { server, positions, answers }
         });
-        join_all(asked).await
+        match <[_; 1]>::try_from(asked.collect::<Vec<_>>()) {
+            Ok([one]) => vec![one.await],
+            Err(several) => join_all(several).await,
+        }
     }
 
     async fn look(&self, questions: &[(&Key, &[Group])], time_left: TimeLeft) -> Result<Vec<Lookup>> {
-        let before = self.clock.now();
+        let asked_at = (time_left == TimeLeft::Needed).then(|| self.clock.now());
         let mut items = Vec::with_capacity(questions.iter().map(|(_, groups)| 1 + groups.len()).sum());
-        let mut with_time_left = Vec::with_capacity(items.capacity());
+        let meta = if time_left == TimeLeft::Needed { Meta::NONE.ttl() } else { Meta::NONE };
         for (key, groups) in questions {
             items.push(self.place.entry(key));
-            with_time_left.push(time_left == TimeLeft::Needed);
             items.extend(groups.iter().map(|group| self.place.generation(group)));
-            with_time_left.resize(items.len(), false);
         }
         let build = |position: usize, _: u32, _: &About, operations: &mut Vec<Op>| {
-            let get = Get::new(&items[position].name);
-            let meta = if with_time_left[position] { Meta::NONE.ttl() } else { Meta::NONE };
-            operations.push(get.meta(meta).into());
+            operations.push(Get::new(&items[position].name).meta(meta).into());
         };
         let mut failed = None;
         let mut answered = items.is_empty();
         let mut answers: Vec<Option<(Vec<u8>, Option<i64>)>> = items.iter().map(|_| None).collect();
-        for share in self.ask(Ask::UnlessOpen, &items, build).await {
+        for share in self.ask(Ask::Read, &items, build).await {
             match share.answers {
                 Ok(results) => {
                     answered = true;
@@ -181,7 +170,9 @@ impl Inner {
                     // Negative: no time to live.
                     Ok(entry) => {
                         let left = seconds.and_then(|seconds| u64::try_from(seconds).ok());
-                        let expires_at = left.and_then(|left| before.checked_add(Duration::from_secs(left)));
+                        let left = left.map(Duration::from_secs);
+                        let expires_at =
+                            asked_at.zip(left).and_then(|(asked_at, left)| asked_at.checked_add(left));
                         Found::Entry(Arc::new(entry), expires_at)
                     }
                     Err(_) => Found::Undecodable,
@@ -206,7 +197,7 @@ impl Inner {
         let build = |position: usize, _: u32, about: &About, operations: &mut Vec<Op>| {
             self.mint_one(&items[position], Generation::random(), about, operations);
         };
-        let shares = self.ask(Ask::UnlessOpen, &items, build).await;
+        let shares = self.ask(Ask::Write, &items, build).await;
         let minted = self.minted(&items, shares).await?;
         Ok(Minted { vector: minted.into_iter().collect(), hold: Hold::none() })
     }
@@ -260,17 +251,14 @@ impl Inner {
                     self.mint_one(item, token, about, operations);
                 }
                 None => {
-                    // A second more, as the server's clock may be about to tick: it must not run out
-                    // before its time.
-                    let lasts = request.lasts().saturating_add(Duration::from_secs(1));
-                    let expiry = about.time.expiry(lasts, self.clock.now());
+                    let expiry = about.time.expiry(request.lasts(), self.clock.now());
                     let owner = request.owner();
                     operations.push(Set::new(&item.name, owner.as_bytes()).add().ttl_raw(expiry).into());
                     operations.push(Get::new(&item.name).into());
                 }
             }
         };
-        let mut shares = self.ask(Ask::UnlessOpen, &items, build).await;
+        let mut shares = self.ask(Ask::Write, &items, build).await;
         let holder = take_holder(&mut shares, proposals.len(), request);
         let minted = self.minted(&items[..proposals.len()], shares).await?;
         let vector = request.vector(minted).ok_or_else(|| unexpected("ms, mg"))?;
@@ -286,14 +274,14 @@ impl Inner {
         let look = |_: u32, _: &About, operations: &mut Vec<Op>| {
             operations.push(Get::new(&item.name).meta(Meta::NONE.cas()).into());
         };
-        let looked = server.ask(look).await?;
+        let looked = server.ask(Ask::Read, look).await?;
         let got = looked.first().and_then(OpResult::as_get);
         let own = got.filter(|got| got.value.as_deref() == Some(owner.as_bytes()));
         let Some(cas) = own.and_then(|got| got.item.cas) else { return Ok(()) };
         let delete = |_: u32, _: &About, operations: &mut Vec<Op>| {
             operations.push(Delete::new(&item.name).compare_cas(cas).into());
         };
-        server.ask(delete).await.map(drop)
+        server.ask(Ask::Write, delete).await.map(drop)
     }
 
     /// In both lists where there are two.
@@ -357,7 +345,7 @@ impl Inner {
             });
         };
         let mut short_lived = Vec::new();
-        for share in self.ask(Ask::UnlessOpen, &items, build).await {
+        for share in self.ask(Ask::Write, &items, build).await {
             let results = share.answers.inspect_err(|error| {
                 if error.kind() == ErrorKind::Capacity && error.to_string().contains("too large") {
                     self.say_too_large(error);
@@ -410,7 +398,7 @@ impl Inner {
             let expiry = about.time.expiry(self.generation_life(time_to_live), self.clock.now());
             operations.push(Get::new(&items[position].name).without_value().touch_raw(expiry).into());
         };
-        for share in self.ask(Ask::UnlessOpen, items, build).await {
+        for share in self.ask(Ask::Write, items, build).await {
             share.answers?;
         }
         Ok(())

@@ -17,6 +17,7 @@ mod error;
 mod expiry;
 mod greeting;
 mod place;
+mod reads;
 mod routing;
 mod server;
 

@@ -1,6 +1,7 @@
 //! Where things are: on which server, and under which name there.
 
 use groupcache_core::{Error, Group, Key, LeaseName, Result};
+use smallvec::SmallVec;
 
 use crate::error::NAME;
 use crate::routing::ServerList;
@@ -24,7 +25,7 @@ pub(crate) struct Place {
 pub(crate) struct Item {
     pub(crate) server: usize,
     /// At most 250 visible characters, whatever it is the name of.
-    pub(crate) name: Vec<u8>,
+    pub(crate) name: SmallVec<[u8; 128]>,
 }
 
 impl Place {
@@ -62,7 +63,7 @@ impl Place {
 
     /// The last 67 bytes say what it is, so different prefixes never meet.
     fn item(&self, kind: &[u8; 3], hash: &[u8; 32]) -> Item {
-        let mut name = Vec::with_capacity(self.key_prefix.len() + SUFFIX_BYTES);
+        let mut name = SmallVec::new();
         name.extend_from_slice(self.key_prefix.as_bytes());
         name.extend_from_slice(kind);
         name.extend_from_slice(blake3::Hash::from_bytes(*hash).to_hex().as_bytes());

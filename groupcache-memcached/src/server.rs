@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::advice;
 use crate::error::{Failure, Remedy};
 use crate::greeting::{self, About};
+use crate::reads::{Reads, exchange};
 
 /// How to talk to every server.
 #[derive(Debug, Clone)]
@@ -22,6 +23,17 @@ pub(crate) struct Settings {
     pub(crate) backoff_min: Duration,
     pub(crate) backoff_max: Duration,
     pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// Reads only. Not sent while the circuit breaker is open.
+    Read,
+    /// Not sent while the circuit breaker is open.
+    Write,
+    /// Must not be given up without a try.
+    Anyway,
 }
 
 /// Connects when it is first used, and again when nobody listens any more. Cheap to clone; clones are
@@ -64,6 +76,7 @@ enum Phase {
 /// The client's connections to one server, which make themselves as they are needed.
 pub(crate) struct Connected {
     client: AsyncMetaClient,
+    reads: Arc<Reads>,
     pub(crate) about: About,
 }
 
@@ -98,25 +111,17 @@ impl Server {
         &self.0.breaker
     }
 
-    /// Sends what `build` makes, in one piece, unless the circuit breaker keeps it back, and waits for
-    /// the answers, one for each operation.
+    /// Sends what `build` makes, in one piece, and waits for the answers, one for each operation.
     pub(crate) async fn ask(
         &self,
+        how: Ask,
         build: impl Fn(u32, &About, &mut Vec<Op>) + Send,
     ) -> Result<Vec<OpResult>> {
-        let call = self.0.breaker.try_call().ok_or_else(|| self.refusal())?;
-        let outcome = self.send(build).await;
-        call.ended(&outcome);
-        outcome
-    }
-
-    /// The same whatever the circuit breaker says: for what must not be given up without a try.
-    pub(crate) async fn ask_anyway(
-        &self,
-        build: impl Fn(u32, &About, &mut Vec<Op>) + Send,
-    ) -> Result<Vec<OpResult>> {
-        let call = self.0.breaker.call_anyway();
-        let outcome = self.send(build).await;
+        let call = match how {
+            Ask::Anyway => self.0.breaker.call_anyway(),
+            Ask::Read | Ask::Write => self.0.breaker.try_call().ok_or_else(|| self.refusal())?,
+        };
+        let outcome = self.send(how, build).await;
         call.ended(&outcome);
         outcome
     }
@@ -128,13 +133,21 @@ impl Server {
 
     /// Once, and once more if the connection turns out to be closed. `build` is asked each time, so
     /// that no token is ever sent twice.
-    async fn send(&self, build: impl Fn(u32, &About, &mut Vec<Op>) + Send) -> Result<Vec<OpResult>> {
+    async fn send(
+        &self,
+        how: Ask,
+        build: impl Fn(u32, &About, &mut Vec<Op>) + Send,
+    ) -> Result<Vec<OpResult>> {
         let mut attempt = 0;
         loop {
             let connected = self.connected().await?;
             let mut operations = Vec::new();
             build(attempt, &connected.about, &mut operations);
-            match connected.run(operations).await {
+            let answers = match how {
+                Ask::Read => connected.reads.run(operations).await,
+                Ask::Write | Ask::Anyway => exchange(&connected.client, operations).await,
+            };
+            match answers {
                 Ok(answers) => return Ok(answers),
                 Err(failure) => {
                     self.heal(&connected, failure.remedy);
@@ -235,7 +248,8 @@ impl Server {
                 .connect_async(address)
                 .await
                 .map_err(Failure::of)?;
-            Ok(Connected { client, about })
+            let reads = Reads::new(client.clone());
+            Ok(Connected { client, reads, about })
         });
         let outcome = match greeted.await {
             Ok(outcome) => outcome,
@@ -290,16 +304,6 @@ impl Server {
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Connected {
-    /// Everything in one write, and the answers, which the client checks to be those of this batch. A
-    /// caller that goes away, or a time limit, closes the connection: no answer is ever taken for that
-    /// to another request.
-    async fn run(&self, operations: Vec<Op>) -> Result<Vec<OpResult>, Failure> {
-        let answers = self.client.run_batch(operations).await.map_err(Failure::of)?;
-        answers.into_iter().map(|answer| answer.map_err(Failure::of)).collect()
     }
 }
 

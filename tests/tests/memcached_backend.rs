@@ -197,6 +197,36 @@ async fn servers_are_asked_at_the_same_time() {
     assert!(looking.await.expect("ends").current.complete().is_some());
 }
 
+/// Some ask directly, those who come meanwhile share.
+#[tokio::test]
+async fn many_readers_at_once_share_exchanges_and_each_gets_its_own_answer() {
+    let Some(watched) = Watched::start().await else { return };
+    let none = Groups::none();
+    for number in 0..50 {
+        let page = entry(key(&number), &none, Vector::default(), number.to_string());
+        watched.backend.store(&page, None).await.expect("stores");
+    }
+    let reading = async {
+        let mut readers = tokio::task::JoinSet::new();
+        for reader in 0..900 {
+            let backend = watched.backend.clone();
+            readers.spawn(async move {
+                let looked = look(&backend, &key(&(reader % 60)), &groups(reader % 3)).await;
+                assert_eq!(looked.current.len(), reader % 3);
+                assert!(looked.current.complete().is_some());
+                match looked.found {
+                    Found::Entry(entry, None) => assert_eq!(entry.body(), &(reader % 60).to_string()),
+                    Found::Absent => assert!(reader % 60 >= 50),
+                    other => panic!("{other:?}"),
+                }
+            });
+        }
+        readers.join_all().await;
+    };
+    let pieces: u64 = watched.counting(reading).await.iter().sum();
+    assert!(pieces < 450, "{pieces} pieces for 900 readers");
+}
+
 #[tokio::test]
 async fn a_bump_replaces_what_is_there_and_leaves_nothing_behind() {
     let Some(servers) = MemcachedServers::start(3, &[]) else { return };
@@ -457,13 +487,13 @@ async fn no_answer_is_taken_for_that_to_another_request() {
         backend.store(&entry(key(&number), &none, Vector::default(), body), None).await.expect("stores");
     }
     let mut readers = tokio::task::JoinSet::new();
-    for reader in 0..8_u64 {
+    for reader in 0..32_u64 {
         let backend = backend.clone();
         readers.spawn(async move {
             let (mut answered, mut dropped) = (0, 0);
-            for round in 0..600_u64 {
+            for round in 0..200_u64 {
                 let number = ((reader * 7_919 + round * 104_729) % 50) as usize;
-                let patience = Duration::from_micros((reader * 31 + round * 97) % 900);
+                let patience = Duration::from_micros((reader * 31 + round * 97) % 3_000);
                 let patience = if round % 3 == 0 { Duration::from_secs(5) } else { patience };
                 let (wanted, groups) = (key(&number), groups(number % 4));
                 let looking = backend.lookup(&wanted, &groups, TimeLeft::NotNeeded);

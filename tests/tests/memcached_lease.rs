@@ -156,7 +156,6 @@ fn if_the_process_that_computes_is_killed_another_does_within_the_time_of_the_le
     let took = killed.elapsed();
     assert_eq!(outcomes.iter().map(|(_, computed)| computed).sum::<u64>(), 1, "{outcomes:?}");
     assert_eq!(outcomes[0].0, outcomes[1].0);
-    // The store counts in seconds and adds one, so that no lease ends early; the pauses between two
-    // looks come on top, and the computation itself.
+    // The store counts in seconds; the pauses between two looks come on top, and the computation itself.
     assert!(took < lease + Duration::from_secs(2) + COMPUTATION, "{took:?}");
 }

@@ -1,0 +1,159 @@
+//! Reads of many callers in few exchanges.
+//!
+//! The client gives each exchange a connection of its own for as long as it takes. So with many readers
+//! at once most of the work would be that of the system's, to send and receive small pieces. Here some
+//! of them read at once and directly; those who come while all of these are busy wait together and share
+//! the next exchange. Nobody waits where few read.
+//!
+//! Only reads are shared. A write that a server refuses ends its exchange, and would end that of others.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use groupcache_core::ErrorKind;
+use memcache::exp::{AsyncMetaClient, Op, OpResult};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::error::Failure;
+
+/// How many exchanges of readers there are at a time.
+const LINES: usize = 8;
+/// How many reads an exchange is filled up to: the first answer comes with the last.
+const SHARED_READS_MAX: usize = 64;
+/// Callers who read more than this, on average, share nothing: to carry it is the work then.
+const SHARED_BYTES_MAX: usize = 16 << 10;
+
+/// The reads from one server.
+pub(crate) struct Reads {
+    client: AsyncMetaClient,
+    runtime: Handle,
+    queue: Mutex<Queue>,
+    /// About how many bytes one caller reads.
+    bytes: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Queue {
+    running: usize,
+    waiting: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    operations: Vec<Op>,
+    answer: oneshot::Sender<Result<Vec<OpResult>, Failure>>,
+}
+
+/// The right to one exchange. Whoever waits when it is dropped has the next.
+struct Line(Arc<Reads>);
+
+impl Reads {
+    /// Must be called within a runtime.
+    pub(crate) fn new(client: AsyncMetaClient) -> Arc<Self> {
+        Arc::new(Self {
+            client,
+            runtime: Handle::current(),
+            queue: Mutex::default(),
+            bytes: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) async fn run(self: &Arc<Self>, operations: Vec<Op>) -> Result<Vec<OpResult>, Failure> {
+        let answered = {
+            let mut queue = self.lock();
+            if queue.running < LINES || self.bytes.load(Ordering::Relaxed) > SHARED_BYTES_MAX {
+                queue.running += 1;
+                Err(operations)
+            } else {
+                let (answer, answered) = oneshot::channel();
+                queue.waiting.push_back(Waiting { operations, answer });
+                Ok(answered)
+            }
+        };
+        match answered {
+            Err(operations) => {
+                let line = Line(Arc::clone(self));
+                let answers = exchange(&line.0.client, operations).await;
+                self.weigh(&answers);
+                answers
+            }
+            Ok(answered) => answered.await.unwrap_or_else(|_| {
+                Err(Failure::new(ErrorKind::Unavailable, "the runtime that read from it is gone"))
+            }),
+        }
+    }
+
+    /// An average over the last few callers.
+    fn weigh(&self, answers: &Result<Vec<OpResult>, Failure>) {
+        let Ok(answers) = answers else { return };
+        let read = |answer: &OpResult| answer.as_get().and_then(|got| Some(got.value.as_ref()?.len()));
+        let bytes: usize = answers.iter().filter_map(read).sum();
+        let before = self.bytes.load(Ordering::Relaxed);
+        // Of two who weigh at the same time one may be forgotten.
+        self.bytes.store((7 * (before / 8)).saturating_add(bytes / 8), Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    /// Those who share the next exchange; if there are none, there is one less.
+    fn next(&mut self) -> Vec<Waiting> {
+        let (mut next, mut reads) = (Vec::new(), 0);
+        while reads < SHARED_READS_MAX
+            && let Some(waiting) = self.waiting.pop_front()
+        {
+            // Who went away needs no answer.
+            if !waiting.answer.is_closed() {
+                reads += waiting.operations.len();
+                next.push(waiting);
+            }
+        }
+        if next.is_empty() {
+            self.running -= 1;
+        }
+        next
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let next = self.0.lock().next();
+        if !next.is_empty() {
+            let line = Self(Arc::clone(&self.0));
+            drop(self.0.runtime.spawn(async move { line.0.answer(next).await }));
+        }
+    }
+}
+
+impl Reads {
+    async fn answer(&self, mut all: Vec<Waiting>) {
+        let counts: Vec<_> = all.iter().map(|waiting| waiting.operations.len()).collect();
+        let operations: Vec<_> =
+            all.iter_mut().flat_map(|waiting| std::mem::take(&mut waiting.operations)).collect();
+        let mut answers = self.client.run_batch(operations).await.map(Vec::into_iter);
+        for (waiting, count) in all.into_iter().zip(counts) {
+            let own = match &mut answers {
+                Ok(answers) => answers.take(count).map(|answer| answer.map_err(Failure::of)).collect(),
+                Err(error) => Err(Failure::protocol(error.to_string())),
+            };
+            self.weigh(&own);
+            // It may have gone away meanwhile.
+            let _gone = waiting.answer.send(own);
+        }
+    }
+}
+
+/// Everything in one write, and the answers, which the client checks to be those of this batch. A caller
+/// that goes away, or a time limit, closes the connection: no answer is ever taken for that to another
+/// request.
+pub(crate) async fn exchange(
+    client: &AsyncMetaClient,
+    operations: Vec<Op>,
+) -> Result<Vec<OpResult>, Failure> {
+    let answers = client.run_batch(operations).await.map_err(Failure::of)?;
+    answers.into_iter().map(|answer| answer.map_err(Failure::of)).collect()
+}
