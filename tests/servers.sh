@@ -7,7 +7,7 @@ have() {
 
 ensure_servers() {
     local package program missing=""
-    for package in redis-server:redis-server openssl:openssl; do
+    for package in redis-server:redis-server memcached:memcached openssl:openssl; do
         program=${package#*:}
         have "$program" || missing="$missing ${package%%:*}"
     done
@@ -31,7 +31,7 @@ ensure_servers() {
     done
     if [ -n "$still" ]; then
         echo "missing:$still. Tests that need them are skipped, or fail with GROUPCACHE_REQUIRE_SERVERS=1." >&2
-        echo "Debian, Ubuntu: apt-get install$still. macOS: brew install redis openssl." >&2
+        echo "Debian, Ubuntu: apt-get install$still. macOS: brew install redis memcached openssl." >&2
         return 1
     fi
 }

@@ -130,10 +130,12 @@ mod builder;
 mod error;
 mod expiry;
 mod greeting;
+mod lookups;
 mod place;
 mod reads;
 mod routing;
 mod server;
+mod writes;
 
 pub use memcache;
 

@@ -1,0 +1,73 @@
+//! Looking for entries and generations.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use groupcache_core::{Current, Entry, Found, Group, Key, Lookup, Result, TimeLeft};
+use memcache::exp::{Get, Meta, Op, OpResult};
+
+use crate::backend::Inner;
+use crate::greeting::About;
+use crate::server::Ask;
+use crate::writes::generation;
+
+impl Inner {
+    pub(crate) async fn look(
+        &self,
+        questions: &[(&Key, &[Group])],
+        time_left: TimeLeft,
+    ) -> Result<Vec<Lookup>> {
+        let asked_at = (time_left == TimeLeft::Needed).then(|| self.clock.now());
+        let mut items = Vec::with_capacity(questions.iter().map(|(_, groups)| 1 + groups.len()).sum());
+        let meta = if time_left == TimeLeft::Needed { Meta::NONE.ttl() } else { Meta::NONE };
+        for (key, groups) in questions {
+            items.push(self.place.entry(key));
+            items.extend(groups.iter().map(|group| self.place.generation(group)));
+        }
+        let build = |position: usize, _: u32, _: &About, operations: &mut Vec<Op>| {
+            operations.push(Get::new(&items[position].name).meta(meta).into());
+        };
+        let mut failed = None;
+        let mut answered = items.is_empty();
+        let mut answers: Vec<Option<(Vec<u8>, Option<i64>)>> = items.iter().map(|_| None).collect();
+        for share in self.ask(Ask::Read, &items, build).await {
+            match share.answers {
+                Ok(results) => {
+                    answered = true;
+                    for (position, result) in share.positions.iter().zip(results) {
+                        if let OpResult::Get(got) = result {
+                            answers[*position] = got.value.map(|value| (value, got.item.ttl));
+                        }
+                    }
+                }
+                // The keys of a server that is down are misses.
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        if let Some(error) = failed.filter(|_| !answered) {
+            return Err(error);
+        }
+        let mut answers = answers.into_iter();
+        let lookups = questions.iter().map(|(_, groups)| {
+            let found = match answers.next().flatten() {
+                None => Found::Absent,
+                Some((bytes, seconds)) => match Entry::decode(&Bytes::from(bytes)) {
+                    // Negative: no time to live.
+                    Ok(entry) => {
+                        let left = seconds.and_then(|seconds| u64::try_from(seconds).ok());
+                        let left = left.map(Duration::from_secs);
+                        let expires_at =
+                            asked_at.zip(left).and_then(|(asked_at, left)| asked_at.checked_add(left));
+                        Found::Entry(Arc::new(entry), expires_at)
+                    }
+                    Err(_) => Found::Undecodable,
+                },
+            };
+            let current: Current =
+                answers.by_ref().take(groups.len()).map(|answer| generation(&answer?.0)).collect();
+            Lookup::new(found, current)
+        });
+        Ok(lookups.collect())
+    }
+}

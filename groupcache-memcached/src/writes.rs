@@ -1,0 +1,308 @@
+//! Minting, leasing, bumping, storing, deleting.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use groupcache_core::{
+    Entry, Error, ErrorKind, Generation, Group, Hold, LeaseHolder, LeaseName, LeaseOwner, LeaseRequest,
+    Leased, Minted, Result,
+};
+use memcache::exp::{Delete, Get, Meta, MutationStatus, Op, OpResult, Set};
+
+use crate::backend::{Inner, Share, unexpected};
+use crate::error::Failure;
+use crate::expiry::whole_seconds;
+use crate::greeting::About;
+use crate::place::{Item, Place};
+use crate::server::Ask;
+
+/// What a computation may take beyond the life of the entry that it makes.
+const FILL_TIME: Duration = Duration::from_secs(24 * 3600);
+/// What an item has beside its name and value, rounded up.
+const ITEM_OVERHEAD_BYTES: usize = 64;
+const TOKEN_BYTES: usize = 16;
+
+impl Inner {
+    /// The operations that mint: adds the token where there is none, and gets what is there then.
+    fn mint_one(&self, item: &Item, token: Generation, about: &About, operations: &mut Vec<Op>) {
+        let expiry = about.time.expiry(self.generation_life(Duration::ZERO), self.clock.now());
+        operations.push(Set::new(&item.name, bytes(token)).add().ttl_raw(expiry).into());
+        operations.push(Get::new(&item.name).meta(Meta::NONE.ttl()).into());
+    }
+
+    pub(crate) async fn mint(&self, groups: &[Group]) -> Result<Minted> {
+        let items: Vec<_> = groups.iter().map(|group| self.place.generation(group)).collect();
+        let build = |position: usize, _: u32, about: &About, operations: &mut Vec<Op>| {
+            self.mint_one(&items[position], Generation::random(), about, operations);
+        };
+        let shares = self.ask(Ask::Write, &items, build).await;
+        let minted = self.minted(&items, shares).await?;
+        Ok(Minted { vector: minted.into_iter().collect(), hold: Hold::none() })
+    }
+
+    /// What [`mint_one`](Self::mint_one) found for each of the items, in order.
+    async fn minted(&self, items: &[Item], shares: Vec<Share>) -> Result<Vec<Generation>> {
+        let mut minted: Vec<Option<Generation>> = items.iter().map(|_| None).collect();
+        let mut short_lived = Vec::new();
+        for share in shares {
+            let results = share.answers?;
+            for (position, pair) in share.positions.iter().zip(results.chunks(2)) {
+                let [_, OpResult::Get(got)] = pair else {
+                    return Err(unexpected("ms, mg"));
+                };
+                minted[*position] = Some(self.token_of(share.server, got.value.as_deref())?);
+                if self.is_short_lived(got.item.ttl, Duration::ZERO) {
+                    short_lived.push(items[*position].clone());
+                }
+            }
+        }
+        self.lengthen(&short_lived, Duration::ZERO).await?;
+        minted.into_iter().collect::<Option<_>>().ok_or_else(|| unexpected("ms, mg"))
+    }
+
+    fn token_of(&self, server: usize, value: Option<&[u8]>) -> Result<Generation> {
+        let failure = match value {
+            Some(value) => match generation(value) {
+                Some(generation) => return Ok(generation),
+                None => Failure::protocol(
+                    "the key of a group holds no generation; another application writes under the same \
+                     `key_prefix`",
+                ),
+            },
+            None => Failure::new(ErrorKind::Unavailable, "a generation was evicted while it was minted"),
+        };
+        Err(failure.at(self.servers[server].name()).into())
+    }
+
+    pub(crate) async fn lease(&self, request: &LeaseRequest<'_>) -> Result<Leased> {
+        let mut items: Vec<_> = request.missing().map(|group| self.place.generation(group)).collect();
+        let proposals: Vec<_> = items.iter().map(|_| Generation::random()).collect();
+        let expected = request.vector(proposals.iter().copied());
+        let expected = expected.ok_or_else(|| unexpected("a lookup"))?;
+        items.push(self.place.lease(&request.name(&expected)));
+        let build = |position: usize, attempt: u32, about: &About, operations: &mut Vec<Op>| {
+            let item = &items[position];
+            match proposals.get(position) {
+                // A proposal is sent once; another one makes another vector.
+                Some(proposal) => {
+                    let token = if attempt == 0 { *proposal } else { Generation::random() };
+                    self.mint_one(item, token, about, operations);
+                }
+                None => {
+                    let expiry = about.time.expiry(request.lasts(), self.clock.now());
+                    let owner = request.owner();
+                    operations.push(Set::new(&item.name, owner.as_bytes()).add().ttl_raw(expiry).into());
+                    operations.push(Get::new(&item.name).into());
+                }
+            }
+        };
+        let mut shares = self.ask(Ask::Write, &items, build).await;
+        let holder = take_holder(&mut shares, proposals.len(), request);
+        let minted = self.minted(&items[..proposals.len()], shares).await?;
+        let vector = request.vector(minted).ok_or_else(|| unexpected("ms, mg"))?;
+        let holder = if vector == expected { holder } else { LeaseHolder::NotAsked };
+        Ok(Leased { vector, hold: Hold::none(), holder })
+    }
+
+    /// Deletes what was seen to be the owner's, and only that: `md` compares the item's CAS number, which
+    /// the server changes with every write.
+    pub(crate) async fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> Result<()> {
+        let item = self.place.lease(lease);
+        let server = &self.servers[item.server];
+        let look = |_: u32, _: &About, operations: &mut Vec<Op>| {
+            operations.push(Get::new(&item.name).meta(Meta::NONE.cas()).into());
+        };
+        let looked = server.ask(Ask::Read, look).await?;
+        let got = looked.first().and_then(OpResult::as_get);
+        let own = got.filter(|got| got.value.as_deref() == Some(owner.as_bytes()));
+        let Some(cas) = own.and_then(|got| got.item.cas) else { return Ok(()) };
+        let delete = |_: u32, _: &About, operations: &mut Vec<Op>| {
+            operations.push(Delete::new(&item.name).compare_cas(cas).into());
+        };
+        server.ask(Ask::Write, delete).await.map(drop)
+    }
+
+    /// In both lists where there are two.
+    pub(crate) fn everywhere<T>(&self, things: &[T], item: impl Fn(&Place, &T) -> Item) -> Vec<Item> {
+        let mut items: Vec<_> = things.iter().map(|thing| item(&self.place, thing)).collect();
+        if let Some(overlap) = &self.overlap {
+            for (at, thing) in things.iter().enumerate() {
+                let other = item(overlap, thing);
+                if other != items[at] {
+                    items.push(other);
+                }
+            }
+        }
+        items
+    }
+
+    pub(crate) async fn bump(&self, groups: &[Group]) -> Result<()> {
+        let items = self.everywhere(groups, |place, group| place.generation(group));
+        let build = |position: usize, _: u32, about: &About, operations: &mut Vec<Op>| {
+            let expiry = about.time.expiry(self.generation_life(Duration::ZERO), self.clock.now());
+            let token = bytes(Generation::random());
+            operations.push(Set::new(&items[position].name, token).replace().ttl_raw(expiry).into());
+        };
+        let mut refused = Vec::new();
+        for share in self.ask(Ask::Anyway, &items, build).await {
+            match share.answers {
+                Ok(results) => results.iter().try_for_each(replaced)?,
+                Err(error) if error.kind() == ErrorKind::Capacity => {
+                    refused.extend(share.positions.iter().map(|position| items[*position].clone()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        // Where the server has no memory for a new generation. A group without one is as stale as one
+        // with a new one.
+        self.remove(&refused).await
+    }
+
+    pub(crate) async fn remove(&self, items: &[Item]) -> Result<()> {
+        let build = |position: usize, _: u32, _: &About, operations: &mut Vec<Op>| {
+            operations.push(Delete::new(&items[position].name).into());
+        };
+        for share in self.ask(Ask::Anyway, items, build).await {
+            share.answers?.iter().try_for_each(replaced)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn store(&self, entry: &Entry, time_to_live: Duration) -> Result<()> {
+        let mut items = vec![self.place.entry(entry.key())];
+        items.extend(entry.groups().iter().map(|group| self.place.generation(group)));
+        let value = entry.encode();
+        self.check_size(&items[0], value.len(), entry.body().len())?;
+        let build = |position: usize, _: u32, about: &About, operations: &mut Vec<Op>| {
+            let name = &items[position].name;
+            operations.push(if position == 0 {
+                let expiry = about.time.expiry(time_to_live, self.clock.now());
+                Set::new(name, &value).ttl_raw(expiry).into()
+            } else {
+                Get::new(name).without_value().meta(Meta::NONE.ttl()).into()
+            });
+        };
+        let mut short_lived = Vec::new();
+        for share in self.ask(Ask::Write, &items, build).await {
+            let results = share.answers.inspect_err(|error| {
+                if error.kind() == ErrorKind::Capacity && error.to_string().contains("too large") {
+                    self.say_too_large(error);
+                }
+            })?;
+            for (position, result) in share.positions.iter().zip(results) {
+                match result {
+                    OpResult::Mutation(stored) if stored.applied() => {}
+                    OpResult::Get(got) if self.is_short_lived(got.item.ttl, time_to_live) => {
+                        short_lived.push(items[*position].clone());
+                    }
+                    OpResult::Get(_) => {}
+                    _ => return Err(unexpected("ms")),
+                }
+            }
+        }
+        self.lengthen(&short_lived, time_to_live).await
+    }
+
+    /// Refuses what the server would refuse, without sending it first.
+    fn check_size(&self, item: &Item, value: usize, body: usize) -> Result<()> {
+        let needed = value.saturating_add(item.name.len()).saturating_add(ITEM_OVERHEAD_BYTES);
+        let server = &self.servers[item.server];
+        let message = match (self.max_entry_bytes, server.item_bytes_max()) {
+            (Some(max), _) if body > max => {
+                format!("an entry of {body} bytes is too large, `max_entry_bytes` is {max}")
+            }
+            (_, Some(max)) if needed > max => {
+                format!(
+                    "{}: an entry of {body} bytes is too large, the server's `-I` is {max}",
+                    server.name()
+                )
+            }
+            _ => return Ok(()),
+        };
+        let error = Error::from(Failure::new(ErrorKind::Capacity, message));
+        self.say_too_large(&error);
+        Err(error)
+    }
+
+    fn say_too_large(&self, error: &Error) {
+        if !self.too_large_was_said.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "not stored, and not said again");
+        }
+    }
+
+    /// Gives generations the life that entries stored from now on need.
+    async fn lengthen(&self, items: &[Item], time_to_live: Duration) -> Result<()> {
+        let build = |position: usize, _: u32, about: &About, operations: &mut Vec<Op>| {
+            let expiry = about.time.expiry(self.generation_life(time_to_live), self.clock.now());
+            operations.push(Get::new(&items[position].name).without_value().touch_raw(expiry).into());
+        };
+        for share in self.ask(Ask::Write, items, build).await {
+            share.answers?;
+        }
+        Ok(())
+    }
+
+    /// How long a generation must live for entries of this time to live, and for those of this
+    /// process so far.
+    fn generation_life(&self, time_to_live: Duration) -> Duration {
+        let this = whole_seconds(time_to_live.max(self.default_time_to_live));
+        let longest = self.longest_seconds.fetch_max(this, Ordering::Relaxed).max(this);
+        Duration::from_secs(longest).saturating_add(FILL_TIME)
+    }
+
+    /// Whether a generation with so many seconds left is to live longer. Not at every store: one that
+    /// was given its life less than half a [`FILL_TIME`] ago will do.
+    fn is_short_lived(&self, seconds_left: Option<i64>, time_to_live: Duration) -> bool {
+        let Some(left) = seconds_left.and_then(|left| u64::try_from(left).ok()) else {
+            // Without an end, or not there.
+            return false;
+        };
+        Duration::from_secs(left) < self.generation_life(time_to_live).saturating_sub(FILL_TIME / 2)
+    }
+}
+
+/// Takes the answer to the last item, the lease, out of the shares. If its server is down, whoever asks
+/// may as well compute.
+fn take_holder(shares: &mut Vec<Share>, lease: usize, request: &LeaseRequest<'_>) -> LeaseHolder {
+    let Some(at) = shares.iter().position(|share| share.positions.last() == Some(&lease)) else {
+        return LeaseHolder::Ours;
+    };
+    let share = &mut shares[at];
+    share.positions.pop();
+    let holder = match &mut share.answers {
+        Ok(results) => {
+            let got = results.pop();
+            let added = results.pop();
+            match (added, got) {
+                (Some(OpResult::Mutation(added)), _) if added.applied() => LeaseHolder::Ours,
+                (_, Some(OpResult::Get(got))) if got.value.as_deref() == Some(request.owner().as_bytes()) => {
+                    LeaseHolder::Ours
+                }
+                // Or nobody any more, as the next time will show.
+                _ => LeaseHolder::Other,
+            }
+        }
+        Err(_) => LeaseHolder::Ours,
+    };
+    if share.positions.is_empty() {
+        shares.swap_remove(at);
+    }
+    holder
+}
+
+/// There being nothing to replace or to delete is fine.
+fn replaced(result: &OpResult) -> Result<()> {
+    match result.as_mutation().map(|mutation| mutation.status) {
+        Some(MutationStatus::Applied | MutationStatus::NotFound) => Ok(()),
+        _ => Err(unexpected("ms or md")),
+    }
+}
+
+fn bytes(token: Generation) -> [u8; TOKEN_BYTES] {
+    token.get().to_be_bytes()
+}
+
+pub(crate) fn generation(value: &[u8]) -> Option<Generation> {
+    let token: [u8; TOKEN_BYTES] = value.try_into().ok()?;
+    Generation::new(u128::from_be_bytes(token))
+}
