@@ -30,7 +30,8 @@ impl Mint {
     /// `unacknowledged_mint`: what was sent is taken for what is there.
     pub(crate) fn unacknowledged(&self, groups: usize) -> Option<Minted> {
         let sent = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let vector = sent.values().map(|(server, token)| server.generation(token)).collect::<Option<Vec<_>>>()?;
+        let vector =
+            sent.values().map(|(server, token)| server.generation(token)).collect::<Option<Vec<_>>>()?;
         (is_on("unacknowledged_mint") && vector.len() == groups)
             .then(|| Minted { vector: vector.into_iter().collect(), hold: Hold::none() })
     }
