@@ -57,7 +57,7 @@ pub enum LeaseHolder {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeaseName([u8; 32]);
 
-/// Who asks for leases: one [`Cache`] and its clones. Readers of one cache share what it computes, so
+/// Who asks for leases: one [`Cache`](crate::Cache) and its clones. Readers of one cache share what it computes, so
 /// a lease belongs to all of them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeaseOwner([u8; 16]);
