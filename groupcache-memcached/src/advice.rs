@@ -104,7 +104,9 @@ fn judge(about: &About, max_connections: usize, joins: bool) -> Vec<(&'static st
             ),
         );
     }
-    if let Some(connections) = about.number("maxconns").filter(|all| *all < 4 * max_connections as u64) {
+    if let Some(connections) =
+        about.number("maxconns").filter(|all| *all < (max_connections as u64).saturating_mul(4))
+    {
         advise(
             "-c",
             format!(
@@ -119,8 +121,8 @@ fn judge(about: &About, max_connections: usize, joins: bool) -> Vec<(&'static st
     if joins && about.number("curr_items").is_some_and(|items| items > 0) {
         advise(
             "overlap",
-            "joins the list and is not empty: unless some process reads from it already, empty it first \
-             (`flush_all`), or invalidated entries may come back"
+            "is not empty: if it is to join the list, and no process reads from it yet, empty it first \
+             (`flush_all`), or invalidated entries may come back; if it is to leave, all is well"
                 .into(),
         );
     }

@@ -13,6 +13,10 @@ use crate::place::Place;
 use crate::routing::ServerList;
 use crate::server::{Server, Settings};
 
+/// What is more is a mistake, and more than clocks and counters can add.
+const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
+const MOST_CONNECTIONS: usize = 65_536;
+
 /// Sets up a [`MemcachedBackend`].
 #[must_use = "nothing is set up before `build`"]
 pub struct MemcachedBackendBuilder {
@@ -71,7 +75,7 @@ impl MemcachedBackendBuilder {
         self
     }
 
-    /// The most connections to each server. One carries one batch at a time; whoever finds all in use
+    /// The most connections to each server, up to 65,536. One carries one batch at a time; whoever finds all in use
     /// waits for one, for [`connect_time_limit`](Self::connect_time_limit) at most. Defaults to 64.
     ///
     /// A server refuses connections beyond its option `-c`, 1024 if that is not set: all processes
@@ -148,6 +152,20 @@ impl MemcachedBackendBuilder {
             if limit.is_zero() {
                 return Err(Error::configuration(NAME, format!("`{setting}` is zero")));
             }
+        }
+        for (setting, limit) in [
+            ("connect_time_limit", settings.connect_time_limit),
+            ("response_time_limit", settings.response_time_limit),
+            ("backoff", settings.backoff_max),
+        ] {
+            if limit > LONGEST_WAIT {
+                let message = format!("`{setting}` is more than a day");
+                return Err(Error::configuration(NAME, message));
+            }
+        }
+        if settings.max_connections > MOST_CONNECTIONS {
+            let message = format!("`max_connections` is more than {MOST_CONNECTIONS}");
+            return Err(Error::configuration(NAME, message));
         }
         if settings.backoff_min > settings.backoff_max {
             return Err(Error::configuration(NAME, "`backoff` begins above its end"));
@@ -227,6 +245,9 @@ mod tests {
         refused(builder().backoff(Duration::from_secs(2), Duration::from_secs(1)), "backoff");
         refused(builder().max_entry_bytes(0), "max_entry_bytes");
         refused(builder().max_connections(0), "max_connections");
+        refused(builder().max_connections(usize::MAX), "max_connections");
+        refused(builder().response_time_limit(Duration::MAX), "response_time_limit");
+        refused(builder().backoff(Duration::ZERO, Duration::MAX), "backoff");
         refused(builder().key_prefix("a prefix"), "key_prefix");
         refused(builder().key_prefix("x".repeat(184)), "key_prefix");
     }

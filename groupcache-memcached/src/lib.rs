@@ -48,7 +48,11 @@
 //! * A server that keeps its memory over a restart (`-e`) is safe after an orderly stop: nothing was
 //!   acknowledged while it was away. It must not be started with a copy of that file from some other time.
 //!
-//! [`MemcachedBackend::advice`] names those servers to which this applies.
+//! * A server must not be brought back as a copy of its memory (a snapshot of its virtual machine, say).
+//! * A host name leads to one server, not to several by turns.
+//!
+//! [`MemcachedBackend::advice`] tells of what can be seen from here: `-e`, and servers of `overlap` that are
+//! not empty.
 //!
 //! # Limits
 //!
@@ -102,6 +106,10 @@
 //! 4. All processes: the new list, and `overlap` with the old one. Now some read here and some there, and
 //!    an invalidation is acknowledged only by both.
 //! 5. All processes: the new list alone. Servers that left can be stopped.
+//!
+//! Going back one step at a time is as safe as long as no process has come to step 5. After that some
+//! invalidations have reached the new owners alone, and going back is a change of its own, from step 1:
+//! the servers of the old list are emptied (`flush_all`) before anybody reads from them again.
 //!
 //! Only the keys of servers that come or go move; the others stay warm, except where step 3 empties them.
 //! Without any command to servers it goes with a new [`key_prefix`](MemcachedBackendBuilder::key_prefix),

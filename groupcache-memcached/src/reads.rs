@@ -16,7 +16,7 @@ use memcache::exp::{AsyncMetaClient, Op, OpResult};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::error::Failure;
+use crate::error::{Failure, Remedy};
 
 /// How many exchanges of readers there are at a time.
 const LINES: usize = 8;
@@ -79,7 +79,11 @@ impl Reads {
                 answers
             }
             Ok(answered) => answered.await.unwrap_or_else(|_| {
-                Err(Failure::new(ErrorKind::Unavailable, "the runtime that read from it is gone"))
+                // Whoever connects next reads in the runtime of that time.
+                let message = "the runtime that read from it is gone";
+                let mut gone = Failure::new(ErrorKind::Unavailable, message);
+                (gone.remedy, gone.retry) = (Remedy::ConnectAgain, true);
+                Err(gone)
             }),
         }
     }

@@ -49,7 +49,7 @@ impl RedisBackendBuilder {
             adjust: Vec::new(),
             sentinel: None,
             cluster: None,
-            cluster_check_interval: Duration::from_millis(100),
+            cluster_check_interval: Duration::ZERO,
             client_options: AsyncConnectionConfig::new(),
             key_prefix: "groupcache".into(),
             connect_time_limit: Duration::from_secs(1),
@@ -106,9 +106,12 @@ impl RedisBackendBuilder {
     }
 
     /// How long a node of a cluster is trusted to have been given no slot by another node since it was
-    /// asked; after that the next lookup asks too, in the same round trip (`CLUSTER INFO`). Zero: every
-    /// lookup. Must be shorter than it takes for a slot to leave a node, lose an invalidation, and come
-    /// back. Defaults to 100 ms.
+    /// asked; after that the next lookup asks too, in the same round trip (`CLUSTER INFO`). Defaults to
+    /// zero: every lookup asks.
+    ///
+    /// More than zero spares the nodes that question, and **gives up the promise** for a case that is
+    /// rare: where a slot leaves a node, an invalidation is acknowledged and lost by the other one, and the
+    /// slot comes back, what was invalidated may be served for up to this long after.
     pub const fn cluster_check_interval(mut self, interval: Duration) -> Self {
         self.cluster_check_interval = interval;
         self

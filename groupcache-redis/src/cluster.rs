@@ -16,7 +16,7 @@ use groupcache_core::ErrorKind;
 use redis::{Cmd, ConnectionAddr, ConnectionInfo, Pipeline, ServerErrorKind, Value};
 use tokio::time::Instant;
 
-use crate::connection::{Line, Request, Settings, Target, open};
+use crate::connection::{Connected, Line, Request, Settings, Target, open};
 use crate::error::Failure;
 use crate::names::{SLOTS, slot};
 use crate::route::{Aim, Answer, Node, Part, Waiting};
@@ -64,7 +64,8 @@ struct Topology {
 /// A refusal that says who has the key.
 struct Redirect {
     to: Address,
-    asking: bool,
+    /// Who has the slot, where only the key is there.
+    asked_by: Option<Arc<Connected>>,
 }
 
 /// A part that is still to be sent, and where to if not to whom the topology names.
@@ -108,11 +109,12 @@ impl Cluster {
             let topology = self.topology().await?;
             let mut waves: BTreeMap<Address, Vec<Part>> = BTreeMap::new();
             for Pending { at, redirect } in pending.drain(..) {
-                let (to, asking) = match redirect {
-                    Some(Redirect { to, asking }) => (to, asking),
-                    None => (topology.owner(&names[at])?.clone(), false),
+                let redirected = redirect.is_some();
+                let (to, asked_by) = match redirect {
+                    Some(Redirect { to, asked_by }) => (to, asked_by),
+                    None => (topology.owner(&names[at])?.clone(), None),
                 };
-                waves.entry(to).or_default().push(Part { at, asking });
+                waves.entry(to).or_default().push(Part { at, redirected, asked_by });
             }
             let sent = waves.into_iter().map(|(to, parts)| {
                 let node = self.0.node(&to);
@@ -140,7 +142,7 @@ impl Cluster {
                     match answer.find_redirect(|value| Redirect::parse(value, &answer)) {
                         None => answers[part.at] = Some(answer),
                         Some(redirect) => {
-                            if !redirect.asking {
+                            if redirect.asked_by.is_none() {
                                 self.0.lock().outdated = true;
                             }
                             pending.push(Pending { at: part.at, redirect: Some(redirect) });
@@ -337,7 +339,8 @@ impl Redirect {
             "" => answer.connected.host()?.to_owned(),
             host => host.to_owned(),
         };
-        Some(Self { to: (host, port.parse().ok()?), asking })
+        let asked_by = asking.then(|| Arc::clone(&answer.connected));
+        Some(Self { to: (host, port.parse().ok()?), asked_by })
     }
 }
 

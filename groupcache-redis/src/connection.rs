@@ -235,7 +235,11 @@ impl Settings {
     /// all come back at the same moment.
     fn pause_after(&self, failures: u32) -> Duration {
         let doubled = self.backoff_min.saturating_mul(2_u32.saturating_pow(failures));
-        doubled.min(self.backoff_max).mul_f64(0.5 + rand::random::<f64>() / 2.0)
+        // A year at most, which every clock can add.
+        doubled
+            .min(self.backoff_max)
+            .min(Duration::from_secs(31_536_000))
+            .mul_f64(0.5 + rand::random::<f64>() / 2.0)
     }
 }
 
@@ -276,7 +280,7 @@ impl Connected {
         self.check_interval.is_some_and(|interval| self.lock_checked_at().elapsed() >= interval)
     }
 
-    /// Asks that, before what else is in the pipeline. Returns when.
+    /// Asks that, in the pipeline of what else is asked. Returns when.
     pub(crate) fn put_check(&self, pipeline: &mut Pipeline) -> Instant {
         put_epoch_question(pipeline);
         Instant::now()
@@ -338,6 +342,14 @@ async fn connect(settings: &Settings) -> Result<Connected, Failure> {
     let server =
         ask_server(connection.clone(), settings).await.map_err(|failure| failure.while_doing(&what))?;
     server.check(settings.is_one_of_many()).map_err(|failure| failure.while_doing(&what))?;
+    if let Target::Sentinel { sentinels, primary_name, primary } = &settings.target {
+        // One that hung while it was replaced may have answered as the primary that it still takes itself for.
+        let now = find_primary(settings, sentinels, primary_name, primary).await?;
+        if *now.addr() != address {
+            let message = "Sentinel named another primary while this one was connected to";
+            return Err(Failure::new(ErrorKind::Unavailable, message).while_doing(&what));
+        }
+    }
     Ok(Connected {
         connection,
         server,

@@ -50,9 +50,11 @@
 //!   if the other node acknowledged that and then lost it. But a node that is given a slot by another one
 //!   raises its configuration epoch above that of all others, unless it is the highest already; and the
 //!   other node did the same when it was given the slot before. So the epoch of a node is a higher one
-//!   each time a slot comes back, and it is part of the life. As it changes while connections last, a
-//!   lookup asks for it again, in the same pipeline, if it is older than
-//!   [`cluster_check_interval`](RedisBackendBuilder::cluster_check_interval).
+//!   each time a slot comes back, and it is part of the life. As it changes while connections last, each
+//!   lookup asks for it again, in the same pipeline and after what it reads;
+//!   [`cluster_check_interval`](RedisBackendBuilder::cluster_check_interval) makes that less often.
+//! * While a slot is on its way back, its keys are there before the epoch is raised. What is read of them
+//!   through the node that still has the slot (`ASK`) counts together with the lives of both nodes.
 //! * An invalidation goes to the node that has the slot. Where that node says that another one has it,
 //!   nothing was done, and it is sent there with a new token. While a slot moves, its keys move one at a
 //!   time and whole (`MIGRATE` stops both nodes for that); a key that is not there any more is asked for
@@ -65,6 +67,13 @@
 //!
 //! # Limits
 //!
+//! * A migration of a slot that is abandoned (`SETSLOT STABLE`) after the node that it went to has crashed
+//!   or failed over leaves the epoch of the first node as it was. Raise it with `CLUSTER BUMPEPOCH` there, or
+//!   remove the keys of the slot: an invalidation that was lost may be undone otherwise.
+//! * A server must not be brought back as a copy of its memory (a snapshot of its virtual machine, say): that is
+//!   the same life with older data.
+//! * A cluster has one circuit breaker: while a node is dead, lookups that need only others may pass by too.
+//! * Giving a lease back takes `EVAL`; where the user may not, leases run out by themselves.
 //! * A primary of a cluster that hangs, is replaced and goes on answers as before for the moment until it
 //!   is told, to connections that outlived it: keep
 //!   [`watch_interval`](RedisBackendBuilder::watch_interval) and
@@ -100,8 +109,8 @@
 //! | store | `SET PX`, and `PEXPIRE` for each group, pipelined |
 //! | delete | `UNLINK` |
 //! | lease | as a mint of the groups that have no generation, and `SET NX GET PX` of the lease; to give it back `EVAL` of `GET` and `UNLINK` |
-//! | in a cluster | the same to all nodes concerned at once, a command for each key (`GET`) instead of `MGET`; one more round trip for keys whose slot has moved, or is moving |
-//! | connect | the client's `HELLO` or `AUTH`, `SELECT`, `CLIENT SETINFO`; and `INFO` twice, pipelined |
+//! | in a cluster | the same to all nodes concerned at once, a command for each key (`GET`) instead of `MGET`; and `CLUSTER INFO` after them, for lookups, mints and leases; one more round trip for keys whose slot has moved, or is moving |
+//! | connect | the client's `HELLO` or `AUTH`, `SELECT`, `CLIENT SETINFO`; and `INFO` twice, pipelined, with `CLUSTER INFO` in a cluster; under Sentinel a question to it before and after |
 //!
 //! And `INFO` twice in every [`watch_interval`](RedisBackendBuilder::watch_interval); in a cluster
 //! `CLUSTER SLOTS` of one node too, and `CLUSTER INFO` of each. All commands are

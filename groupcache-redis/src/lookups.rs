@@ -144,8 +144,10 @@ impl Inner {
             }
             let mut current: Vec<Option<Generation>> = Vec::with_capacity(groups.len());
             for mut answer in answers.by_ref().take(groups.len()) {
-                let token = answer.next_or_wrong_type()?;
-                current.push(generation(&answer.connected.server, token));
+                current.push(match answer.next_or_wrong_type()? {
+                    Value::BulkString(token) => answer.generation(&token),
+                    _ => None,
+                });
             }
             lookups.push(Lookup::new(found, current.into_iter().collect()));
         }

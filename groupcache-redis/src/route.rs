@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use groupcache_core::ErrorKind;
-use redis::{Pipeline, Value};
+use groupcache_core::{ErrorKind, Generation};
+use redis::{Pipeline, ServerErrorKind, Value};
 
 use crate::cluster::Cluster;
 use crate::connection::{Connected, Line, Request};
@@ -43,17 +43,19 @@ pub(crate) enum Aim {
 }
 
 /// Some commands about one key.
-#[derive(Debug, Clone, Copy)]
 pub(crate) struct Part {
     /// Which of those that were asked for.
     pub(crate) at: usize,
-    /// Whether the server does not have the key's slot yet, and is told that this is known.
-    pub(crate) asking: bool,
+    /// Whether another server said that it is to be sent to this one.
+    pub(crate) redirected: bool,
+    /// Who has the key's slot, if the server has the key only, and is told that this is known.
+    pub(crate) asked_by: Option<Arc<Connected>>,
 }
 
 /// What a server said to the commands about one key.
 pub(crate) struct Answer<X> {
     pub(crate) connected: Arc<Connected>,
+    asked_by: Option<Arc<Connected>>,
     line: Line,
     values: std::vec::IntoIter<Value>,
     /// What was put into the commands.
@@ -72,7 +74,8 @@ impl Route {
     ) -> Result<Vec<Answer<X>>, Failure> {
         match self {
             Self::Node(node) => {
-                let parts: Vec<_> = (0..names.len()).map(|at| Part { at, asking: false }).collect();
+                let parts: Vec<_> =
+                    (0..names.len()).map(|at| Part { at, redirected: false, asked_by: None }).collect();
                 node.send(aim, &parts, &make).await
             }
             Self::Cluster(cluster) => cluster.run(aim, names, &make).await,
@@ -129,16 +132,17 @@ impl Node {
     ) -> Result<Vec<Answer<X>>, Failure> {
         let waiting = self.waiting.as_ref().filter(|_| aim == Aim::Bump);
         let line = waiting.map_or(&self.line, |waiting| &waiting.line);
-        let (mut retried, mut check) = (false, false);
+        // Whoever is sent on may be sent to one that was given the slot a moment ago.
+        let sent_on = aim == Aim::Generations && parts.iter().any(|part| part.redirected);
+        let (mut retried, mut check) = (false, sent_on);
         loop {
             let connected = line.connected().await?;
             check |= aim == Aim::Generations && connected.is_check_due();
             let mut pipeline = Pipeline::with_capacity(2 * parts.len() + 1);
-            let checking = check.then(|| connected.put_check(&mut pipeline));
             let mut sent = Vec::with_capacity(parts.len());
             for part in parts {
                 let before = pipeline.len();
-                let (with, count) = if part.asking {
+                let (with, count) = if part.asked_by.is_some() {
                     let mut commands = Pipeline::new();
                     let with = make(part.at, &connected.server, &mut commands);
                     for command in commands.cmd_iter() {
@@ -155,7 +159,9 @@ impl Node {
                 let millis = u64::try_from(waiting.time_limit.as_millis()).unwrap_or(u64::MAX).max(1);
                 pipeline.cmd("WAIT").arg(waiting.replicas).arg(millis);
             }
-            let values = match connected.send(&Request::Commands(pipeline)).await {
+            // After the reads: a slot that was given back before them is known after them.
+            let checking = check.then(|| connected.put_check(&mut pipeline));
+            let mut values = match connected.send(&Request::Commands(pipeline)).await {
                 Ok(values) => values,
                 Err(failure) => {
                     if failure.disconnects {
@@ -168,10 +174,9 @@ impl Node {
                     continue;
                 }
             };
-            let mut values = values.into_iter();
             match checking {
                 Some(asked_at) => {
-                    if let Err(failure) = connected.checked(asked_at, values.next()) {
+                    if let Err(failure) = connected.checked(asked_at, values.pop()) {
                         // What was read belongs to another life than the connection.
                         line.discard(&connected);
                         if retried {
@@ -188,19 +193,23 @@ impl Node {
                 }
                 None => {}
             }
+            let mut values = values.into_iter();
             let mut answers = Vec::with_capacity(parts.len());
             for (part, (sent, count)) in parts.iter().zip(sent) {
                 let mut own = Vec::with_capacity(count);
                 for _ in 0..count {
-                    if part.asking {
+                    if part.asked_by.is_some() {
                         values.next();
                     }
                     own.extend(values.next());
                 }
                 let (connected, line) = (Arc::clone(&connected), line.clone());
-                answers.push(Answer { connected, line, values: own.into_iter(), sent });
+                let asked_by = part.asked_by.clone();
+                answers.push(Answer { connected, asked_by, line, values: own.into_iter(), sent });
             }
-            if let Some(waiting) = waiting {
+            // Where all were sent on, nothing was done that replicas could have.
+            let done = answers.iter().any(|answer| answer.find_redirect(is_redirect).is_none());
+            if let Some(waiting) = waiting.filter(|_| done) {
                 check_wait(waiting, line, &connected, values.next())?;
             }
             return Ok(answers);
@@ -208,7 +217,20 @@ impl Node {
     }
 }
 
+fn is_redirect(value: &Value) -> Option<()> {
+    let Value::ServerError(error) = value else { return None };
+    matches!(error.kind()?, ServerErrorKind::Moved | ServerErrorKind::Ask).then_some(())
+}
+
 impl<X> Answer<X> {
+    /// The generation that this token stands for where the answer came from.
+    pub(crate) fn generation(&self, token: &[u8]) -> Option<Generation> {
+        match &self.asked_by {
+            None => self.connected.server.generation(token),
+            Some(owner) => self.connected.server.importing_from(&owner.server).generation(token),
+        }
+    }
+
     /// The next answer that is no refusal.
     pub(crate) fn next(&mut self) -> Result<Value, Failure> {
         checked(&self.line, &self.connected, self.values.next())

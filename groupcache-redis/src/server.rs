@@ -26,7 +26,7 @@ pub(crate) struct Server {
     is_cluster: bool,
     /// Of a node of a cluster: raised when it is given a slot by another node, or wins one as a replica.
     pub(crate) epoch: Option<u64>,
-    /// A digest of both.
+    /// A digest of all that makes it this life.
     incarnation: u128,
 }
 
@@ -97,6 +97,17 @@ impl Server {
     pub(crate) fn generation(&self, token: &[u8]) -> Option<Generation> {
         let token: [u8; TOKEN_BYTES] = token.try_into().ok()?;
         Generation::new(u128::from_be_bytes(token) ^ self.incarnation)
+    }
+
+    /// The same life as seen through `owner`, which still has the slot and said that this server has the
+    /// key already. Until the slot is its own, nothing in this server's life tells that what it was given
+    /// may be older than what it had before; the owner's life tells.
+    pub(crate) fn importing_from(&self, owner: &Self) -> Self {
+        let mut digest = blake3::Hasher::new_derive_key("groupcache-redis 2026-11 a key on its way");
+        digest.update(&self.incarnation.to_be_bytes()).update(&owner.incarnation.to_be_bytes());
+        let mut incarnation = [0; 16];
+        digest.finalize_xof().fill(&mut incarnation);
+        Self { incarnation: u128::from_be_bytes(incarnation), ..self.clone() }
     }
 
     pub(crate) fn has_set_nx_get(&self) -> bool {

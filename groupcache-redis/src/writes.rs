@@ -20,6 +20,9 @@ const FILL_TIME: Duration = Duration::from_secs(24 * 3600);
 /// A hundred years: longer times to live are cut to this, which the server can count.
 const TIME_TO_LIVE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
+/// What a server takes at most (`proto-max-bulk-len`, 512 MiB if that is not set).
+const VALUE_BYTES_MAX: usize = 512 << 20;
+
 const UNLINK_IF_EQUAL: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end return 0";
 
@@ -132,6 +135,10 @@ impl Inner {
         let entry_millis = millis(time_to_live);
         let generation_millis = self.generation_millis(time_to_live);
         let bytes = entry.encode();
+        if bytes.len() > VALUE_BYTES_MAX {
+            let message = format!("an entry of {} bytes with its key and groups", bytes.len());
+            return Err(Failure::new(ErrorKind::Capacity, message));
+        }
         let generations = entry.groups().iter().map(|group| self.names.generation(group));
         let names: Vec<_> = std::iter::once(self.names.entry(entry.key())).chain(generations).collect();
         let put = |at: usize, server: &Server, pipeline: &mut Pipeline| {
@@ -205,9 +212,8 @@ fn put_extend(pipeline: &mut Pipeline, server: &Server, name: &[u8], millis: u64
 
 fn take_minted(group: &Group, mut answer: Answer<Token>) -> Result<Generation, Failure> {
     let there = take_there(&mut answer)?;
-    let server = &answer.connected.server;
     let generation = match there {
-        Value::BulkString(token) => server.generation(&token).ok_or_else(|| {
+        Value::BulkString(token) => answer.generation(&token).ok_or_else(|| {
             Failure::protocol(format!(
                 "the key of the group {group} holds no generation; another application writes under the \
                  same `key_prefix`"
