@@ -161,7 +161,7 @@ impl HistoryRecorder {
     pub async fn read<B: Backend>(&self, cache: &Cache<B>, key: u64) -> u64 {
         let began = self.began();
         #[cfg(groupcache_mutants)]
-        let snapshot = crate::mutants::is_on("old_snapshot").then(|| self.committed(key));
+        let snapshot = self.old_snapshot(key).await;
         let compute = || async move {
             tokio::task::yield_now().await;
             let version = self.committed(key);
@@ -182,6 +182,19 @@ impl HistoryRecorder {
         );
         self.record_read(key, began, value.version);
         value.version
+    }
+
+    /// `old_snapshot`: what a transaction sees that began before the read, and did something else since.
+    #[cfg(groupcache_mutants)]
+    async fn old_snapshot(&self, key: u64) -> Option<u64> {
+        if !crate::mutants::is_on("old_snapshot") {
+            return None;
+        }
+        let committed = self.committed(key);
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+        Some(committed)
     }
 
     /// Looks up several keys at once, and records those that were found.
