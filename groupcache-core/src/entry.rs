@@ -162,7 +162,7 @@ impl Entry {
             out.extend_from_slice(&generation.get().to_be_bytes());
         }
         put_bytes(&mut out, &self.body);
-        let checksum = crc32fast::hash(&out[HEADER_BYTES..]);
+        let checksum = checksum(&out[HEADER_BYTES..]);
         out[3..HEADER_BYTES].copy_from_slice(&checksum.to_be_bytes());
         out
     }
@@ -183,8 +183,7 @@ impl Entry {
         if from.array()? != MAGIC || from.array()? != [SCHEMA] {
             return None;
         }
-        let checksum = u32::from_be_bytes(from.array()?);
-        if crc32fast::hash(bytes.get(HEADER_BYTES..)?) != checksum {
+        if u32::from_be_bytes(from.array()?) != checksum(bytes.get(HEADER_BYTES..)?) {
             return None;
         }
         let grace = Duration::from_millis(from.uint()?);
@@ -201,6 +200,11 @@ impl Entry {
         let body = bytes.slice_ref(from.bytes()?);
         (from.remaining() == 0).then(|| Self::new(key, groups, vector, body, grace))
     }
+}
+
+/// CRC-32 (IEEE 802.3).
+fn checksum(bytes: &[u8]) -> u32 {
+    crc_fast::crc32_iso_hdlc(bytes)
 }
 
 impl Vector {
@@ -269,6 +273,15 @@ mod tests {
     }
 
     #[test]
+    fn its_size_is_that_of_all_it_holds() {
+        let entry = entry();
+        let groups: usize = entry.groups().iter().map(Group::size_bytes).sum();
+        let parts = [size_of::<Entry>(), entry.key().as_bytes().len(), "body".len(), groups];
+        assert_eq!(entry.size_bytes(), parts.iter().sum::<usize>() + 2 * size_of::<Generation>());
+        assert!(entry.size_bytes() >= entry.encode().len());
+    }
+
+    #[test]
     fn one_flipped_bit_or_missing_byte_is_an_error() {
         let bytes = entry().encode();
         for at in 0..bytes.len() {
@@ -291,11 +304,9 @@ mod tests {
             Bytes::from_static(b"v"),
             Duration::ZERO,
         );
-        let mut golden = b"gc\x01\0\0\0\0\0\x03\x0a\x01k\x01\x02\x01g".to_vec();
+        let mut golden = b"gc\x01\xb2\x90\xc0\xc6\0\x03\x0a\x01k\x01\x02\x01g".to_vec();
         golden.extend_from_slice(&1_u128.to_be_bytes());
         golden.extend_from_slice(b"\x01v");
-        let checksum = crc32fast::hash(&golden[7..]);
-        golden[3..7].copy_from_slice(&checksum.to_be_bytes());
         assert_eq!(entry.encode(), golden);
     }
 

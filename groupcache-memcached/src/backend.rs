@@ -110,16 +110,16 @@ impl Inner {
             }
         }
         let build = &build;
-        let asked = shares.into_iter().map(|(server, positions)| async move {
+        let ask_one = |(server, positions): (usize, Vec<usize>)| async move {
             let build = |attempt: u32, about: &About, operations: &mut Vec<Op>| {
                 positions.iter().for_each(|position| build(*position, attempt, about, operations));
             };
             let answers = self.servers[server].ask(how, build).await;
             Share { server, positions, answers }
-        });
-        match <[_; 1]>::try_from(asked.collect::<Vec<_>>()) {
-            Ok([one]) => vec![one.await],
-            Err(several) => join_all(several).await,
+        };
+        match <[_; 1]>::try_from(shares) {
+            Ok([share]) => vec![ask_one(share).await],
+            Err(shares) => join_all(shares.into_iter().map(ask_one)).await,
         }
     }
 }

@@ -22,8 +22,9 @@ impl Inner {
         let mut items = Vec::with_capacity(questions.iter().map(|(_, groups)| 1 + groups.len()).sum());
         let meta = if time_left == TimeLeft::Needed { Meta::NONE.ttl() } else { Meta::NONE };
         for (key, groups) in questions {
-            items.push(self.place.entry(key));
             items.extend(groups.iter().map(|group| self.place.generation(group)));
+            // Last: what comes behind a large value is another thing to wait for.
+            items.push(self.place.entry(key));
         }
         let build = |position: usize, _: u32, _: &About, operations: &mut Vec<Op>| {
             operations.push(Get::new(&items[position].name).meta(meta).into());
@@ -50,6 +51,8 @@ impl Inner {
         }
         let mut answers = answers.into_iter();
         let lookups = questions.iter().map(|(_, groups)| {
+            let current: Current =
+                answers.by_ref().take(groups.len()).map(|answer| generation(&answer?.0)).collect();
             let found = match answers.next().flatten() {
                 None => Found::Absent,
                 Some((bytes, seconds)) => match Entry::decode(&Bytes::from(bytes)) {
@@ -64,8 +67,6 @@ impl Inner {
                     Err(_) => Found::Undecodable,
                 },
             };
-            let current: Current =
-                answers.by_ref().take(groups.len()).map(|answer| generation(&answer?.0)).collect();
             Lookup::new(found, current)
         });
         Ok(lookups.collect())

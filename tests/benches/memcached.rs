@@ -57,7 +57,6 @@ fn hit_on(servers: &MemcachedServers, bench: &mut BenchmarkGroup<'_, WallTime>) 
                 assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|got| got.hit())));
             }
         };
-        measure(bench, &format!("bare_multi_get/{name}"), &runtime, concurrency, get.clone());
         let address = Arc::new(address);
         let own = cache.clone();
         let read = move || {
@@ -69,29 +68,8 @@ fn hit_on(servers: &MemcachedServers, bench: &mut BenchmarkGroup<'_, WallTime>) 
                 assert!(matches!(served, Served::Entry(..)));
             }
         };
-        measure(bench, &format!("groupcache/{name}"), &runtime, concurrency, read.clone());
-        let ratio = runtime.block_on(beside::throughput_beside(concurrency, get, read));
-        println!("hit/{name}: {ratio:.2} of the throughput of a bare multi-get, measured in turns");
+        beside::compare(bench, &name, &runtime, concurrency, ("bare_multi_get", get), read);
     }
-}
-
-/// As many tasks as `concurrency` that do it again and again.
-fn measure<Fut: Future<Output = ()> + Send + 'static>(
-    bench: &mut BenchmarkGroup<'_, WallTime>,
-    name: &str,
-    runtime: &Runtime,
-    concurrency: usize,
-    once: impl Fn() -> Fut + Clone + Send + 'static,
-) {
-    bench.bench_function(name, |bencher| {
-        bencher.iter_custom(|iterations| {
-            let share = usize::try_from(iterations).unwrap_or(usize::MAX).div_ceil(concurrency);
-            let took = runtime.block_on(beside::run(concurrency, share, once.clone()));
-            // Some more than asked for.
-            let done = f64::from(u32::try_from(share * concurrency).expect("not that many"));
-            took.mul_f64(iterations as f64 / done)
-        });
-    });
 }
 
 /// Knows where each key is.

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use groupcache_core::{Address, Backend, Cache, Entry, Group, Groups, Key, Loaded, Served};
 use groupcache_redis::RedisBackend;
 use groupcache_redis::redis::{self, Cmd, Value, aio::MultiplexedConnection};
 use groupcache_tests::servers::RedisServer;
 use tokio::runtime::Runtime;
-use tokio::time::Instant;
+
+#[path = "beside/mod.rs"]
+mod beside;
 
 fn hit(criterion: &mut Criterion) {
     let Some(server) = RedisServer::start(&[]) else { return };
@@ -52,7 +53,6 @@ fn hit(criterion: &mut Criterion) {
                 assert!(matches!(answer, Value::Array(values) if values.len() == keys.len()));
             }
         };
-        measure(&mut bench, &format!("bare_mget/{name}"), &runtime, concurrency, mget.clone());
         let address = Arc::new(address);
         let own = cache.clone();
         let read = move || {
@@ -64,74 +64,9 @@ fn hit(criterion: &mut Criterion) {
                 assert!(matches!(served, Served::Entry(..)));
             }
         };
-        measure(&mut bench, &format!("groupcache/{name}"), &runtime, concurrency, read.clone());
-        let share = if kibibytes == 1 { 8192 } else { 1024 } / concurrency.max(8);
-        let ratio = runtime.block_on(throughput_beside(concurrency, share, mget, read));
-        println!("hit/{name}: {ratio:.2} of the throughput of a bare MGET, measured in turns");
+        beside::compare(&mut bench, &name, &runtime, concurrency, ("bare_mget", mget), read);
     }
     bench.finish();
-}
-
-/// The median of many short turns of one after the other, so that whatever else the machine does
-/// meanwhile troubles both alike. Long enough for the start of the tasks not to count.
-async fn throughput_beside<One, Other>(
-    concurrency: usize,
-    share: usize,
-    bare: impl Fn() -> One + Clone + Send + 'static,
-    measured: impl Fn() -> Other + Clone + Send + 'static,
-) -> f64
-where
-    One: Future<Output = ()> + Send + 'static,
-    Other: Future<Output = ()> + Send + 'static,
-{
-    let mut ratios = Vec::new();
-    for _ in 0..61 {
-        let before = run(concurrency, share, bare.clone()).await;
-        let took = run(concurrency, share, measured.clone()).await;
-        let after = run(concurrency, share, bare.clone()).await;
-        ratios.push((before + after).as_secs_f64() / 2.0 / took.as_secs_f64());
-    }
-    ratios.sort_by(f64::total_cmp);
-    ratios[ratios.len() / 2]
-}
-
-/// How long it takes that many tasks to do it that many times each.
-async fn run<Fut: Future<Output = ()> + Send + 'static>(
-    concurrency: usize,
-    share: usize,
-    once: impl Fn() -> Fut + Clone + Send + 'static,
-) -> Duration {
-    let began = Instant::now();
-    let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..concurrency {
-        let once = once.clone();
-        tasks.spawn(async move {
-            for _ in 0..share {
-                once().await;
-            }
-        });
-    }
-    tasks.join_all().await;
-    began.elapsed()
-}
-
-/// As many tasks as `concurrency` that do it again and again.
-fn measure<Fut: Future<Output = ()> + Send + 'static>(
-    bench: &mut BenchmarkGroup<'_, WallTime>,
-    name: &str,
-    runtime: &Runtime,
-    concurrency: usize,
-    once: impl Fn() -> Fut + Clone + Send + 'static,
-) {
-    bench.bench_function(name, |bencher| {
-        bencher.iter_custom(|iterations| {
-            let share = usize::try_from(iterations).unwrap_or(usize::MAX).div_ceil(concurrency);
-            let took = runtime.block_on(run(concurrency, share, once.clone()));
-            // Some more than asked for.
-            let done = f64::from(u32::try_from(share * concurrency).expect("not that many"));
-            took.mul_f64(iterations as f64 / done)
-        });
-    });
 }
 
 async fn connect(server: &RedisServer) -> MultiplexedConnection {

@@ -2,33 +2,69 @@
 
 use std::time::Duration;
 
+use criterion::BenchmarkGroup;
+use criterion::measurement::WallTime;
+use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
-/// The throughput of one as a part of that of the bare other: the median of many short turns of one
-/// after the other, so that whatever else the machine does meanwhile troubles both alike.
-pub(crate) async fn throughput_beside<One, Other>(
+/// How often both have two turns.
+const ROUNDS: usize = 31;
+/// About how long one turn takes.
+const TURN: Duration = Duration::from_millis(80);
+
+/// Measures `bare` and `measured` by themselves and beside each other, with as many tasks as `concurrency`
+/// that do it again and again. A filter on the command line is part of the row's name.
+pub(crate) fn compare<Bare, Measured>(
+    bench: &mut BenchmarkGroup<'_, WallTime>,
+    row: &str,
+    runtime: &Runtime,
     concurrency: usize,
-    bare: impl Fn() -> One + Clone + Send + 'static,
-    measured: impl Fn() -> Other + Clone + Send + 'static,
+    (bare_name, bare): (&str, impl Fn() -> Bare + Clone + Send + 'static),
+    measured: impl Fn() -> Measured + Clone + Send + 'static,
+) where
+    Bare: Future<Output = ()> + Send + 'static,
+    Measured: Future<Output = ()> + Send + 'static,
+{
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    if filter.is_some_and(|filter| !row.contains(&filter)) {
+        return;
+    }
+    measure(bench, &format!("{bare_name}/{row}"), runtime, concurrency, bare.clone());
+    measure(bench, &format!("groupcache/{row}"), runtime, concurrency, measured.clone());
+    let ratio = runtime.block_on(throughput_beside(concurrency, bare, measured));
+    println!("{row}: {ratio:.2} of the throughput of {bare_name}, in turns");
+}
+
+/// The throughput of one as a part of that of the bare other: the median of many rounds in each of which
+/// both have their turns close together, so that whatever else the machine does meanwhile troubles both
+/// alike. The order is bare, measured, measured, bare: each follows itself as often as the other, as a
+/// connection or a cache that was just in use is faster. Long enough for the start of the tasks not to
+/// count.
+async fn throughput_beside<Bare, Measured>(
+    concurrency: usize,
+    bare: impl Fn() -> Bare + Clone + Send + 'static,
+    measured: impl Fn() -> Measured + Clone + Send + 'static,
 ) -> f64
 where
-    One: Future<Output = ()> + Send + 'static,
-    Other: Future<Output = ()> + Send + 'static,
+    Bare: Future<Output = ()> + Send + 'static,
+    Measured: Future<Output = ()> + Send + 'static,
 {
-    let share = 512_usize.div_ceil(concurrency);
-    let mut ratios = Vec::new();
-    for _ in 0..61 {
-        let before = run(concurrency, share, bare.clone()).await;
-        let took = run(concurrency, share, measured.clone()).await;
-        let after = run(concurrency, share, bare.clone()).await;
-        ratios.push((before + after).as_secs_f64() / 2.0 / took.as_secs_f64());
+    let took = run(concurrency, 16, bare.clone()).await.max(Duration::from_micros(1));
+    let share = usize::try_from(16 * TURN.as_nanos() / took.as_nanos()).unwrap_or(16).clamp(4, 100_000);
+    let mut ratios = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        let mut bare_took = run(concurrency, share, bare.clone()).await;
+        let mut took = run(concurrency, share, measured.clone()).await;
+        took += run(concurrency, share, measured.clone()).await;
+        bare_took += run(concurrency, share, bare.clone()).await;
+        ratios.push(bare_took.as_secs_f64() / took.as_secs_f64());
     }
     ratios.sort_by(f64::total_cmp);
     ratios[ratios.len() / 2]
 }
 
 /// How long it takes that many tasks to do it that many times each.
-pub(crate) async fn run<Fut: Future<Output = ()> + Send + 'static>(
+async fn run<Fut: Future<Output = ()> + Send + 'static>(
     concurrency: usize,
     share: usize,
     once: impl Fn() -> Fut + Clone + Send + 'static,
@@ -45,4 +81,22 @@ pub(crate) async fn run<Fut: Future<Output = ()> + Send + 'static>(
     }
     tasks.join_all().await;
     began.elapsed()
+}
+
+fn measure<Fut: Future<Output = ()> + Send + 'static>(
+    bench: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    runtime: &Runtime,
+    concurrency: usize,
+    once: impl Fn() -> Fut + Clone + Send + 'static,
+) {
+    bench.bench_function(name, |bencher| {
+        bencher.iter_custom(|iterations| {
+            let share = usize::try_from(iterations).unwrap_or(usize::MAX).div_ceil(concurrency);
+            let took = runtime.block_on(run(concurrency, share, once.clone()));
+            // Some more than asked for.
+            let done = f64::from(u32::try_from(share * concurrency).expect("not that many"));
+            took.mul_f64(iterations as f64 / done)
+        });
+    });
 }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use groupcache_core::{EntryOptions, ManualClock};
+use groupcache_core::{Address, EntryOptions, Error, Key, Loaded, ManualClock, Served};
 use groupcache_tests::{Bug, CountingBackend, PlainBackend, ScriptedBackend};
 
 use crate::*;
@@ -41,10 +41,26 @@ async fn without_a_time_to_live_an_entry_in_memory_lives_until_it_is_evicted() {
 
 #[tokio::test]
 async fn a_time_to_live_of_zero_stores_nothing() {
-    let (cache, _) = timed(EntryOptions::new().time_to_live(Duration::ZERO));
-    assert_eq!(load(&cache, "k", group("g"), 1).await, 1);
-    assert_eq!(load(&cache, "k", group("g"), 2).await, 2);
-    assert_eq!(cache.stats().stores, 0);
+    let zero = EntryOptions::new().time_to_live(Duration::ZERO);
+    // Nor for use as stale only.
+    for options in [zero, zero.stale_while_revalidate(SECOND), zero.stale_if_error(SECOND)] {
+        let (cache, _) = timed(options);
+        assert_eq!(load(&cache, "k", group("g"), 1).await, 1);
+        assert_eq!(load(&cache, "k", group("g"), 2).await, 2);
+        assert_eq!(cache.stats().stores, 0, "{options:?}");
+        assert!(!is_stored(&cache).await);
+    }
+    assert!(is_stored(&timed(EntryOptions::new()).0).await);
+}
+
+/// What the reader is told.
+async fn is_stored<B: Backend>(cache: &Cache<B>) -> bool {
+    let address = Address { key: Key::of("told").unwrap(), groups: group("g") };
+    let load = || async { Ok::<_, Error>(Loaded::store((), "body".into())) };
+    match cache.read(&address, |_| Some(()), load).await.unwrap().0 {
+        Served::Computed { stored, .. } => stored,
+        Served::Entry(..) => panic!("there was nothing to serve"),
+    }
 }
 
 #[tokio::test]

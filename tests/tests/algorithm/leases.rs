@@ -115,6 +115,18 @@ async fn nobody_waits_much_longer_than_twice_the_time_that_a_lease_lasts() {
     assert_eq!(cache.stats().loads, 1);
 }
 
+/// After 5 ms, then after half as long again each time, up to 100 ms.
+#[tokio::test(start_paused = true)]
+async fn one_that_waits_looks_again_soon_at_first_and_seldom_later() {
+    let store = PlainBackend::new();
+    lease_of_one_who_died(&store, "k", &group("g"), HOUR).await;
+    let counting = CountingBackend::new(store);
+    let cache = process(&counting, Duration::from_millis(500));
+    load(&cache, "k", group("g"), 1).await;
+    let looked = counting.counts().lookups;
+    assert!((16..=20).contains(&looked), "{looked} times in a second");
+}
+
 #[tokio::test(start_paused = true)]
 async fn however_often_it_is_invalidated_while_a_process_waits_one_of_its_readers_computes() {
     let store = PlainBackend::new();
@@ -408,4 +420,34 @@ async fn a_value_that_expired_is_refreshed_by_one_process() {
     }
     gate.open();
     assert_eq!(soon(first).await.unwrap(), 2);
+}
+
+/// Of many readers who are served the expired value while another process computes, few ask whether it
+/// still does.
+#[tokio::test(start_paused = true)]
+async fn while_another_process_refreshes_readers_ask_for_its_lease_once_in_a_moment() {
+    let store = CountingBackend::new(PlainBackend::new());
+    let options = EntryOptions::new()
+        .time_to_live(Duration::from_millis(1))
+        .stale_while_revalidate(HOUR)
+        .lease(Duration::from_secs(60));
+    let [one, other] = [(); 2].map(|()| Cache::builder(store.clone()).options(options).build());
+    load(&one, "k", group("g"), 1).await;
+    // Entries expire by the clock of the system.
+    std::thread::sleep(Duration::from_millis(5));
+    let gate = Gate::new();
+    let first = load_behind(&one, "k", group("g"), &gate, 2);
+    soon(gate.reached()).await;
+    let before = store.counts().leases;
+    for _ in 0..10 {
+        assert_eq!(load(&other, "k", group("g"), 3).await, 1);
+        settle().await;
+    }
+    assert_eq!(store.counts().leases - before, 1);
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(load(&other, "k", group("g"), 3).await, 1);
+    settle().await;
+    assert_eq!(store.counts().leases - before, 2, "another moment");
+    gate.open();
+    first.await.unwrap();
 }

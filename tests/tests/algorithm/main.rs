@@ -11,6 +11,7 @@ mod memory;
 mod nested;
 mod safety;
 mod single_flight;
+mod strategies;
 mod values;
 
 use std::convert::Infallible;

@@ -1,0 +1,139 @@
+//! What the key strategies that come with the cache make of a call, and what they refuse.
+
+use groupcache_core::{ByArguments, ByModel, ByModels, ByTag, ErrorKind, KeyStrategy, Model, NamedCall};
+use serde::{Deserialize, Serialize};
+
+use crate::*;
+
+#[derive(Serialize, Deserialize)]
+struct Book {
+    id: i64,
+    language: String,
+}
+
+impl Model for Book {
+    const NAME: &'static str = "book";
+    const GROUPS: &'static [&'static [&'static str]] = &[&["id"], &["language", "id"]];
+}
+
+/// Declares a group by a field that it does not have.
+#[derive(Serialize, Deserialize)]
+struct Wrong {
+    id: i64,
+}
+
+impl Model for Wrong {
+    const NAME: &'static str = "";
+    const GROUPS: &'static [&'static [&'static str]] = &[&["id"]];
+}
+
+fn call() -> NamedCall {
+    NamedCall::new("feed").with("name", "politics").with("entries", 10)
+}
+
+const ARGUMENTS: &[&str] = &["name", "entries"];
+
+fn check<S: KeyStrategy<NamedCall>>(strategy: &S) -> Result<(), String> {
+    strategy.check(ARGUMENTS).map_err(|error| {
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+        error.to_string()
+    })
+}
+
+#[test]
+fn a_group_has_the_arguments_that_count_by_the_names_they_were_given() {
+    let feed = || Group::new("feed");
+    let by_name = || ByArguments::of(["name"]);
+    for (strategy, group) in [
+        (ByArguments::all(), feed().with("name", "politics").with("entries", 10)),
+        (ByArguments::none(), feed()),
+        (by_name(), feed().with("name", "politics")),
+        (["name"].into(), feed().with("name", "politics")),
+        (by_name().on(["entries"]), feed().with("entries", 10)),
+        (by_name().rename("name", "topic"), feed().with("topic", "politics")),
+        (by_name().rename("name", "topic").rename("entries", "count"), feed().with("topic", "politics")),
+        (ByArguments::none().shared("topics"), Group::new("topics")),
+        (ByArguments::none().shared_or("topics"), Group::new("topics")),
+        (ByArguments::none().shared("topics").shared_or("others"), Group::new("topics")),
+    ] {
+        assert_eq!(strategy.groups(&call()).unwrap(), Groups::from(group), "{strategy:?}");
+    }
+    assert!(ByArguments::all().is_all());
+    assert!(ByArguments::all().rename("name", "topic").is_all());
+    assert!(!by_name().is_all());
+    assert!(!ByArguments::none().is_all());
+    let missing = ByArguments::of(["author"]).groups(&call()).unwrap_err().to_string();
+    assert!(missing.contains("`author`"), "{missing}");
+}
+
+#[test]
+fn a_strategy_that_does_not_suit_the_arguments_is_refused_by_name() {
+    for strategy in [
+        ByArguments::all(),
+        ByArguments::none(),
+        ByArguments::of(["name"]),
+        ByArguments::of(["name"]).rename("name", "topic").shared("topics"),
+    ] {
+        assert_eq!(check(&strategy), Ok(()), "{strategy:?}");
+    }
+    for (strategy, names) in [
+        (ByArguments::of(["author"]), "`author`"),
+        (ByArguments::all().rename("author", "name"), "`author`"),
+        (ByArguments::of(["name"]).rename("entries", "count"), "`entries`"),
+        (ByArguments::all().rename("entries", "name"), "`name`"),
+        (ByArguments::all().shared(""), "label"),
+    ] {
+        let error = check(&strategy).unwrap_err();
+        assert!(error.contains(names), "{strategy:?}: {error}");
+    }
+    assert_eq!(check(&ByTag::new("front page")), Ok(()));
+    assert!(check(&ByTag::new("")).unwrap_err().contains("tag"));
+}
+
+#[test]
+fn a_model_is_grouped_by_what_it_declares_only() {
+    let by_id = || ByModel::<Book>::new().on(["name"]).rename("name", "id");
+    assert_eq!(check(&by_id()), Ok(()));
+    // In whichever order.
+    let both = ByArguments::all().rename("name", "id").rename("entries", "language");
+    assert_eq!(check(&ByModel::<Book>::from(both)), Ok(()));
+    let undeclared = check(&ByModel::<Book>::new()).unwrap_err();
+    for part in ["`book`", "[entries, name]", "[id]", "[language, id]"] {
+        assert!(undeclared.contains(part), "{undeclared}");
+    }
+    assert!(check(&ByModel::<Book>::default().on(["author"])).unwrap_err().contains("`author`"));
+    check(&ByModel::<Wrong>::new().on(["name"]).rename("name", "id")).unwrap_err();
+    assert_eq!(check(&ByModels::<(Book,)>::new()), Ok(()));
+    check(&ByModels::<(Book, Wrong)>::new()).unwrap_err();
+
+    let call = NamedCall::new("page").with("name", 5).with("entries", 10);
+    let group = Group::new("book").with("id", 5);
+    assert_eq!(by_id().groups(&call).unwrap(), Groups::from(group));
+    // The field is a number, this argument none.
+    by_id().groups(&self::call()).unwrap_err();
+}
+
+/// Hits in memory of these are found by the key of the call alone.
+#[test]
+fn all_of_them_have_the_key_of_the_call() {
+    let is_keyed_by_call = |strategy: &dyn KeyStrategy<NamedCall>| {
+        assert_eq!(strategy.key(&call()).unwrap(), ByArguments::all().key(&call()).unwrap());
+        strategy.is_keyed_by_call()
+    };
+    assert!(is_keyed_by_call(&ByArguments::none()));
+    assert!(is_keyed_by_call(&ByTag::new("tag")));
+    assert!(is_keyed_by_call(&ByModel::<Book>::new()));
+    assert!(is_keyed_by_call(&ByModels::<(Book,)>::new()));
+
+    struct Own;
+    impl KeyStrategy<NamedCall> for Own {
+        fn key(&self, call: &NamedCall) -> groupcache_core::Result<groupcache_core::Key> {
+            ByArguments::all().key(call)
+        }
+        fn groups(&self, _: &NamedCall) -> groupcache_core::Result<Groups> {
+            Ok(Groups::none())
+        }
+    }
+    assert!(!is_keyed_by_call(&Own), "one that does not say so is not");
+    assert_eq!(check(&Own), Ok(()));
+}
