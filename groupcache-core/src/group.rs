@@ -336,6 +336,31 @@ mod tests {
     }
 
     #[test]
+    fn the_hash_never_changes() {
+        let hash = blake3::Hash::from_bytes(Group::new("book").with("id", 5).hash());
+        assert_eq!(
+            hash.to_hex().as_str(),
+            "ede615b7e4a862e63afcd0c5b198c3d07b66d249247da48132cb33ee8b11b815"
+        );
+    }
+
+    #[test]
+    fn its_size_counts_what_it_has_elsewhere() {
+        assert_eq!(Group::new("book").size_bytes(), size_of::<Group>());
+        let long = Group::new("x".repeat(100));
+        assert_eq!(long.size_bytes(), size_of::<Group>() + long.encoded.capacity());
+        assert!(long.size_bytes() > size_of::<Group>() + 100);
+    }
+
+    #[test]
+    fn a_list_that_is_not_sorted_or_has_a_group_twice_is_none() {
+        let [a, b] = ["a", "b"].map(Group::new);
+        assert!(Groups::from_sorted(vec![a.clone(), b.clone()]).is_some());
+        assert!(Groups::from_sorted(vec![b, a.clone()]).is_none());
+        assert!(Groups::from_sorted(vec![a.clone(), a]).is_none());
+    }
+
+    #[test]
     fn what_is_no_encoding_of_a_group_does_not_decode() {
         let sound = Group::new("book").with("id", 5).with("shelf", 1);
         for cut in [1, 6, 8, sound.encoded().len() - 1] {

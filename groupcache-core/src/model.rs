@@ -470,8 +470,9 @@ mod tests {
         let (check, groups) = grouped_by!("author_id");
         assert!(check.unwrap_err().contains("model `by` has no field `author_id`; it has: id, writer"));
         assert!(!groups);
-        for (check, _) in [grouped_by!("price"), grouped_by!("address")] {
+        for (check, groups) in [grouped_by!("price"), grouped_by!("address")] {
             assert!(check.unwrap_err().contains("`Model::argument`"));
+            assert!(!groups, "nor is a row grouped by it");
         }
         assert_eq!(grouped_by!("title"), (Ok(()), true));
     }

@@ -127,3 +127,20 @@ impl Counters {
         .increment();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misses_are_those_of_every_kind() {
+        use Miss::*;
+        let counters = Counters::default();
+        let kinds =
+            [Absent, Expired, GroupMissing, GroupsChanged, Invalidated, Timeout, Unavailable, Undecodable];
+        for (at, kind) in kinds.into_iter().enumerate() {
+            (0..1 << at).for_each(|_| counters.miss(kind));
+        }
+        assert_eq!(counters.snapshot().misses(), 0b1111_1111);
+    }
+}

@@ -95,9 +95,6 @@ pub(crate) struct Connected {
 
 /// What is sent in one round trip.
 pub(crate) enum Request {
-    /// A lookup. Without a time limit here: callers have one of their own, and two timers are a tenth of
-    /// what a hit costs.
-    Question(Cmd),
     Command(Cmd),
     Commands(Pipeline),
 }
@@ -247,13 +244,9 @@ impl Connected {
     /// Sends and waits for the answers, one for each command. What the server refuses is a value.
     pub(crate) async fn send(&self, request: &Request) -> Result<Vec<Value>, Failure> {
         let mut connection = self.connection.clone();
-        if !matches!(request, Request::Question(_)) {
-            connection.set_response_timeout(self.response_time_limit);
-        }
+        connection.set_response_timeout(self.response_time_limit);
         let answered = match request {
-            Request::Question(command) | Request::Command(command) => {
-                connection.send_packed_command(command).await.map(|one| vec![one])
-            }
+            Request::Command(command) => connection.send_packed_command(command).await.map(|one| vec![one]),
             Request::Commands(commands) => connection.send_packed_commands(commands, 0, commands.len()).await,
         };
         answered.map_err(|error| {
@@ -261,6 +254,12 @@ impl Connected {
             let failure = Failure::from(error);
             if late { Failure::timeout(self.response_time_limit, "response_time_limit") } else { failure }
         })
+    }
+
+    /// Sends a command that only reads. Without a time limit here: readers have one of their own, and two
+    /// timers are a tenth of what a hit costs.
+    pub(crate) async fn ask(&self, command: &Cmd) -> Result<Value, Failure> {
+        Ok(self.connection.clone().send_packed_command(command).await?)
     }
 
     pub(crate) async fn info(&self, section: &str) -> Result<String, Failure> {

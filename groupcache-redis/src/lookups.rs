@@ -9,7 +9,6 @@ use redis::{Cmd, Pipeline, Value};
 
 use crate::backend::Inner;
 use crate::cluster::Cluster;
-use crate::connection::Request;
 use crate::error::Failure;
 use crate::route::{Aim, Answer, Node, Route, checked};
 use crate::server::Server;
@@ -36,10 +35,12 @@ impl Inner {
         let mut retried = false;
         loop {
             let connected = node.line.connected().await?;
-            match connected.send(&Request::Question(self.question(key, groups))).await {
-                Ok(values) => {
-                    let answered = checked(&node.line, &connected, values.into_iter().next())?;
-                    return found(&connected.server, answered, groups.len());
+            match connected.ask(&self.question(key, groups)).await {
+                // Nothing that `MGET` finds is a refusal.
+                Ok(answer @ Value::Array(_)) => return found(&connected.server, answer, groups.len()),
+                Ok(refusal) => {
+                    let answer = checked(&node.line, &connected, Some(refusal))?;
+                    return found(&connected.server, answer, groups.len());
                 }
                 Err(failure) => {
                     if failure.disconnects {

@@ -13,6 +13,7 @@ mod safety;
 mod single_flight;
 mod strategies;
 mod values;
+mod words;
 
 use std::convert::Infallible;
 use std::future::Future;

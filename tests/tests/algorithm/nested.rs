@@ -203,6 +203,19 @@ async fn what_an_inner_call_without_a_key_computed_is_not_stored_around() {
     };
     assert_eq!(get(1).await, 1);
     assert_eq!(get(2).await, 2);
+
+    let get_many = |fallback: u32| {
+        let cache = cache.clone();
+        async move {
+            let inner = cache.keyed(NoKey);
+            load_with(&cache, "outer of get_many", group("outer"), || async move {
+                inner.get_many(&[&fallback]).await[0].unwrap_or(fallback)
+            })
+            .await
+        }
+    };
+    assert_eq!(get_many(1).await, 1);
+    assert_eq!(get_many(2).await, 2);
 }
 
 #[tokio::test]

@@ -35,6 +35,23 @@ async fn first_reads_compute_once<B: Backend + Clone>(backend: B) {
     assert_eq!(cache.loads_under_way(), 0);
 }
 
+#[tokio::test]
+async fn those_who_share_a_value_ask_no_more_than_whether_it_is_there() {
+    let store = CountingBackend::new(PlainBackend::new());
+    let cache = Cache::builder(store.clone()).build();
+    let gate = Gate::new();
+    let readers: Vec<_> =
+        (0..10).map(|value| load_behind(&cache, "k", groups(["a", "b"]), &gate, value)).collect();
+    soon(gate.reached()).await;
+    settle().await;
+    gate.open();
+    for reader in readers {
+        soon(reader).await.unwrap();
+    }
+    assert_eq!(cache.stats().shared, 9);
+    assert_eq!(store.counts().lookups, 10);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_thousand_concurrent_first_reads_compute_once_in_memory() {
     first_reads_compute_once(MemoryBackend::with_max_bytes(1 << 20)).await;

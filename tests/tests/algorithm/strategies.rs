@@ -1,6 +1,8 @@
 //! What the key strategies that come with the cache make of a call, and what they refuse.
 
-use groupcache_core::{ByArguments, ByModel, ByModels, ByTag, ErrorKind, KeyStrategy, Model, NamedCall};
+use groupcache_core::{
+    Arguments, ByArguments, ByModel, ByModels, ByTag, Error, ErrorKind, KeyStrategy, Model, NamedCall,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::*;
@@ -63,7 +65,7 @@ fn a_group_has_the_arguments_that_count_by_the_names_they_were_given() {
     assert!(!by_name().is_all());
     assert!(!ByArguments::none().is_all());
     let missing = ByArguments::of(["author"]).groups(&call()).unwrap_err().to_string();
-    assert!(missing.contains("`author`"), "{missing}");
+    assert!(missing.contains("`author`") && missing.contains("entries, name"), "{missing}");
 }
 
 #[test]
@@ -94,6 +96,7 @@ fn a_strategy_that_does_not_suit_the_arguments_is_refused_by_name() {
 fn a_model_is_grouped_by_what_it_declares_only() {
     let by_id = || ByModel::<Book>::new().on(["name"]).rename("name", "id");
     assert_eq!(check(&by_id()), Ok(()));
+    assert!(check(&ByModel::<Book>::new().on(["name"]).rename("name", "language")).is_err());
     // In whichever order.
     let both = ByArguments::all().rename("name", "id").rename("entries", "language");
     assert_eq!(check(&ByModel::<Book>::from(both)), Ok(()));
@@ -136,4 +139,76 @@ fn all_of_them_have_the_key_of_the_call() {
     }
     assert!(!is_keyed_by_call(&Own), "one that does not say so is not");
     assert_eq!(check(&Own), Ok(()));
+
+    // Of a pair, only if both are.
+    let tag = || ByTag::new("tag");
+    assert!(is_keyed_by_call(&(tag(), ByArguments::all())));
+    assert!(!is_keyed_by_call(&(tag(), Own)));
+    assert!(!is_keyed_by_call(&(Own, tag())));
+    type Boxed<'a> = Box<dyn KeyStrategy<NamedCall> + 'a>;
+    let (boxed, own): (Boxed<'_>, Boxed<'_>) = (Box::new(tag()), Box::new(Own));
+    assert!(is_keyed_by_call(&boxed));
+    assert!(!is_keyed_by_call(&own));
+}
+
+#[test]
+fn a_pair_or_a_box_refuses_what_is_in_it() {
+    let (sound, empty) = (|| ByTag::new("tag"), || ByTag::new(""));
+    assert_eq!(check(&(sound(), ByArguments::all())), Ok(()));
+    check(&(sound(), empty())).unwrap_err();
+    check(&(empty(), sound())).unwrap_err();
+    let boxed = |tag: ByTag| -> Box<dyn KeyStrategy<NamedCall>> { Box::new(tag) };
+    assert_eq!(check(&boxed(sound())), Ok(()));
+    check(&boxed(empty())).unwrap_err();
+    let both = (ByTag::new("one"), ByTag::new("other"));
+    let groups = Groups::from([ByTag::group("one"), ByTag::group("other")]);
+    assert_eq!(both.groups(&call()).unwrap(), groups);
+}
+
+#[test]
+fn arguments_are_kept_once_by_name() {
+    let none = Arguments::new();
+    assert!(none.is_empty());
+    assert_eq!((none.len(), none.iter().len(), none.get("a")), (0, 0, None));
+    let mut three: Arguments = [("b", 2), ("a", 1), ("c", 3)].into();
+    three.insert("b", "two");
+    assert!(!three.is_empty());
+    assert_eq!(three.len(), 3);
+    assert_eq!(three.iter().collect::<Vec<_>>(), [("a", "1"), ("b", "two"), ("c", "3")]);
+    assert_eq!(three.get("b"), Some("two"));
+    assert_eq!(format!("{three:?}"), r#"{"a": "1", "b": "two", "c": "3"}"#);
+}
+
+#[tokio::test]
+async fn a_keyed_cache_does_for_calls_what_a_cache_does_for_keys_and_groups() {
+    let cache = memory();
+    let reports = cache.keyed(ByArguments::of(["year"]));
+    let [short, long, other] = [("2026", "short"), ("2026", "long"), ("2027", "short")]
+        .map(|(year, form)| NamedCall::new("report").with("year", year).with("form", form));
+    let computed = |value: u32| move || async move { Ok::<_, Error>(value) };
+    assert_eq!(reports.get_or_load(&short, computed(1)).await.unwrap(), 1);
+    assert_eq!(reports.get_or_load(&short, computed(2)).await.unwrap(), 1);
+    assert_eq!(reports.insert(&other, computed(3)).await.unwrap(), 3);
+    assert_eq!(reports.get_many(&[&other, &long, &short]).await, [Some(3), None, Some(1)]);
+    assert_eq!(reports.get_or_load(&long, computed(4)).await.unwrap(), 4);
+    reports.delete(&short).await.unwrap();
+    assert_eq!(reports.get::<u32>(&short).await, None);
+    assert_eq!(reports.get(&long).await, Some(4));
+    // One call's group is that of all reports of the year.
+    reports.invalidate(&short).await.unwrap();
+    assert_eq!(reports.get_many::<u32>(&[&long, &other]).await, [None, Some(3)]);
+    cache.invalidate(Group::new("report").with("year", 2027)).await.unwrap();
+    assert_eq!(reports.get::<u32>(&other).await, None);
+    // A call without the argument has no groups.
+    let wrong = NamedCall::new("report");
+    reports.invalidate(&wrong).await.unwrap_err();
+    assert!(format!("{reports:?}").contains("\"memory\""));
+}
+
+#[test]
+fn strategies_say_what_they_are() {
+    let model = ByModel::<Book>::new().on(["name"]);
+    let (model, models) = (format!("{model:?}"), format!("{:?}", ByModels::<(Book,)>::new()));
+    assert!(model.contains("\"book\"") && model.contains("name"), "{model}");
+    assert!(models.contains("Group(book)"), "{models}");
 }
