@@ -63,3 +63,31 @@ impl Learned {
         &self.slots[at]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::Group;
+
+    /// So many that some of them have the slot of another.
+    fn others() -> impl Iterator<Item = Key> {
+        (0..10 * SLOTS).map(|number| Key::of(&number).unwrap())
+    }
+
+    #[test]
+    fn a_key_has_what_was_learned_of_it_and_no_other_has() {
+        let learned = Learned::new();
+        let key = Key::of("page").unwrap();
+        let [named, late] = ["named", "late"].map(|name| Groups::from(Group::new(name)));
+        let both = named.union(&late);
+        assert_eq!(learned.extend(&key, &named), None);
+        learned.learn(&key, &named, &both);
+        assert_eq!(learned.extend(&key, &named), Some(both.clone()));
+        assert!(others().all(|other| learned.extend(&other, &named).is_none()));
+        // Others that have nothing to learn take nothing away.
+        others().for_each(|other| learned.learn(&other, &named, &named));
+        assert_eq!(learned.extend(&key, &named), Some(both.clone()));
+        learned.learn(&key, &both, &both);
+        assert_eq!(learned.extend(&key, &named), None, "forgotten, as its readers name it");
+    }
+}

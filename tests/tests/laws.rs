@@ -166,6 +166,8 @@ fn keys_do_not_change_from_release_to_release() {
     let golden =
         b"\x0c\x0a\x04feed\x0c\x0c\x0a\x07entries\x0a\x0210\x00\x0c\x0a\x04name\x0a\x08politics\x00\x00\x00";
     laws::stable(&ByArguments::all(), &call, golden).unwrap();
+    let hash = ByArguments::all().key(&call).unwrap().hash().map(|byte| format!("{byte:02x}")).concat();
+    assert_eq!(hash, "a4526c113e6e4219b383e8007f636b0aaad5f48817fc8f0e655626323fe47089");
     let found = laws::stable(&ByArguments::all(), &call.with("more", 1), golden).unwrap_err();
     assert_eq!(found.promise(), "a key is the same in every release");
 }

@@ -14,6 +14,7 @@ mod single_flight;
 mod strategies;
 mod values;
 mod words;
+mod wrappers;
 
 use std::convert::Infallible;
 use std::future::Future;
