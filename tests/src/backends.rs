@@ -80,6 +80,8 @@ pub enum Step {
     LoseReply(ErrorKind),
     /// Never ends, without an effect.
     Hang,
+    /// Panics, after others had their turn.
+    Panic,
     /// Waits at a gate before it takes effect.
     WaitBefore(Arc<Gate>),
     /// Takes effect, then waits at a gate.
@@ -243,6 +245,10 @@ impl<B> ScriptedBackend<B> {
                 Err(Error::new(kind, "scripted"))
             }
             Step::Hang => std::future::pending().await,
+            Step::Panic => {
+                tokio::task::yield_now().await;
+                panic!("scripted");
+            }
             Step::WaitBefore(gate) => {
                 gate.pass().await;
                 call.await

@@ -90,6 +90,20 @@ async fn a_store_that_hangs_delays_a_read_by_the_soft_limit_in_all() {
     assert_eq!(began.elapsed(), SOFT);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_limit_beyond_all_clocks_is_none() {
+    let backend = ScriptedBackend::new(PlainBackend::new());
+    let cache = Cache::builder(backend.clone()).soft_time_limit(Duration::MAX).build();
+    assert_eq!(load(&cache, "k", group("g"), 1).await, 1);
+    let slow = Gate::new();
+    backend.next(Operation::Lookup, Step::WaitBefore(Arc::clone(&slow)));
+    let reader = tokio::spawn(async move { load(&cache, "k", group("g"), 2).await });
+    slow.reached().await;
+    tokio::time::sleep(Duration::from_secs(86_400)).await;
+    slow.open();
+    assert_eq!(reader.await.unwrap(), 1);
+}
+
 /// Half the time for the lookup leaves half of it for the mint.
 #[tokio::test(start_paused = true)]
 async fn the_round_trips_of_a_read_share_the_soft_limit() {
@@ -165,6 +179,15 @@ async fn a_change_that_the_store_does_not_acknowledge_in_time_is_an_error() {
     assert_eq!(cache.delete("k").await.unwrap_err().kind(), ErrorKind::Timeout);
     assert_eq!(began.elapsed(), 2 * HARD);
     assert_eq!(cache.stats().invalidation_failures, 1);
+}
+
+#[tokio::test]
+async fn who_invalidates_hears_of_a_panic_in_the_store() {
+    let (backend, cache) = scripted();
+    load(&cache, "k", group("g"), 1).await;
+    backend.next(Operation::Bump, Step::Panic);
+    let caller = tokio::spawn(cache.invalidate(group("g")));
+    assert!(soon(caller).await.unwrap_err().is_panic());
 }
 
 #[tokio::test]

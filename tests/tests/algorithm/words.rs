@@ -3,7 +3,8 @@
 use std::fmt::Debug;
 
 use groupcache_core::{
-    Address, Entry, EntryOptions, Generation, Key, LeaseOwner, LeaseRequest, ManualClock, Vector,
+    Address, BoxBackend, BoxInvalidator, Entry, EntryOptions, Generation, Key, LeaseOwner, LeaseRequest,
+    ManualClock, Vector,
 };
 
 use crate::*;
@@ -42,6 +43,8 @@ async fn caches_and_what_is_under_way() {
     let options =
         EntryOptions::new().time_to_live(Duration::from_secs(1)).stale_while_revalidate(Duration::MAX);
     let cache = Cache::builder(backend).clock(clock.clone()).options(options).build();
+    says(&BoxBackend::new(MemoryBackend::with_max_bytes(1)), &["BoxBackend(\"memory\")"]);
+    says(&BoxInvalidator::new(cache.clone()), &["BoxInvalidator"]);
     let builder = Cache::builder(MemoryBackend::with_max_bytes(1)).soft_time_limit(Duration::from_millis(7));
     says(&builder, &["CacheBuilder", "soft_time_limit: 7ms", "hard_time_limit: 5s"]);
     says(&cache, &["Cache", "\"memory\"", "stale_while_revalidate"]);
