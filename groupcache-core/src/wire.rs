@@ -120,6 +120,18 @@ mod tests {
     }
 
     #[test]
+    fn byte_strings_of_all_lengths_come_back() {
+        for length in [0, 1, 127, 128, 129, 255, 256, 16_383, 16_384] {
+            let bytes = vec![7; length];
+            let mut out = Vec::new();
+            put_bytes(&mut out, &bytes);
+            let mut from = Reader::new(&out);
+            assert_eq!(from.bytes(), Some(&*bytes), "{length}");
+            assert_eq!(from.remaining(), 0);
+        }
+    }
+
+    #[test]
     fn a_length_beyond_the_input_is_refused() {
         let mut out = Vec::new();
         put_uint(&mut out, 1 << 40);
