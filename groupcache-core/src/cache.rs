@@ -195,7 +195,7 @@ impl<B: Backend> Cache<B> {
             Box::pin(outer.before_nested_read(self.id(), &address.groups)).await;
         }
         let counters = &self.inner.counters;
-        let began = tokio::time::Instant::now();
+        let began = self.options.lease.map(|_| tokio::time::Instant::now());
         let mut budget = Budget::new(self.inner.soft_time_limit);
         let mut round = 0;
         let served = loop {
@@ -238,7 +238,7 @@ impl<B: Backend> Cache<B> {
                     continue;
                 }
                 Role::Leader(mut lead) => {
-                    let patience = Patience::Since(began);
+                    let patience = began.map_or(Patience::None, Patience::Since);
                     let turn =
                         self.take_turn(address, &mut ticket, &mut lead, patience, &mut budget, &accept);
                     match Box::pin(turn).await {

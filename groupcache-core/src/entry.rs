@@ -189,8 +189,9 @@ impl Entry {
         let grace = Duration::from_millis(from.uint()?);
         let key = Key::from_encoded(from.bytes()?);
         let count = from.length()?;
-        let mut groups = Vec::with_capacity(count.min(from.remaining() / size_of::<Generation>()));
-        let mut vector = Vector(SmallVec::with_capacity(groups.capacity()));
+        let expected = count.min(from.remaining() / size_of::<Generation>());
+        let mut groups = SmallVec::<[Group; 1]>::with_capacity(expected);
+        let mut vector = Vector(SmallVec::with_capacity(expected));
         for _ in 0..count {
             groups.push(Group::decode(from.bytes()?)?);
             vector.0.push(Generation::new(u128::from_be_bytes(from.array()?))?);

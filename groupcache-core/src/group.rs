@@ -132,7 +132,7 @@ impl Group {
             }
             last = Some(field);
         }
-        Some(Self { encoded: encoded.into() })
+        Some(Self { encoded: SmallVec::from_slice(encoded) })
     }
 
     /// About how many bytes this group takes in memory.
@@ -200,8 +200,14 @@ impl Groups {
     }
 
     /// These, which are sorted, each once; `None` if they are not.
-    pub(crate) fn from_sorted(groups: Vec<Group>) -> Option<Self> {
-        groups.is_sorted_by(|one, next| one < next).then(|| Self(groups.into()))
+    pub(crate) fn from_sorted(groups: SmallVec<[Group; 1]>) -> Option<Self> {
+        // Most have one, which needs no list on the way.
+        match groups.into_inner() {
+            Ok(one) => Some(Self(Arc::from(one))),
+            Err(groups) => {
+                groups.is_sorted_by(|one, next| one < next).then(|| Self(groups.into_vec().into()))
+            }
+        }
     }
 
     /// These groups and those.
@@ -355,9 +361,12 @@ mod tests {
     #[test]
     fn a_list_that_is_not_sorted_or_has_a_group_twice_is_none() {
         let [a, b] = ["a", "b"].map(Group::new);
-        assert!(Groups::from_sorted(vec![a.clone(), b.clone()]).is_some());
-        assert!(Groups::from_sorted(vec![b, a.clone()]).is_none());
-        assert!(Groups::from_sorted(vec![a.clone(), a]).is_none());
+        let sorted = |groups: Vec<Group>| Groups::from_sorted(groups.into());
+        assert_eq!(sorted(vec![]), Some(Groups::none()));
+        assert_eq!(sorted(vec![a.clone()]), Some(a.clone().into()));
+        assert_eq!(sorted(vec![a.clone(), b.clone()]), Some([a.clone(), b.clone()].into()));
+        assert_eq!(sorted(vec![b, a.clone()]), None);
+        assert_eq!(sorted(vec![a.clone(), a]), None);
     }
 
     #[test]

@@ -176,8 +176,9 @@ impl<B: Backend> Cache<B> {
     }
 
     /// Whether a read that began then still waits for other processes.
-    pub(crate) fn is_patient(&self, began: Instant) -> bool {
-        self.options().lease.is_some_and(|lasts| began.elapsed() < lasts.saturating_mul(2))
+    pub(crate) fn is_patient(&self, began: Option<Instant>) -> bool {
+        let patience = self.options().lease.zip(began);
+        patience.is_some_and(|(lasts, began)| began.elapsed() < lasts.saturating_mul(2))
     }
 
     async fn claim(&self, key: &Key, ticket: &Ticket, lasts: Duration, budget: &mut Budget) -> Result<Claim> {

@@ -62,7 +62,11 @@ impl Names {
 
 fn put_suffix(name: &mut Vec<u8>, kind: &[u8; 3], hash: &[u8; 32]) {
     name.extend_from_slice(kind);
-    name.extend_from_slice(hash.map(|byte| HEX[usize::from(byte)]).as_flattened());
+    let mut digits = [[0; 2]; 32];
+    for (pair, byte) in digits.iter_mut().zip(hash) {
+        *pair = HEX[usize::from(*byte)];
+    }
+    name.extend_from_slice(digits.as_flattened());
 }
 
 /// The slot that a key is in: CRC-16 (XMODEM) of it, or of what stands between its first braces, if
