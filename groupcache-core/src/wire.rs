@@ -117,6 +117,8 @@ mod tests {
             assert_eq!(Reader::new(&out[..out.len() - 1]).uint(), None);
         }
         assert_eq!(Reader::new(&[0xff; 11]).uint(), None);
+        let too_large = [[0xff; 9].as_slice(), &[0x02]].concat();
+        assert_eq!(Reader::new(&too_large).uint(), None);
     }
 
     #[test]

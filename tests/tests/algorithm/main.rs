@@ -6,6 +6,7 @@
 mod dependencies;
 mod failures;
 mod freshness;
+mod keys;
 mod leases;
 mod memory;
 mod nested;
