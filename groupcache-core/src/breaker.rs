@@ -283,6 +283,7 @@ mod tests {
         fail(&breaker, 2);
         breaker.try_call().unwrap().succeeded();
         fail(&breaker, 2);
+        assert!(!breaker.is_open());
         assert!(breaker.try_call().is_some());
         fail(&breaker, 1);
         assert!(breaker.is_open());
@@ -305,6 +306,24 @@ mod tests {
         breaker.try_call().unwrap().succeeded();
         assert!(!breaker.is_open());
         let _both = (breaker.try_call().unwrap(), breaker.try_call().unwrap());
+    }
+
+    /// Invalidations are tried while it is open; their failures must not keep it open for ever, nor let a
+    /// second probe through.
+    #[test]
+    fn failures_while_it_is_open_change_nothing() {
+        let clock = ManualClock::new();
+        let breaker = breaker(&clock);
+        fail(&breaker, 3);
+        clock.advance(PAUSE / 2);
+        fail(&breaker, 1);
+        clock.advance(PAUSE / 2);
+        let probe = breaker.try_call().unwrap();
+        fail(&breaker, 1);
+        clock.advance(PAUSE);
+        assert!(breaker.try_call().is_none(), "two probes at once");
+        probe.succeeded();
+        assert!(breaker.try_call().is_some());
     }
 
     #[test]
