@@ -363,6 +363,20 @@ mod tests {
     }
 
     #[test]
+    fn it_says_how_it_is_and_what_happened() {
+        let clock = ManualClock::new();
+        let breaker = breaker(&clock);
+        assert!(format!("{breaker:?}").contains("failures_to_open: 3") && !breaker.is_open());
+        let call = breaker.try_call().unwrap();
+        clock.advance(PAUSE);
+        assert_eq!(call.elapsed(), PAUSE);
+        assert_eq!(format!("{call:?}"), "BreakerCall { probe: false, .. }");
+        let refused = std::io::Error::other("connection refused");
+        let error = Error::new(ErrorKind::Unavailable, "test").with_source(refused);
+        assert_eq!(Cause(&error).to_string(), format!("{error}: connection refused"));
+    }
+
+    #[test]
     fn zero_failures_to_open_is_never() {
         let breaker = breaker(&ManualClock::new()).failures_to_open(0);
         fail(&breaker, 1000);
