@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use groupcache_core::{
-    Address, BoxBackend, BoxInvalidator, Entry, EntryOptions, Generation, Key, LeaseOwner, LeaseRequest,
-    ManualClock, Vector,
+    Address, BoxBackend, BoxInvalidator, Entry, EntryOptions, Generation, Hold, Key, LeaseOwner,
+    LeaseRequest, ManualClock, Vector,
 };
 
 use crate::*;
@@ -23,6 +23,7 @@ fn entries_and_what_they_are_made_of() {
     let vector: Vector = Generation::new(0xabc).into_iter().collect();
     says(&groups, &["book{id=5,shelf=null}"]);
     says(&vector, &["Generation(abc)"]);
+    assert_eq!(format!("{:?} {:?}", Hold::none(), Hold::new(())), "Hold(none) Hold(..)");
     let owner = LeaseOwner::random();
     let current = vector.iter().copied().map(Some).collect();
     let request = LeaseRequest::new(&key, &groups, &current, owner, Duration::from_secs(1)).unwrap();
