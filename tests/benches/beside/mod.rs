@@ -25,7 +25,7 @@ pub(crate) fn compare<Bare, Measured>(
     Bare: Future<Output = ()> + Send + 'static,
     Measured: Future<Output = ()> + Send + 'static,
 {
-    let filter = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).last();
+    let filter = std::env::args().skip(1).rfind(|argument| !argument.starts_with('-'));
     if filter.is_some_and(|filter| !row.contains(&filter)) {
         return;
     }
