@@ -246,7 +246,10 @@ impl<B> ScriptedBackend<B> {
             }
             Step::Hang => std::future::pending().await,
             Step::Panic => {
-                tokio::task::yield_now().await;
+                // Whoever asks may poll more than once before it lets others run.
+                for _ in 0..4 {
+                    tokio::task::yield_now().await;
+                }
                 panic!("scripted");
             }
             Step::WaitBefore(gate) => {
