@@ -285,6 +285,25 @@ async fn one_that_is_cancelled_gives_its_lease_back_at_once() {
     assert_eq!(soon(second).await.unwrap(), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_takes_over_asks_anew_for_a_lease_that_has_run_out() {
+    for (waited, leases) in [(Duration::from_millis(900), 1), (Duration::from_millis(1100), 2)] {
+        let store = CountingBackend::new(PlainBackend::new());
+        let cache = process(&store, Duration::from_secs(1));
+        let gate = Gate::new();
+        let first = load_behind(&cache, "k", group("g"), &gate, 1);
+        gate.reached().await;
+        let second = load_behind(&cache, "k", group("g"), &gate, 2);
+        settle().await;
+        tokio::time::sleep(waited).await;
+        first.abort();
+        gate.reached().await;
+        assert_eq!(store.counts().leases, leases, "after {waited:?}");
+        gate.open();
+        assert_eq!(second.await.unwrap(), 2);
+    }
+}
+
 #[tokio::test]
 async fn one_that_fails_gives_its_lease_back_at_once() {
     let store = PlainBackend::new();
