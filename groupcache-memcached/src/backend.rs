@@ -10,7 +10,7 @@ use groupcache_core::{
     Backend, Clock, Entry, Error, Group, Groups, Key, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup,
     Minted, Result, TimeLeft,
 };
-use memcache::exp::{Op, OpResult};
+use memcache::exp::{MetaCommand, MetaCommandResult as Answer};
 
 use crate::advice::{self, Advice};
 use crate::builder::MemcachedBackendBuilder;
@@ -43,7 +43,7 @@ pub(crate) struct Share {
     pub(crate) server: usize,
     /// Which of the items.
     pub(crate) positions: Vec<usize>,
-    pub(crate) answers: Result<Vec<OpResult>>,
+    pub(crate) answers: Result<Vec<Answer>>,
 }
 
 impl MemcachedBackend {
@@ -94,13 +94,13 @@ impl MemcachedBackend {
 
 impl Inner {
     /// Asks each server for its share of the items, all at the same time, each in one batch. `build`
-    /// makes the operations for one item, the same number for each, and is told how often this share
+    /// makes the commands for one item, the same number for each, and is told how often this share
     /// was sent before: what it makes up must be new each time.
     pub(crate) async fn ask(
         &self,
         how: Ask,
         items: &[Item],
-        build: impl Fn(usize, u32, &About, &mut Vec<Op>) + Sync,
+        build: impl Fn(usize, u32, &About, &mut Vec<MetaCommand>) + Sync,
     ) -> Vec<Share> {
         let mut shares: Vec<(usize, Vec<usize>)> = Vec::with_capacity(self.servers.len());
         for (position, item) in items.iter().enumerate() {
@@ -111,8 +111,8 @@ impl Inner {
         }
         let build = &build;
         let ask_one = |(server, positions): (usize, Vec<usize>)| async move {
-            let build = |attempt: u32, about: &About, operations: &mut Vec<Op>| {
-                positions.iter().for_each(|position| build(*position, attempt, about, operations));
+            let build = |attempt: u32, about: &About, commands: &mut Vec<MetaCommand>| {
+                positions.iter().for_each(|position| build(*position, attempt, about, commands));
             };
             let answers = self.servers[server].ask(how, build).await;
             Share { server, positions, answers }
@@ -124,10 +124,6 @@ impl Inner {
     }
 }
 
-pub(crate) fn unexpected(command: &str) -> Error {
-    Failure::protocol(format!("an answer to {command} that is none; is this a memcached server?")).into()
-}
-
 impl Backend for MemcachedBackend {
     fn name(&self) -> &'static str {
         NAME
@@ -135,7 +131,7 @@ impl Backend for MemcachedBackend {
 
     async fn lookup(&self, key: &Key, groups: &[Group], time_left: TimeLeft) -> Result<Lookup> {
         let looked = self.0.look(&[(key, groups)], time_left).await?;
-        looked.into_iter().next().ok_or_else(|| unexpected("mg"))
+        looked.into_iter().next().ok_or_else(|| Failure::unexpected("mg").into())
     }
 
     async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>> {

@@ -1,5 +1,6 @@
 //! From the client's errors to those of the core.
 
+use std::fmt;
 use std::io::{self, ErrorKind as Io};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub(crate) struct Failure {
 /// What a failure says about the connections there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Remedy {
-    /// Nothing; the client has closed the one that failed.
+    /// Nothing; the one that failed is closed.
     None,
     /// The server may be another one by now: ask it again who it is.
     AskAgain,
@@ -43,7 +44,8 @@ impl Failure {
     }
 
     pub(crate) fn timeout(limit: Duration, setting: &str) -> Self {
-        Self::new(ErrorKind::Timeout, format!("`{setting}` is {limit:?}"))
+        let failure = Self::new(ErrorKind::Timeout, format!("`{setting}` is {limit:?}"));
+        Self { remedy: Remedy::AskAgain, ..failure }
     }
 
     pub(crate) fn io(error: io::Error) -> Self {
@@ -61,15 +63,7 @@ impl Failure {
     /// What the client, or the server through it, said.
     pub(crate) fn of(error: ClientError) -> Self {
         match error {
-            // That the outcome is unknown is so with every `Err` of a write.
-            ClientError::Ambiguous { source, .. } => Self::of(*source),
             ClientError::Io(error) => Self::io(error),
-            ClientError::Timeout { .. } => {
-                // To the exchange, to connecting, or to waiting for one of `max_connections`.
-                let message =
-                    "no answer within `response_time_limit`, or no connection within `connect_time_limit`";
-                Self { remedy: Remedy::AskAgain, ..Self::new(ErrorKind::Timeout, message) }
-            }
             ClientError::Server(said) if said.contains("too large") => {
                 Self::new(ErrorKind::Capacity, format!("{said}; the server's item limit is its option `-I`"))
             }
@@ -95,10 +89,21 @@ impl Failure {
         Self::new(ErrorKind::Refused, "the server asks for a user and a password, which is not supported")
     }
 
+    /// An answer that is none of those that this command has.
+    pub(crate) fn unexpected(command: &str) -> Self {
+        Self::protocol(format!("an answer to {command} that is none; is this a memcached server?"))
+    }
+
     /// The same, and where.
     pub(crate) fn at(mut self, server: &str) -> Self {
         self.message = format!("{server}: {}", self.message);
         self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
     }
 }
 
@@ -120,7 +125,6 @@ mod tests {
     fn what_the_server_says_has_the_kind_that_callers_can_act_on() {
         let server = |said: &str| ClientError::Server(said.to_owned());
         let rejected = |said: &str| ClientError::Rejected(said.to_owned());
-        let ambiguous = |source| ClientError::Ambiguous { key: b"k".to_vec(), source: Box::new(source) };
         for (error, kind, transient) in [
             (server("object too large for cache"), ErrorKind::Capacity, false),
             (server("out of memory storing object"), ErrorKind::Capacity, false),
@@ -129,9 +133,6 @@ mod tests {
             (rejected("unauthenticated"), ErrorKind::Refused, false),
             (rejected("bad command line format"), ErrorKind::Protocol, false),
             (ClientError::Protocol("HTTP/1.1".into()), ErrorKind::Protocol, false),
-            (ClientError::Timeout { key: b"k".to_vec() }, ErrorKind::Timeout, true),
-            (ambiguous(ClientError::Timeout { key: b"k".to_vec() }), ErrorKind::Timeout, true),
-            (ambiguous(server("out of memory storing object")), ErrorKind::Capacity, false),
         ] {
             let said = error.to_string();
             let error = Error::from(Failure::of(error));

@@ -35,7 +35,7 @@
 //!   more, with new tokens, only where the connection turned out to be closed.
 //! * An invalidation for which a server has no memory (`-M`) removes the generation instead.
 //! * No answer is taken for that to another request: a connection on which one may still come is closed,
-//!   and the answers of a batch are marked with their places in it.
+//!   and each answer repeats the number that its command has on its connection.
 //!
 //! # What the operator must see to
 //!
@@ -135,11 +135,13 @@
 mod advice;
 mod backend;
 mod builder;
+mod commands;
 mod error;
 mod expiry;
 mod greeting;
 mod lookups;
 mod place;
+mod pool;
 mod reads;
 mod routing;
 mod server;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use groupcache_core::{Current, Entry, Found, Group, Key, Lookup, Result, TimeLeft};
-use memcache::exp::{Get, Meta, Op, OpResult};
+use memcache::exp::MetaCommand;
 
 use crate::backend::Inner;
+use crate::commands::{self, got};
 use crate::greeting::About;
 use crate::server::Ask;
 use crate::writes::generation;
@@ -20,14 +21,14 @@ impl Inner {
     ) -> Result<Vec<Lookup>> {
         let asked_at = (time_left == TimeLeft::Needed).then(|| self.clock.now());
         let mut items = Vec::with_capacity(questions.iter().map(|(_, groups)| 1 + groups.len()).sum());
-        let meta = if time_left == TimeLeft::Needed { Meta::NONE.ttl() } else { Meta::NONE };
+        let get = if time_left == TimeLeft::Needed { commands::get_with_life } else { commands::get };
         for (key, groups) in questions {
             items.extend(groups.iter().map(|group| self.place.generation(group)));
             // Last: what comes behind a large value is another thing to wait for.
             items.push(self.place.entry(key));
         }
-        let build = |position: usize, _: u32, _: &About, operations: &mut Vec<Op>| {
-            operations.push(Get::new(&items[position].name).meta(meta).into());
+        let build = |position: usize, _: u32, _: &About, commands: &mut Vec<MetaCommand>| {
+            commands.push(get(&items[position].name));
         };
         let mut failed = None;
         let mut answered = items.is_empty();
@@ -36,10 +37,9 @@ impl Inner {
             match share.answers {
                 Ok(results) => {
                     answered = true;
-                    for (position, result) in share.positions.iter().zip(results) {
-                        if let OpResult::Get(got) = result {
-                            answers[*position] = got.value.map(|value| (value, got.item.ttl));
-                        }
+                    for (position, answer) in share.positions.iter().zip(results) {
+                        let seconds = answer.ttl;
+                        answers[*position] = got(answer)?.map(|value| (value, seconds));
                     }
                 }
                 // The keys of a server that is down are misses.

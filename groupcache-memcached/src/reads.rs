@@ -1,6 +1,6 @@
 //! Reads of many callers in few exchanges.
 //!
-//! The client gives each exchange a connection of its own for as long as it takes. So with many readers
+//! Each exchange has a connection of its own for as long as it takes. So with many readers
 //! at once most of the work would be that of the system's, to send and receive small pieces. Here some
 //! of them read at once and directly; those who come while all of these are busy wait together and share
 //! the next exchange. Nobody waits where few read.
@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use groupcache_core::ErrorKind;
-use memcache::exp::{AsyncMetaClient, Op, OpResult};
+use memcache::exp::{MetaCommand, MetaCommandResult as Answer};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::error::{Failure, Remedy};
+use crate::pool::Pool;
 
 /// How many exchanges of readers there are at a time.
 const LINES: usize = 8;
@@ -27,7 +28,7 @@ const SHARED_BYTES_MAX: usize = 16 << 10;
 
 /// The reads from one server.
 pub(crate) struct Reads {
-    client: AsyncMetaClient,
+    pool: Pool,
     runtime: Handle,
     queue: Mutex<Queue>,
     /// About how many bytes one caller reads.
@@ -41,8 +42,8 @@ struct Queue {
 }
 
 struct Waiting {
-    operations: Vec<Op>,
-    answer: oneshot::Sender<Result<Vec<OpResult>, Failure>>,
+    commands: Vec<MetaCommand>,
+    answer: oneshot::Sender<Result<Vec<Answer>, Failure>>,
 }
 
 /// The right to one exchange. Whoever waits when it is dropped has the next.
@@ -50,31 +51,31 @@ struct Line(Arc<Reads>);
 
 impl Reads {
     /// Must be called within a runtime.
-    pub(crate) fn new(client: AsyncMetaClient) -> Arc<Self> {
+    pub(crate) fn new(pool: Pool) -> Arc<Self> {
         Arc::new(Self {
-            client,
+            pool,
             runtime: Handle::current(),
             queue: Mutex::default(),
             bytes: AtomicUsize::new(0),
         })
     }
 
-    pub(crate) async fn run(self: &Arc<Self>, operations: Vec<Op>) -> Result<Vec<OpResult>, Failure> {
+    pub(crate) async fn run(self: &Arc<Self>, commands: Vec<MetaCommand>) -> Result<Vec<Answer>, Failure> {
         let answered = {
             let mut queue = self.lock();
             if queue.running < LINES || self.bytes.load(Ordering::Relaxed) > SHARED_BYTES_MAX {
                 queue.running += 1;
-                Err(operations)
+                Err(commands)
             } else {
                 let (answer, answered) = oneshot::channel();
-                queue.waiting.push_back(Waiting { operations, answer });
+                queue.waiting.push_back(Waiting { commands, answer });
                 Ok(answered)
             }
         };
         match answered {
-            Err(operations) => {
+            Err(commands) => {
                 let line = Line(Arc::clone(self));
-                let answers = exchange(&line.0.client, operations).await;
+                let answers = line.0.pool.exchange(commands).await;
                 self.weigh(&answers);
                 answers
             }
@@ -89,10 +90,9 @@ impl Reads {
     }
 
     /// An average over the last few callers.
-    fn weigh(&self, answers: &Result<Vec<OpResult>, Failure>) {
+    fn weigh(&self, answers: &Result<Vec<Answer>, Failure>) {
         let Ok(answers) = answers else { return };
-        let read = |answer: &OpResult| answer.as_get().and_then(|got| Some(got.value.as_ref()?.len()));
-        let bytes: usize = answers.iter().filter_map(read).sum();
+        let bytes: usize = answers.iter().filter_map(|answer| Some(answer.value.as_ref()?.len())).sum();
         let before = self.bytes.load(Ordering::Relaxed);
         // Of two who weigh at the same time one may be forgotten.
         self.bytes.store((7 * (before / 8)).saturating_add(bytes / 8), Ordering::Relaxed);
@@ -112,7 +112,7 @@ impl Queue {
         {
             // Who went away needs no answer.
             if !waiting.answer.is_closed() {
-                reads += waiting.operations.len();
+                reads += waiting.commands.len();
                 next.push(waiting);
             }
         }
@@ -135,29 +135,15 @@ impl Drop for Line {
 
 impl Reads {
     async fn answer(&self, mut all: Vec<Waiting>) {
-        let counts: Vec<_> = all.iter().map(|waiting| waiting.operations.len()).collect();
-        let operations: Vec<_> =
-            all.iter_mut().flat_map(|waiting| std::mem::take(&mut waiting.operations)).collect();
-        let mut answers = self.client.run_batch(operations).await.map(Vec::into_iter);
+        let counts: Vec<_> = all.iter().map(|waiting| waiting.commands.len()).collect();
+        let commands = all.iter_mut().flat_map(|waiting| std::mem::take(&mut waiting.commands)).collect();
+        let mut answers = self.pool.exchange(commands).await.map(Vec::into_iter);
         for (waiting, count) in all.into_iter().zip(counts) {
-            let own = match &mut answers {
-                Ok(answers) => answers.take(count).map(|answer| answer.map_err(Failure::of)).collect(),
-                Err(error) => Err(Failure::protocol(error.to_string())),
-            };
+            let own = answers.as_mut().map(|answers| answers.take(count).collect());
+            let own = own.map_err(|failure| failure.clone());
             self.weigh(&own);
             // It may have gone away meanwhile.
             let _gone = waiting.answer.send(own);
         }
     }
-}
-
-/// Everything in one write, and the answers, which the client checks to be those of this batch. A caller
-/// that goes away, or a time limit, closes the connection: no answer is ever taken for that to another
-/// request.
-pub(crate) async fn exchange(
-    client: &AsyncMetaClient,
-    operations: Vec<Op>,
-) -> Result<Vec<OpResult>, Failure> {
-    let answers = client.run_batch(operations).await.map_err(Failure::of)?;
-    answers.into_iter().map(|answer| answer.map_err(Failure::of)).collect()
 }

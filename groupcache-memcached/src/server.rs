@@ -1,18 +1,19 @@
-//! One server: what it said about itself, the client's connections to it, its circuit breaker.
+//! One server: what it said about itself, the connections to it, its circuit breaker.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use groupcache_core::{CircuitBreaker, Clock, Error, Result};
-use memcache::exp::{AsyncMetaClient, Op, OpResult};
+use memcache::exp::{MetaCommand, MetaCommandResult as Answer};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::advice;
 use crate::error::{Failure, Remedy};
 use crate::greeting::{self, About};
-use crate::reads::{Reads, exchange};
+use crate::pool::Pool;
+use crate::reads::Reads;
 
 /// How to talk to every server.
 #[derive(Debug, Clone)]
@@ -73,9 +74,9 @@ enum Phase {
     },
 }
 
-/// The client's connections to one server, which make themselves as they are needed.
+/// The connections to one server, made as they are needed.
 pub(crate) struct Connected {
-    client: AsyncMetaClient,
+    pool: Pool,
     reads: Arc<Reads>,
     pub(crate) about: About,
 }
@@ -111,12 +112,12 @@ impl Server {
         &self.0.breaker
     }
 
-    /// Sends what `build` makes, in one piece, and waits for the answers, one for each operation.
+    /// Sends what `build` makes, in one piece, and waits for the answers, one for each command.
     pub(crate) async fn ask(
         &self,
         how: Ask,
-        build: impl Fn(u32, &About, &mut Vec<Op>) + Send,
-    ) -> Result<Vec<OpResult>> {
+        build: impl Fn(u32, &About, &mut Vec<MetaCommand>) + Send,
+    ) -> Result<Vec<Answer>> {
         let call = match how {
             Ask::Anyway => self.0.breaker.call_anyway(),
             Ask::Read | Ask::Write => self.0.breaker.try_call().ok_or_else(|| self.refusal())?,
@@ -136,16 +137,16 @@ impl Server {
     async fn send(
         &self,
         how: Ask,
-        build: impl Fn(u32, &About, &mut Vec<Op>) + Send,
-    ) -> Result<Vec<OpResult>> {
+        build: impl Fn(u32, &About, &mut Vec<MetaCommand>) + Send,
+    ) -> Result<Vec<Answer>> {
         let mut attempt = 0;
         loop {
             let connected = self.connected().await?;
-            let mut operations = Vec::new();
-            build(attempt, &connected.about, &mut operations);
+            let mut commands = Vec::new();
+            build(attempt, &connected.about, &mut commands);
             let answers = match how {
-                Ask::Read => connected.reads.run(operations).await,
-                Ask::Write | Ask::Anyway => exchange(&connected.client, operations).await,
+                Ask::Read => connected.reads.run(commands).await,
+                Ask::Write | Ask::Anyway => connected.pool.exchange(commands).await,
             };
             match answers {
                 Ok(answers) => return Ok(answers),
@@ -230,8 +231,8 @@ impl Server {
         }
     }
 
-    /// Asks the server who it is, on a connection of its own that it closes again: the client's know
-    /// no commands but those of the meta protocol. The client then connects to the same address.
+    /// Asks the server who it is, on a connection of its own that it closes again: those of the client know
+    /// no commands but those of the meta protocol. They then lead to the same address.
     async fn connect(&self) -> Result<Connected, Failure> {
         let settings = &self.0.settings;
         let limit = settings.connect_time_limit;
@@ -239,17 +240,9 @@ impl Server {
             let stream = TcpStream::connect(&self.0.name).await.map_err(Failure::io)?;
             let address = stream.peer_addr().map_err(Failure::io)?;
             let about = greeting::greet(stream, &*settings.clock).await?;
-            let client = AsyncMetaClient::builder()
-                .max_connections(Some(settings.max_connections))
-                // A connection that is given back and not kept would have to be made again.
-                .max_idle(settings.max_connections)
-                .connect_timeout(Some(limit))
-                .io_timeout(Some(settings.response_time_limit))
-                .connect_async(address)
-                .await
-                .map_err(Failure::of)?;
-            let reads = Reads::new(client.clone());
-            Ok(Connected { client, reads, about })
+            let pool = Pool::new(address, settings)?;
+            let reads = Reads::new(pool.clone());
+            Ok(Connected { pool, reads, about })
         });
         let outcome = match greeted.await {
             Ok(outcome) => outcome,

@@ -7,9 +7,10 @@ use groupcache_core::{
     Entry, Error, ErrorKind, Generation, Group, Hold, LeaseHolder, LeaseName, LeaseOwner, LeaseRequest,
     Leased, Minted, Result,
 };
-use memcache::exp::{Delete, Get, Meta, MutationStatus, Op, OpResult, Set};
+use memcache::exp::{MetaCommand, MetaCommandResult as Answer};
 
-use crate::backend::{Inner, Share, unexpected};
+use crate::backend::{Inner, Share};
+use crate::commands::{self, added, gone, stored};
 use crate::error::Failure;
 use crate::expiry::whole_seconds;
 use crate::greeting::About;
@@ -23,17 +24,17 @@ const ITEM_OVERHEAD_BYTES: usize = 64;
 const TOKEN_BYTES: usize = 16;
 
 impl Inner {
-    /// The operations that mint: adds the token where there is none, and gets what is there then.
-    fn mint_one(&self, item: &Item, token: Generation, about: &About, operations: &mut Vec<Op>) {
+    /// The commands that mint: adds the token where there is none, and gets what is there then.
+    fn mint_one(&self, item: &Item, token: Generation, about: &About, commands: &mut Vec<MetaCommand>) {
         let expiry = about.time.expiry(self.generation_life(Duration::ZERO), self.clock.now());
-        operations.push(Set::new(&item.name, bytes(token)).add().ttl_raw(expiry).into());
-        operations.push(Get::new(&item.name).meta(Meta::NONE.ttl()).into());
+        commands.push(commands::add(&item.name, bytes(token), expiry));
+        commands.push(commands::get_with_life(&item.name));
     }
 
     pub(crate) async fn mint(&self, groups: &[Group]) -> Result<Minted> {
         let items: Vec<_> = groups.iter().map(|group| self.place.generation(group)).collect();
-        let build = |position: usize, _: u32, about: &About, operations: &mut Vec<Op>| {
-            self.mint_one(&items[position], Generation::random(), about, operations);
+        let build = |position: usize, _: u32, about: &About, commands: &mut Vec<MetaCommand>| {
+            self.mint_one(&items[position], Generation::random(), about, commands);
         };
         let shares = self.ask(Ask::Write, &items, build).await;
         let minted = self.minted(&items, shares).await?;
@@ -47,17 +48,17 @@ impl Inner {
         for share in shares {
             let results = share.answers?;
             for (position, pair) in share.positions.iter().zip(results.chunks(2)) {
-                let [_, OpResult::Get(got)] = pair else {
-                    return Err(unexpected("ms, mg"));
+                let [_, there] = pair else {
+                    return Err(Failure::unexpected("ms, mg").into());
                 };
-                minted[*position] = Some(self.token_of(share.server, got.value.as_deref())?);
-                if self.is_short_lived(got.item.ttl, Duration::ZERO) {
+                minted[*position] = Some(self.token_of(share.server, there.value.as_deref())?);
+                if self.is_short_lived(there.ttl, Duration::ZERO) {
                     short_lived.push(items[*position].clone());
                 }
             }
         }
         self.lengthen(&short_lived, Duration::ZERO).await?;
-        minted.into_iter().collect::<Option<_>>().ok_or_else(|| unexpected("ms, mg"))
+        minted.into_iter().collect::<Option<_>>().ok_or_else(|| Failure::unexpected("ms, mg").into())
     }
 
     fn token_of(&self, server: usize, value: Option<&[u8]>) -> Result<Generation> {
@@ -78,28 +79,27 @@ impl Inner {
         let mut items: Vec<_> = request.missing().map(|group| self.place.generation(group)).collect();
         let proposals: Vec<_> = items.iter().map(|_| Generation::random()).collect();
         let expected = request.vector(proposals.iter().copied());
-        let expected = expected.ok_or_else(|| unexpected("a lookup"))?;
+        let expected = expected.ok_or_else(|| Failure::unexpected("a lookup"))?;
         items.push(self.place.lease(&request.name(&expected)));
-        let build = |position: usize, attempt: u32, about: &About, operations: &mut Vec<Op>| {
+        let build = |position: usize, attempt: u32, about: &About, commands: &mut Vec<MetaCommand>| {
             let item = &items[position];
             match proposals.get(position) {
                 // A proposal is sent once; another one makes another vector.
                 Some(proposal) => {
                     let token = if attempt == 0 { *proposal } else { Generation::random() };
-                    self.mint_one(item, token, about, operations);
+                    self.mint_one(item, token, about, commands);
                 }
                 None => {
                     let expiry = about.time.expiry(request.lasts(), self.clock.now());
-                    let owner = request.owner();
-                    operations.push(Set::new(&item.name, owner.as_bytes()).add().ttl_raw(expiry).into());
-                    operations.push(Get::new(&item.name).into());
+                    commands.push(commands::add(&item.name, request.owner().as_bytes(), expiry));
+                    commands.push(commands::get(&item.name));
                 }
             }
         };
         let mut shares = self.ask(Ask::Write, &items, build).await;
         let holder = take_holder(&mut shares, proposals.len(), request);
         let minted = self.minted(&items[..proposals.len()], shares).await?;
-        let vector = request.vector(minted).ok_or_else(|| unexpected("ms, mg"))?;
+        let vector = request.vector(minted).ok_or_else(|| Failure::unexpected("ms, mg"))?;
         let holder = if vector == expected { holder } else { LeaseHolder::NotAsked };
         Ok(Leased { vector, hold: Hold::none(), holder })
     }
@@ -109,15 +109,14 @@ impl Inner {
     pub(crate) async fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> Result<()> {
         let item = self.place.lease(lease);
         let server = &self.servers[item.server];
-        let look = |_: u32, _: &About, operations: &mut Vec<Op>| {
-            operations.push(Get::new(&item.name).meta(Meta::NONE.cas()).into());
+        let look = |_: u32, _: &About, commands: &mut Vec<MetaCommand>| {
+            commands.push(commands::get_with_cas(&item.name));
         };
         let looked = server.ask(Ask::Read, look).await?;
-        let got = looked.first().and_then(OpResult::as_get);
-        let own = got.filter(|got| got.value.as_deref() == Some(owner.as_bytes()));
-        let Some(cas) = own.and_then(|got| got.item.cas) else { return Ok(()) };
-        let delete = |_: u32, _: &About, operations: &mut Vec<Op>| {
-            operations.push(Delete::new(&item.name).compare_cas(cas).into());
+        let own = looked.first().filter(|there| there.value.as_deref() == Some(owner.as_bytes()));
+        let Some(cas) = own.and_then(|there| there.cas) else { return Ok(()) };
+        let delete = |_: u32, _: &About, commands: &mut Vec<MetaCommand>| {
+            commands.push(commands::delete_as_seen(&item.name, cas));
         };
         server.ask(Ask::Write, delete).await.map(drop)
     }
@@ -138,15 +137,15 @@ impl Inner {
 
     pub(crate) async fn bump(&self, groups: &[Group]) -> Result<()> {
         let items = self.everywhere(groups, |place, group| place.generation(group));
-        let build = |position: usize, _: u32, about: &About, operations: &mut Vec<Op>| {
+        let build = |position: usize, _: u32, about: &About, commands: &mut Vec<MetaCommand>| {
             let expiry = about.time.expiry(self.generation_life(Duration::ZERO), self.clock.now());
             let token = bytes(Generation::random());
-            operations.push(Set::new(&items[position].name, token).replace().ttl_raw(expiry).into());
+            commands.push(commands::replace(&items[position].name, token, expiry));
         };
         let mut refused = Vec::new();
         for share in self.ask(Ask::Anyway, &items, build).await {
             match share.answers {
-                Ok(results) => results.iter().try_for_each(replaced)?,
+                Ok(results) => results.iter().try_for_each(gone)?,
                 Err(error) if error.kind() == ErrorKind::Capacity => {
                     refused.extend(share.positions.iter().map(|position| items[*position].clone()));
                 }
@@ -159,11 +158,11 @@ impl Inner {
     }
 
     pub(crate) async fn remove(&self, items: &[Item]) -> Result<()> {
-        let build = |position: usize, _: u32, _: &About, operations: &mut Vec<Op>| {
-            operations.push(Delete::new(&items[position].name).into());
+        let build = |position: usize, _: u32, _: &About, commands: &mut Vec<MetaCommand>| {
+            commands.push(commands::delete(&items[position].name));
         };
         for share in self.ask(Ask::Anyway, items, build).await {
-            share.answers?.iter().try_for_each(replaced)?;
+            share.answers?.iter().try_for_each(gone)?;
         }
         Ok(())
     }
@@ -173,13 +172,13 @@ impl Inner {
         items.extend(entry.groups().iter().map(|group| self.place.generation(group)));
         let value = entry.encode();
         self.check_size(&items[0], value.len(), entry.body().len())?;
-        let build = |position: usize, _: u32, about: &About, operations: &mut Vec<Op>| {
+        let build = |position: usize, _: u32, about: &About, commands: &mut Vec<MetaCommand>| {
             let name = &items[position].name;
-            operations.push(if position == 0 {
+            commands.push(if position == 0 {
                 let expiry = about.time.expiry(time_to_live, self.clock.now());
-                Set::new(name, &value).ttl_raw(expiry).into()
+                commands::set(name, &*value, expiry)
             } else {
-                Get::new(name).without_value().meta(Meta::NONE.ttl()).into()
+                commands::life(name)
             });
         };
         let mut short_lived = Vec::new();
@@ -190,13 +189,10 @@ impl Inner {
                 }
             })?;
             for (position, result) in share.positions.iter().zip(results) {
-                match result {
-                    OpResult::Mutation(stored) if stored.applied() => {}
-                    OpResult::Get(got) if self.is_short_lived(got.item.ttl, time_to_live) => {
-                        short_lived.push(items[*position].clone());
-                    }
-                    OpResult::Get(_) => {}
-                    _ => return Err(unexpected("ms")),
+                if *position == 0 {
+                    stored(&result)?;
+                } else if self.is_short_lived(result.ttl, time_to_live) {
+                    short_lived.push(items[*position].clone());
                 }
             }
         }
@@ -232,9 +228,9 @@ impl Inner {
 
     /// Gives generations the life that entries stored from now on need.
     async fn lengthen(&self, items: &[Item], time_to_live: Duration) -> Result<()> {
-        let build = |position: usize, _: u32, about: &About, operations: &mut Vec<Op>| {
+        let build = |position: usize, _: u32, about: &About, commands: &mut Vec<MetaCommand>| {
             let expiry = about.time.expiry(self.generation_life(time_to_live), self.clock.now());
-            operations.push(Get::new(&items[position].name).without_value().touch_raw(expiry).into());
+            commands.push(commands::touch(&items[position].name, expiry));
         };
         for share in self.ask(Ask::Write, items, build).await {
             share.answers?;
@@ -271,15 +267,13 @@ fn take_holder(shares: &mut Vec<Share>, lease: usize, request: &LeaseRequest<'_>
     share.positions.pop();
     let holder = match &mut share.answers {
         Ok(results) => {
-            let got = results.pop();
-            let added = results.pop();
-            match (added, got) {
-                (Some(OpResult::Mutation(added)), _) if added.applied() => LeaseHolder::Ours,
-                (_, Some(OpResult::Get(got))) if got.value.as_deref() == Some(request.owner().as_bytes()) => {
-                    LeaseHolder::Ours
-                }
+            let (there, add) = (results.pop(), results.pop());
+            let is_ours = |there: Answer| there.value.as_deref() == Some(request.owner().as_bytes());
+            if add.is_some_and(|add| added(&add)) || there.is_some_and(is_ours) {
+                LeaseHolder::Ours
+            } else {
                 // Or nobody any more, as the next time will show.
-                _ => LeaseHolder::Other,
+                LeaseHolder::Other
             }
         }
         Err(_) => LeaseHolder::Ours,
@@ -288,14 +282,6 @@ fn take_holder(shares: &mut Vec<Share>, lease: usize, request: &LeaseRequest<'_>
         shares.swap_remove(at);
     }
     holder
-}
-
-/// There being nothing to replace or to delete is fine.
-fn replaced(result: &OpResult) -> Result<()> {
-    match result.as_mutation().map(|mutation| mutation.status) {
-        Some(MutationStatus::Applied | MutationStatus::NotFound) => Ok(()),
-        _ => Err(unexpected("ms or md")),
-    }
 }
 
 fn bytes(token: Generation) -> [u8; TOKEN_BYTES] {

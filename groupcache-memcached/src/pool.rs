@@ -1,0 +1,212 @@
+//! The connections to one server. One carries one exchange at a time, and is kept for the next.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use deadpool::Runtime;
+use deadpool::managed::{
+    Manager, Metrics, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType, Timeouts,
+};
+use groupcache_core::ErrorKind;
+use memcache::exp::{
+    AsyncMetaConnection, MetaCommand, MetaCommandResult as Answer, MetaResponse, parse_meta_result,
+};
+use tokio::time::timeout;
+
+use crate::error::Failure;
+use crate::server::Settings;
+
+/// Networks forget connections on which nothing is sent for some minutes, and tell nobody.
+const IDLE_MAX: Duration = Duration::from_secs(90);
+
+/// Cheap to clone; clones are the same connections.
+#[derive(Clone)]
+pub(crate) struct Pool {
+    connections: deadpool::managed::Pool<Dialer>,
+    connect_time_limit: Duration,
+    response_time_limit: Duration,
+}
+
+struct Dialer(SocketAddr);
+
+struct Connection {
+    /// None if an answer may still come on it: then it is closed.
+    stream: Option<AsyncMetaConnection>,
+    /// How many commands were sent on it.
+    sent: u64,
+}
+
+impl Pool {
+    /// Connects when it is first used, and as often as it is used at the same time.
+    pub(crate) fn new(address: SocketAddr, settings: &Settings) -> Result<Self, Failure> {
+        let Settings { connect_time_limit, response_time_limit, .. } = *settings;
+        let limit = Some(connect_time_limit);
+        let connections = deadpool::managed::Pool::builder(Dialer(address))
+            .max_size(settings.max_connections)
+            .timeouts(Timeouts { wait: limit, create: limit, recycle: None })
+            .queue_mode(QueueMode::Lifo)
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| Failure::protocol(error.to_string()))?;
+        Ok(Self { connections, connect_time_limit, response_time_limit })
+    }
+
+    /// Sends all commands in one write and waits for the answers, one for each. If the server refuses one
+    /// of them, or does not answer one in time, all fail.
+    pub(crate) async fn exchange(&self, commands: Vec<MetaCommand>) -> Result<Vec<Answer>, Failure> {
+        let mut connection = self.connections.get().await.map_err(|error| self.not_connected(error))?;
+        let limit = self.response_time_limit;
+        let answers = timeout(limit, connection.exchange(commands)).await;
+        let answers = answers.unwrap_or_else(|_| Err(Failure::timeout(limit, "response_time_limit")));
+        if answers.as_ref().is_err_and(|failure| failure.retry) {
+            // What closed this one has closed those that wait beside it.
+            drop(self.connections.retain(|_, _| false));
+        }
+        answers
+    }
+
+    fn not_connected(&self, error: PoolError<Failure>) -> Failure {
+        let limit = self.connect_time_limit;
+        match error {
+            PoolError::Backend(failure) => failure,
+            PoolError::Timeout(TimeoutType::Wait) => {
+                let all = self.connections.status().max_size;
+                let message = format!(
+                    "all connections in use; `connect_time_limit` is {limit:?}, `max_connections` {all}"
+                );
+                Failure::new(ErrorKind::Timeout, message)
+            }
+            PoolError::Timeout(_) => Failure::timeout(limit, "connect_time_limit"),
+            other => Failure::protocol(other.to_string()),
+        }
+    }
+}
+
+impl Manager for Dialer {
+    type Type = Connection;
+    type Error = Failure;
+
+    async fn create(&self) -> Result<Connection, Failure> {
+        let stream = AsyncMetaConnection::connect(self.0).await.map_err(Failure::of)?;
+        Ok(Connection { stream: Some(stream), sent: 0 })
+    }
+
+    async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<Failure> {
+        if connection.stream.is_none() || metrics.last_used() > IDLE_MAX {
+            return Err(RecycleError::message("closed"));
+        }
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// Each command is marked with its number on this connection, which its answer repeats: none is ever
+    /// taken for that to another.
+    async fn exchange(&mut self, commands: Vec<MetaCommand>) -> Result<Vec<Answer>, Failure> {
+        let first = self.sent;
+        let numbered = commands.into_iter().zip(first..);
+        // The opaque token of the protocol.
+        let commands: Vec<_> = numbered.map(|(command, number)| command.flag(format!("O{number}"))).collect();
+        self.sent += commands.len() as u64;
+        // Dropped, and so closed, unless all answers come: if one does not in time, or nobody waits for it.
+        let closed = || Failure::io(std::io::ErrorKind::UnexpectedEof.into());
+        let mut stream = self.stream.take().ok_or_else(closed)?;
+        let responses = stream.execute_batch(&commands).await.map_err(Failure::of)?;
+        let answers: Result<Vec<_>, _> = responses.into_iter().zip(first..).map(answer_to).collect();
+        if answers.is_ok() {
+            self.stream = Some(stream);
+        }
+        answers
+    }
+}
+
+fn answer_to((response, number): (MetaResponse, u64)) -> Result<Answer, Failure> {
+    let said = |flag: &[u8]| std::str::from_utf8(flag).ok()?.strip_prefix('O')?.parse().ok();
+    if response.flags().any(|flag| said(flag) == Some(number)) {
+        parse_meta_result(response).map_err(Failure::of)
+    } else {
+        Err(Failure::protocol("the answer to another request"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use groupcache_core::SystemClock;
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::commands;
+
+    /// Answers all commands on all connections with what `answer` makes of the number of the connection and
+    /// of the line, and leaves out what is empty.
+    async fn pool_to(answer: fn(usize, &str) -> String) -> Pool {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            for number in 0.. {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let mut stream = BufReader::new(stream);
+                    let mut line = String::new();
+                    while stream.read_line(&mut line).await.is_ok_and(|bytes| bytes > 0) {
+                        let said = answer(number, line.trim_end());
+                        stream.write_all(said.as_bytes()).await.unwrap();
+                        line.clear();
+                    }
+                });
+            }
+        });
+        let settings = Settings {
+            max_connections: 1,
+            connect_time_limit: Duration::from_secs(5),
+            response_time_limit: Duration::from_millis(200),
+            backoff_min: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(2),
+            clock: Arc::new(SystemClock),
+        };
+        Pool::new(address, &settings).unwrap()
+    }
+
+    fn marks(line: &str) -> &str {
+        line.rsplit(' ').next().unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_an_earlier_command_is_none_to_a_later_one() {
+        // As if it had come too late for the exchange before.
+        let pool = pool_to(|_, _| "EN O0\r\n".to_owned()).await;
+        assert!(pool.exchange(vec![commands::get(b"a")]).await.is_ok());
+        let failure = pool.exchange(vec![commands::get(b"a")]).await.unwrap_err();
+        assert!(failure.to_string().contains("another request"), "{failure:?}");
+        // On a connection of its own.
+        assert!(pool.exchange(vec![commands::get(b"a")]).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn answers_in_another_order_are_refused() {
+        let swapped = |_: usize, line: &str| match marks(line) {
+            "O0" => String::new(),
+            _ => "EN O1\r\nEN O0\r\n".to_owned(),
+        };
+        let pool = pool_to(swapped).await;
+        let both = vec![commands::get(b"a"), commands::get(b"b")];
+        let failure = pool.exchange(both).await.unwrap_err();
+        assert!(failure.to_string().contains("another request"), "{failure:?}");
+    }
+
+    #[tokio::test]
+    async fn what_was_not_answered_in_time_is_never_waited_for_again_on_that_connection() {
+        let late = |connection: usize, line: &str| match connection {
+            0 => String::new(),
+            _ => format!("EN {}\r\n", marks(line)),
+        };
+        let pool = pool_to(late).await;
+        let failure = pool.exchange(vec![commands::get(b"a")]).await.unwrap_err();
+        assert!(failure.to_string().contains("`response_time_limit`"), "{failure:?}");
+        assert!(pool.exchange(vec![commands::get(b"a")]).await.is_ok());
+    }
+}
