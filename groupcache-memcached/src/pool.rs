@@ -142,8 +142,8 @@ mod tests {
     use crate::commands;
 
     /// Answers all commands on all connections with what `answer` makes of the number of the connection and
-    /// of the line, and leaves out what is empty.
-    async fn pool_to(answer: fn(usize, &str) -> String) -> Pool {
+    /// of the line. It has one connection at a time.
+    async fn pool_to(limits: [Duration; 2], answer: fn(usize, &str) -> String) -> Pool {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
@@ -162,8 +162,8 @@ mod tests {
         });
         let settings = Settings {
             max_connections: 1,
-            connect_time_limit: Duration::from_secs(5),
-            response_time_limit: Duration::from_millis(200),
+            connect_time_limit: limits[0],
+            response_time_limit: limits[1],
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),
             clock: Arc::new(SystemClock),
@@ -171,14 +171,17 @@ mod tests {
         Pool::new(address, &settings).unwrap()
     }
 
-    fn marks(line: &str) -> &str {
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(500);
+
+    fn mark_of(line: &str) -> &str {
         line.rsplit(' ').next().unwrap()
     }
 
     #[tokio::test]
     async fn an_answer_to_an_earlier_command_is_none_to_a_later_one() {
         // As if it had come too late for the exchange before.
-        let pool = pool_to(|_, _| "EN O0\r\n".to_owned()).await;
+        let pool = pool_to([LONG, LONG], |_, _| "EN O0\r\n".to_owned()).await;
         assert!(pool.exchange(vec![commands::get(b"a")]).await.is_ok());
         let failure = pool.exchange(vec![commands::get(b"a")]).await.unwrap_err();
         assert!(failure.to_string().contains("another request"), "{failure:?}");
@@ -188,11 +191,11 @@ mod tests {
 
     #[tokio::test]
     async fn answers_in_another_order_are_refused() {
-        let swapped = |_: usize, line: &str| match marks(line) {
+        let swapped = |_: usize, line: &str| match mark_of(line) {
             "O0" => String::new(),
             _ => "EN O1\r\nEN O0\r\n".to_owned(),
         };
-        let pool = pool_to(swapped).await;
+        let pool = pool_to([LONG, LONG], swapped).await;
         let both = vec![commands::get(b"a"), commands::get(b"b")];
         let failure = pool.exchange(both).await.unwrap_err();
         assert!(failure.to_string().contains("another request"), "{failure:?}");
@@ -202,11 +205,24 @@ mod tests {
     async fn what_was_not_answered_in_time_is_never_waited_for_again_on_that_connection() {
         let late = |connection: usize, line: &str| match connection {
             0 => String::new(),
-            _ => format!("EN {}\r\n", marks(line)),
+            _ => format!("EN {}\r\n", mark_of(line)),
         };
-        let pool = pool_to(late).await;
+        let pool = pool_to([LONG, SHORT], late).await;
         let failure = pool.exchange(vec![commands::get(b"a")]).await.unwrap_err();
         assert!(failure.to_string().contains("`response_time_limit`"), "{failure:?}");
         assert!(pool.exchange(vec![commands::get(b"a")]).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_in_vain_for_a_connection_is_told_of_the_limit() {
+        let pool = pool_to([SHORT, LONG], |_, _| String::new()).await;
+        let never = pool.exchange(vec![commands::get(b"a")]);
+        let waits = pool.exchange(vec![commands::get(b"a")]);
+        let failure = tokio::select! {
+            biased;
+            _ = never => unreachable!("nobody answers"),
+            waited = waits => waited.unwrap_err(),
+        };
+        assert!(failure.to_string().contains("`max_connections` 1"), "{failure:?}");
     }
 }

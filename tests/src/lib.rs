@@ -4,12 +4,15 @@
 #![warn(missing_docs, missing_debug_implementations)]
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
+pub mod asking;
 mod backends;
 pub mod bookstore;
 pub mod broken;
 pub mod broken_memcached;
 pub mod clusters;
 pub mod history;
+pub mod impostor;
+pub mod log;
 pub mod memcached;
 mod plain;
 pub mod proxy;

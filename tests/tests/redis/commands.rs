@@ -1,11 +1,12 @@
 //! What each operation of the Redis backend costs, counted at the server.
 
-use groupcache_core::{Backend, Cache, Generation, Group};
+use groupcache_core::{Backend, Cache, Generation, Group, Groups};
 use groupcache_redis::RedisBackend;
+use groupcache_tests::asking::{eventually, groups, is_hit, key, look, store};
 use groupcache_tests::proxy::Proxy;
 use groupcache_tests::servers::RedisServer;
 
-use crate::{commands, connected, eventually, groups, is_hit, key, look, quiet, round_trips, store};
+use crate::{commands, connected, quiet, round_trips};
 
 #[tokio::test]
 async fn a_hit_is_one_command_and_a_cold_miss_three_round_trips() {
@@ -112,7 +113,7 @@ async fn one_mint_wins(url: &str) {
         let minted: Vec<Generation> = mints.join_all().await;
         assert!(minted.iter().all(|generation| *generation == minted[0]), "{minted:?}");
         let backend = RedisBackend::builder(url).build().expect("builds");
-        let current = look(&backend, &key("none"), &group.into()).await.current;
+        let current = look(&backend, &key("none"), &Groups::from(group)).await.current;
         assert_eq!(current[0], Some(minted[0]));
     }
 }

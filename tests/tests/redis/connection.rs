@@ -1,15 +1,17 @@
 //! Connections to Redis that are lost, refused or hang.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use groupcache_core::{Backend, Cache, ErrorKind, Group, TimeLeft};
 use groupcache_redis::RedisBackend;
+use groupcache_tests::asking::{eventually, groups, is_hit, key, look, millis, store};
+use groupcache_tests::impostor::Impostor;
+use groupcache_tests::log::Log;
 use groupcache_tests::proxy::Proxy;
 use groupcache_tests::servers::{RedisServer, free_port};
 use tokio::time::{Instant, sleep};
 
-use crate::{connected, eventually, groups, is_hit, key, look, millis, quiet, read, store};
+use crate::{connected, quiet, read};
 
 #[tokio::test]
 async fn no_token_is_sent_twice() {
@@ -59,16 +61,8 @@ async fn a_connection_that_was_closed_while_idle_fails_nothing() {
 
 #[tokio::test]
 async fn a_server_that_closes_every_connection_is_not_hammered() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("redis://{}/", listener.local_addr().expect("an address"));
-    let attempts = Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let counting = Arc::clone(&attempts);
-    let closing = tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            counting.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            drop(stream);
-        }
-    });
+    let impostor = Impostor::hanging_up().await;
+    let url = format!("redis://{}/", impostor.address());
     let never = groupcache_core::CircuitBreaker::new("redis").failures_to_open(0);
     let backend = RedisBackend::builder(url).circuit_breaker(never).build().expect("builds");
     let (began, mut asked) = (Instant::now(), 0);
@@ -77,11 +71,10 @@ async fn a_server_that_closes_every_connection_is_not_hammered() {
         asked += 1;
         tokio::task::yield_now().await;
     }
-    let attempts = attempts.load(std::sync::atomic::Ordering::SeqCst);
+    let attempts = impostor.connections();
     // 50, 100, 200 and 400 ms, less up to half.
     assert!((1..=8).contains(&attempts), "{attempts} attempts");
     assert!(asked > 20, "{asked} asked");
-    closing.abort();
 }
 
 #[tokio::test]
@@ -89,9 +82,6 @@ async fn a_wrong_password_address_or_server_is_said_so() {
     let Some(server) = RedisServer::start(&["--requirepass", "right"]) else { return };
     let port = server.port();
     connected(quiet(&server)).await;
-    let logged = Arc::new(Logged::default());
-    let _log = tracing::subscriber::set_default(Log(Arc::clone(&logged)));
-    let warnings = || logged.warnings.swap(0, std::sync::atomic::Ordering::SeqCst);
     for (url, kind, names) in [
         (format!("redis://:wrong@127.0.0.1:{port}/"), ErrorKind::Refused, "password in `url`"),
         (format!("redis://nobody:right@127.0.0.1:{port}/"), ErrorKind::Refused, "user name"),
@@ -100,6 +90,7 @@ async fn a_wrong_password_address_or_server_is_said_so() {
         (format!("redis://127.0.0.1:{}/", free_port()), ErrorKind::Unavailable, "127.0.0.1"),
         ("unix:///nowhere/at/all".to_owned(), ErrorKind::Unavailable, "/nowhere/at/all"),
     ] {
+        let (log, _guard) = Log::start();
         let backend = RedisBackend::builder(&url).build().expect("builds");
         let error = backend.connect().await.expect_err(&url);
         assert_eq!(error.kind(), kind, "{url}: {error:?}");
@@ -111,64 +102,25 @@ async fn a_wrong_password_address_or_server_is_said_so() {
             assert!(backend.bump(&one).await.is_err());
             sleep(millis(60)).await;
         }
-        assert_eq!(warnings(), 1, "{url}: the log says it once");
+        assert_eq!(log.warnings(""), 1, "{url}: the log says it once");
     }
 }
 
 #[tokio::test]
 async fn a_server_of_another_kind_is_no_reason_to_panic_or_to_hang() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    for answer in
-        [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"+OK\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n", b"$-9\r\n", b""]
-    {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("redis://127.0.0.1:{}/", listener.local_addr().expect("an address").port());
-        let answering = tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let mut buffer = [0; 1024];
-                let _read = stream.read(&mut buffer).await;
-                let _written = stream.write_all(answer).await;
-                // An empty answer is one that never comes.
-                if answer.is_empty() {
-                    sleep(Duration::from_secs(5)).await;
-                }
-            }
-        });
+    for impostor in [
+        Impostor::saying(b"HTTP/1.1 400 Bad Request\r\n\r\n").await,
+        Impostor::saying(b"+OK\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n").await,
+        Impostor::saying(b"$-9\r\n").await,
+        Impostor::silent().await,
+    ] {
+        let url = format!("redis://{}/", impostor.address());
         let backend = RedisBackend::builder(&url).connect_time_limit(millis(300)).build().expect("builds");
         let began = Instant::now();
         let error = backend.connect().await.expect_err("not a Redis server");
         assert!(began.elapsed() < Duration::from_secs(2));
-        assert!(error.to_string().contains(&url[8..url.len() - 1]), "{error}");
-        answering.abort();
+        assert!(error.to_string().contains(&impostor.address()), "{error}");
     }
-}
-
-/// Counts what is logged at each level.
-#[derive(Default)]
-struct Logged {
-    warnings: std::sync::atomic::AtomicU64,
-    recoveries: std::sync::atomic::AtomicU64,
-}
-
-struct Log(Arc<Logged>);
-
-impl tracing::Subscriber for Log {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() <= tracing::Level::INFO && metadata.target().starts_with("groupcache")
-    }
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn event(&self, event: &tracing::Event<'_>) {
-        let is_warning = *event.metadata().level() == tracing::Level::WARN;
-        let counter = if is_warning { &self.0.warnings } else { &self.0.recoveries };
-        counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-    }
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 #[tokio::test]
@@ -176,9 +128,7 @@ async fn a_server_that_hangs_or_dies_costs_little_and_comes_back_by_itself() {
     // A configuration without advice, so that nothing else is logged.
     let arguments = ["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"];
     let Some(mut server) = RedisServer::start(&arguments) else { return };
-    let logged = Arc::new(Logged::default());
-    let _log = tracing::subscriber::set_default(Log(Arc::clone(&logged)));
-    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::SeqCst);
+    let (log, _guard) = Log::start();
     let soft = millis(250);
     let backend = connected(RedisBackend::builder(server.url())).await;
     let cache = Cache::builder(backend).soft_time_limit(soft).hard_time_limit(Duration::from_secs(2)).build();
@@ -186,7 +136,7 @@ async fn a_server_that_hangs_or_dies_costs_little_and_comes_back_by_itself() {
     eventually("it is stored", async || cache.stats().stores == 1).await;
 
     for (round, dies) in [false, true].into_iter().enumerate() {
-        let round = round as u64 + 1;
+        let round = round + 1;
         if dies {
             server.kill()
         } else {
@@ -210,7 +160,7 @@ async fn a_server_that_hangs_or_dies_costs_little_and_comes_back_by_itself() {
         assert!(cache.backend().is_circuit_open());
         let error = cache.invalidate(Group::new("book")).await.expect_err("nobody acknowledged");
         assert!(error.is_transient(), "{error}");
-        assert_eq!(count(&logged.warnings), round, "the log says it once");
+        assert_eq!(log.warnings(""), round, "the log says it once");
 
         if dies {
             server.restart()
@@ -228,7 +178,7 @@ async fn a_server_that_hangs_or_dies_costs_little_and_comes_back_by_itself() {
         .await;
         println!("used again after {:?}", came_back.elapsed());
         cache.invalidate(Group::new("book")).await.expect("acknowledged");
-        assert_eq!(count(&logged.recoveries), round, "and that it is over");
-        assert_eq!(count(&logged.warnings), round);
+        assert_eq!(log.infos(), round, "and that it is over");
+        assert_eq!(log.warnings(""), round);
     }
 }

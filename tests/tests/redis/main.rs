@@ -5,20 +5,15 @@ mod connection;
 mod refusals;
 mod values;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use groupcache_core::{Backend, Cache, Entry, Found, Group, Groups, Key, Lookup, TimeLeft, Vector};
+use groupcache_core::{Cache, Group};
 use groupcache_redis::{RedisBackend, RedisBackendBuilder};
+use groupcache_tests::asking::millis;
 use groupcache_tests::servers::RedisServer;
 use tokio::time::sleep;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-
-fn millis(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
 
 /// Without the commands that the watch sends now and then.
 fn quiet(server: &RedisServer) -> RedisBackendBuilder {
@@ -33,45 +28,10 @@ async fn connected(builder: RedisBackendBuilder) -> RedisBackend {
     backend
 }
 
-fn key(name: &(impl ToString + ?Sized)) -> Key {
-    Key::of(&name.to_string()).expect("a key")
-}
-
-fn groups(count: usize) -> Groups {
-    (0..count).map(|id| Group::new("book").with("id", id)).collect()
-}
-
-fn entry(key: Key, groups: &Groups, vector: Vector, body: impl Into<Bytes>) -> Arc<Entry> {
-    Arc::new(Entry::new(key, groups.clone(), vector, body.into(), Duration::ZERO))
-}
-
-async fn store(backend: &RedisBackend, key: Key, groups: &Groups, time_to_live: Option<Duration>) {
-    let vector = backend.mint(groups).await.expect("mints").vector;
-    backend.store(&entry(key, groups, vector, "body"), time_to_live).await.expect("stores");
-}
-
-async fn look(backend: &RedisBackend, key: &Key, groups: &Groups) -> Lookup {
-    backend.lookup(key, groups, TimeLeft::NotNeeded).await.expect("looks up")
-}
-
-fn is_hit(lookup: &Lookup) -> bool {
-    matches!(&lookup.found, Found::Entry(entry, _) if lookup.current.equals(entry.vector()))
-}
-
 async fn read(cache: &Cache<RedisBackend>, name: &str, value: u64) -> u64 {
     let load = || async move { Ok::<_, std::convert::Infallible>(value) };
     let Ok(value) = cache.get_or_load(name, Group::new("book"), load).await;
     value
-}
-
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..500 {
-        if holds().await {
-            return;
-        }
-        sleep(millis(10)).await;
-    }
-    panic!("waited in vain until {what}");
 }
 
 /// All commands that the server has run, but `INFO` of whoever counts.

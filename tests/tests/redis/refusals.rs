@@ -2,10 +2,11 @@
 
 use groupcache_core::{Backend, ErrorKind, Group, TimeLeft};
 use groupcache_redis::RedisBackend;
+use groupcache_tests::asking::{entry, eventually, groups, is_hit, key, look, millis, store};
 use groupcache_tests::servers::RedisServer;
 use tokio::time::Instant;
 
-use crate::{connected, entry, eventually, groups, is_hit, key, look, millis, quiet, store};
+use crate::{connected, quiet};
 
 #[tokio::test]
 async fn an_invalidation_that_finds_no_memory_removes_the_generation() {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use groupcache_core::{Backend, ErrorKind, Found, Group, Groups, TimeLeft};
+use groupcache_tests::asking::{entry, groups, is_hit, key, look, millis, store};
 use groupcache_tests::servers::RedisServer;
 use tokio::time::{Instant, sleep};
 
-use crate::{DAY, connected, entry, groups, is_hit, key, look, millis, quiet, store};
+use crate::{DAY, connected, quiet};
 
 #[tokio::test]
 async fn keys_groups_and_bodies_of_any_size_work() {
@@ -30,7 +31,7 @@ async fn keys_groups_and_bodies_of_any_size_work() {
     for (at, name) in names.iter().enumerate() {
         for other in &names[at + 1..] {
             let (one, other) = (Group::new(name), Group::new(other));
-            let both = look(&backend, &key("none"), &[one, other].into()).await.current;
+            let both = look(&backend, &key("none"), &Groups::from([one, other])).await.current;
             assert_ne!(both[0], both[1]);
         }
     }

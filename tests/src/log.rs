@@ -1,0 +1,67 @@
+//! What the crates log, kept for a test to look at.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use tracing::field::{Field, Visit};
+use tracing::subscriber::DefaultGuard;
+use tracing::{Event, Level, Metadata, Subscriber, span};
+
+/// What is logged at the level of information or above. Clones are the same log.
+#[derive(Debug, Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<(Level, String)>>>);
+
+impl Log {
+    /// Keeps what this thread logs until the guard is dropped.
+    #[must_use]
+    pub fn start() -> (Self, DefaultGuard) {
+        let log = Self::default();
+        (log.clone(), tracing::subscriber::set_default(log))
+    }
+
+    /// How many warnings, or errors, have this in their text.
+    #[must_use]
+    pub fn warnings(&self, about: &str) -> usize {
+        self.count(|level, text| level < Level::INFO && text.contains(about))
+    }
+
+    /// How many lines are no warnings.
+    #[must_use]
+    pub fn infos(&self) -> usize {
+        self.count(|level, _| level == Level::INFO)
+    }
+
+    fn count(&self, matches: impl Fn(Level, &str) -> bool) -> usize {
+        self.0.lock().expect("no panic").iter().filter(|(level, text)| matches(*level, text)).count()
+    }
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::INFO && metadata.target().starts_with("groupcache")
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        struct Text(String);
+        impl Visit for Text {
+            fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+                self.0.push_str(&format!("{field}={value:?} "));
+            }
+        }
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        self.0.lock().expect("no panic").push((*event.metadata().level(), text.0));
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}

@@ -1,0 +1,184 @@
+//! How many commands and batches each operation is.
+
+use groupcache_core::{Backend, Cache, Found, Generation, Group, Groups, Vector};
+use groupcache_memcached::MemcachedBackend;
+use groupcache_tests::asking::{entry, eventually, groups, is_hit, key, look, millis, store};
+use groupcache_tests::memcached::MemcachedServers;
+use groupcache_tests::proxy::Proxy;
+use tokio::time::sleep;
+
+use crate::connected;
+
+#[tokio::test]
+async fn a_hit_is_one_get_for_each_key_and_a_cold_miss_three_batches() {
+    let Some(servers) = MemcachedServers::start(3, &[]) else { return };
+    let cache = Cache::builder(connected(&servers.url()).await).build();
+    // Each server is greeted twice, once for the advice.
+    eventually("they are greeted", async || servers.stat("cmd_get") == 6).await;
+    let page = || cache.get_or_load("page", groups(5), || async { Ok::<_, ()>(1_u64) });
+    let counts = || ["cmd_get", "cmd_set", "cmd_touch", "delete_hits"].map(|name| servers.stat(name));
+
+    let before = counts();
+    assert_eq!(page().await, Ok(1));
+    eventually("it is stored", async || cache.stats().stores == 1).await;
+    let cold: Vec<_> = counts().iter().zip(before).map(|(now, before)| now - before).collect();
+    // Six looked for, five minted and read back, one stored and the life of five looked at.
+    assert_eq!(cold, [6 + 5 + 5, 5 + 1, 0, 0]);
+
+    let before = counts();
+    for _ in 0..10 {
+        assert_eq!(page().await, Ok(1));
+    }
+    assert_eq!(cache.stats().hits, 10);
+    let hits: Vec<_> = counts().iter().zip(before).map(|(now, before)| now - before).collect();
+    assert_eq!(hits, [60, 0, 0, 0]);
+}
+
+/// A proxy before each of three servers.
+struct Watched {
+    _servers: MemcachedServers,
+    proxies: Vec<Proxy>,
+    backend: MemcachedBackend,
+}
+
+impl Watched {
+    async fn start() -> Option<Self> {
+        let servers = MemcachedServers::start(3, &[])?;
+        let mut proxies = Vec::new();
+        for server in &servers.0 {
+            proxies.push(Proxy::start(server.port()).await);
+        }
+        let ports: Vec<_> = proxies.iter().map(|proxy| format!("127.0.0.1:{}", proxy.port())).collect();
+        let backend = connected(&format!("memcached://{}", ports.join(","))).await;
+        let watched = Self { _servers: servers, proxies, backend };
+        // The advice is asked for at the first connection, and connections are made as they are needed.
+        watched.backend.mint(&groups(50)).await.expect("mints");
+        eventually("all is quiet", async || {
+            let before = watched.pieces();
+            sleep(millis(50)).await;
+            watched.pieces() == before
+        })
+        .await;
+        Some(watched)
+    }
+
+    fn pieces(&self) -> Vec<u64> {
+        self.proxies.iter().map(Proxy::pieces).collect()
+    }
+
+    /// How many pieces each server got for this.
+    async fn counting(&self, work: impl Future<Output = ()>) -> Vec<u64> {
+        let before = self.pieces();
+        work.await;
+        self.pieces().iter().zip(before).map(|(now, before)| now - before).collect()
+    }
+}
+
+#[tokio::test]
+async fn every_operation_is_one_batch_to_each_server() {
+    let Some(watched) = Watched::start().await else { return };
+    let backend = &watched.backend;
+    let (fifty, one) = (groups(50), [1, 1, 1]);
+    let mint = async { drop(backend.mint(&fifty).await.expect("mints")) };
+    assert_eq!(watched.counting(mint).await, one);
+    let bump = async { backend.bump(&fifty).await.expect("bumps") };
+    assert_eq!(watched.counting(bump).await, one);
+    let vector = backend.mint(&fifty).await.expect("mints").vector;
+    let page = entry(key("page"), &fifty, vector, "body");
+    let stored = async { backend.store(&page, None).await.expect("stores") };
+    assert_eq!(watched.counting(stored).await, one);
+    let hit = async { assert!(is_hit(&look(backend, &key("page"), &fifty).await)) };
+    assert_eq!(watched.counting(hit).await, one);
+    let questions: Vec<_> = (0..50).map(|number| (key(&number), groups(3))).collect();
+    let many = async { assert_eq!(backend.lookup_many(&questions).await.expect("looks up").len(), 50) };
+    assert_eq!(watched.counting(many).await, one);
+    let delete: u64 =
+        watched.counting(async { backend.delete(&key("page")).await.expect("deletes") }).await.iter().sum();
+    assert_eq!(delete, 1);
+    assert!(backend.lookup_many(&[]).await.expect("nothing to do").is_empty());
+    backend.bump(&[]).await.expect("nothing to do");
+}
+
+#[tokio::test]
+async fn servers_are_asked_at_the_same_time() {
+    let Some(watched) = Watched::start().await else { return };
+    let fifty = groups(50);
+    let before = watched.pieces();
+    watched.proxies.iter().for_each(Proxy::hold_existing);
+    let backend = watched.backend.clone();
+    let looking = tokio::spawn(async move { look(&backend, &key("page"), &fifty).await });
+    // None of them answers before all have been asked.
+    eventually("all are asked", async || {
+        watched.pieces().iter().zip(&before).all(|(now, before)| now == &(before + 1))
+    })
+    .await;
+    watched.proxies.iter().for_each(Proxy::release);
+    assert!(looking.await.expect("ends").current.complete().is_some());
+}
+
+/// Some ask directly, those who come meanwhile share.
+#[tokio::test]
+async fn many_readers_at_once_share_exchanges_and_each_gets_its_own_answer() {
+    let Some(watched) = Watched::start().await else { return };
+    let none = Groups::none();
+    for number in 0..50 {
+        let page = entry(key(&number), &none, Vector::default(), number.to_string());
+        watched.backend.store(&page, None).await.expect("stores");
+    }
+    let reading = async {
+        let mut readers = tokio::task::JoinSet::new();
+        for reader in 0..900 {
+            let backend = watched.backend.clone();
+            readers.spawn(async move {
+                let looked = look(&backend, &key(&(reader % 60)), &groups(reader % 3)).await;
+                assert_eq!(looked.current.len(), reader % 3);
+                assert!(looked.current.complete().is_some());
+                match looked.found {
+                    Found::Entry(entry, None) => assert_eq!(entry.body(), &(reader % 60).to_string()),
+                    Found::Absent => assert!(reader % 60 >= 50),
+                    other => panic!("{other:?}"),
+                }
+            });
+        }
+        readers.join_all().await;
+    };
+    let pieces: u64 = watched.counting(reading).await.iter().sum();
+    assert!(pieces < 450, "{pieces} pieces for 900 readers");
+}
+
+#[tokio::test]
+async fn a_bump_replaces_what_is_there_and_leaves_nothing_behind() {
+    let Some(servers) = MemcachedServers::start(3, &[]) else { return };
+    let backend = connected(&servers.url()).await;
+    let three = groups(3);
+    backend.bump(&three).await.expect("bumps");
+    assert_eq!(servers.stat("curr_items"), 0, "groups never cached leave no keys");
+
+    store(&backend, key("page"), &three, None).await;
+    let before = look(&backend, &key("page"), &three).await;
+    assert!(is_hit(&before));
+    backend.bump(&three[..1]).await.expect("bumps");
+    let after = look(&backend, &key("page"), &three).await;
+    assert!(!is_hit(&after));
+    assert_ne!(after.current[0], before.current[0]);
+    assert!(after.current[0].is_some());
+    assert_eq!(after.current[1..], before.current[1..], "other groups are untouched");
+}
+
+#[tokio::test]
+async fn of_concurrent_mints_one_wins_and_all_return_it() {
+    let Some(servers) = MemcachedServers::start(2, &[]) else { return };
+    for round in 0..10 {
+        let group = Group::new("race").with("round", round);
+        let mut mints = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let backend = MemcachedBackend::builder(servers.url()).build().expect("builds");
+            let group = group.clone();
+            mints.spawn(async move { backend.mint(&[group]).await.expect("mints").vector[0] });
+        }
+        let minted: Vec<Generation> = mints.join_all().await;
+        assert!(minted.iter().all(|generation| *generation == minted[0]), "{minted:?}");
+        let current = look(&connected(&servers.url()).await, &key("none"), &[group]).await.current;
+        assert_eq!(current[0], Some(minted[0]));
+    }
+}
