@@ -4,17 +4,16 @@ use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
 
-use crate::backend::{Backend, EntryView, Found, Hold, Lookup, Minted, TimeLeft};
+use crate::backend::{Backend, Minted, TimeLeft};
 use crate::boxed::BoxBackend;
 use crate::builder::CacheBuilder;
 use crate::clock::Clock;
 use crate::compute::{Refresh, Ticket};
-use crate::entry::{Entry, Vector};
+use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fill::{CacheId, Fill, Minter, Nested};
 use crate::group::{Group, Groups};
@@ -23,13 +22,13 @@ use crate::key::Key;
 use crate::key_strategy::Address;
 use crate::learned::Learned;
 use crate::lease::LeaseOwner;
+use crate::look::Asked;
 use crate::options::EntryOptions;
-use crate::outcome::{How, Keep, Loaded, Miss, Served};
+use crate::outcome::{How, Keep, Loaded, Served};
 use crate::single_flight::{Flights, Landing, Role};
 use crate::stats::{Counters, Stats};
 use crate::time_limit::{Budget, detached};
-use crate::turn::{Claim, Patience, Turn};
-use crate::verdict::{Verdict, judge, judge_glance};
+use crate::turn::{Patience, Turn};
 
 /// How often a reader tries to share somebody else's computation before it computes for itself.
 /// Each time, something it depends on was invalidated meanwhile.
@@ -126,43 +125,6 @@ impl<B: Backend> Cache<B> {
     #[must_use]
     pub fn loads_under_way(&self) -> usize {
         self.inner.flights.len()
-    }
-
-    /// A hit without waiting, for backends in this process; `None` means "use [`read`](Self::read)",
-    /// not "absent".
-    pub fn read_now<V>(&self, address: &Address, accept: impl FnOnce(&Arc<Entry>) -> Option<V>) -> Option<V> {
-        self.glance(&address.key, Some(&address.groups), accept)
-    }
-
-    /// As [`read_now`](Self::read_now), for calls whose groups follow from their key in all of this
-    /// process's life, so that an entry of the key is one of the groups: spares naming them.
-    pub fn read_now_by_key<V>(&self, key: &Key, accept: impl FnOnce(&Arc<Entry>) -> Option<V>) -> Option<V> {
-        self.glance(key, None, accept)
-    }
-
-    fn glance<V>(
-        &self,
-        key: &Key,
-        named: Option<&Groups>,
-        accept: impl FnOnce(&Arc<Entry>) -> Option<V>,
-    ) -> Option<V> {
-        let mut accept = Some(accept);
-        let mut value = None;
-        self.inner.backend.glance(key, &mut |view| {
-            let Some(expires_at) = judge_glance(key, named, view, &self.options, &*self.inner.clock) else {
-                return;
-            };
-            if let Some(outer) = Fill::current() {
-                if !outer.is_of(self.id()) {
-                    return;
-                }
-                outer.after_nested_read(self.id(), view.entry, expires_at);
-            }
-            value = accept.take().and_then(|accept| accept(view.entry));
-        });
-        let value = value?;
-        self.inner.counters.hits.increment();
-        Some(value)
     }
 
     /// The value at `address`, computed by `load` if there is no valid entry.
@@ -293,105 +255,6 @@ impl<B: Backend> Cache<B> {
         Ok(served)
     }
 
-    /// The valid entry at `address`, if there is one. One round trip, two where it depends on groups
-    /// that this process has not seen.
-    ///
-    /// # Errors
-    ///
-    /// Why there is none to use.
-    pub async fn find<V: Send>(
-        &self,
-        address: &Address,
-        accept: impl Fn(&Arc<Entry>) -> Option<V> + Sync,
-    ) -> Result<V, Miss> {
-        let nested = Nested::begin();
-        if let Some(outer) = nested.outer() {
-            Box::pin(outer.before_nested_read(self.id(), &address.groups)).await;
-        }
-        let mut budget = Budget::new(self.inner.soft_time_limit);
-        let found = self.find_within(address, &accept, nested.outer(), &mut budget).await;
-        nested.answered();
-        found
-    }
-
-    async fn find_within<V>(
-        &self,
-        address: &Address,
-        accept: &(impl Fn(&Arc<Entry>) -> Option<V> + Sync),
-        outer: Option<&Fill>,
-        budget: &mut Budget,
-    ) -> Result<V, Miss> {
-        let found = match self.look(address, budget).await {
-            Ok(looked) => match looked.verdict {
-                Verdict::Hit(expires_at) => self.take(&looked.lookup, expires_at, accept, outer),
-                Verdict::Miss(miss, _) => Err(miss),
-                Verdict::AskAlso(_) => Err(Miss::GroupsChanged),
-                Verdict::AskTimeLeft => Err(Miss::Expired),
-            },
-            Err(miss) => Err(miss),
-        };
-        self.count(found, outer)
-    }
-
-    /// Several [`find`](Self::find)s, answered in order, in one round trip if the backend can.
-    pub async fn find_many<V: Send>(
-        &self,
-        addresses: &[Address],
-        accept: impl Fn(&Arc<Entry>) -> Option<V> + Sync,
-    ) -> Vec<Result<V, Miss>> {
-        let nested = Nested::begin();
-        let outer = nested.outer();
-        if let Some(outer) = outer {
-            for address in addresses {
-                Box::pin(outer.before_nested_read(self.id(), &address.groups)).await;
-            }
-            // At the same time rather than at once: the computation around this read must know when
-            // each of them expires.
-            let finds = addresses.iter().map(async |address| {
-                let mut budget = Budget::new(self.inner.soft_time_limit);
-                self.find_within(address, &accept, Some(outer), &mut budget).await
-            });
-            let found = join_all(finds).await;
-            nested.answered();
-            return found;
-        }
-        let mut questions = Vec::with_capacity(addresses.len());
-        for address in addresses {
-            let learned = self.inner.learned.extend(&address.key, &address.groups);
-            questions.push((address.key.clone(), learned.unwrap_or_else(|| address.groups.clone())));
-        }
-        let mut budget = Budget::new(self.inner.soft_time_limit);
-        let backend = &self.inner.backend;
-        let lookups = budget.run(backend.name(), pin!(backend.lookup_many(&questions))).await;
-        let lookups = lookups.and_then(|lookups| {
-            let complete = lookups.len() == questions.len();
-            complete.then_some(lookups).ok_or_else(|| Error::new(ErrorKind::Protocol, backend.name()))
-        });
-        let lookups = match lookups {
-            Ok(lookups) => lookups,
-            Err(error) => {
-                let miss = self.unanswered(&error);
-                return addresses.iter().map(|_| self.count(Err(miss), outer)).collect();
-            }
-        };
-        let mut found = Vec::with_capacity(addresses.len());
-        for (address, ((_, groups), lookup)) in addresses.iter().zip(questions.iter().zip(&lookups)) {
-            found.push(match self.judge(address, groups, lookup) {
-                Verdict::Hit(expires_at) => {
-                    let taken = self.take(lookup, expires_at, &accept, outer);
-                    self.count(taken, outer)
-                }
-                Verdict::Miss(miss, _) => self.count(Err(miss), outer),
-                // Rare: the entry depends on groups that only it knows, or is kept for use as stale.
-                Verdict::AskAlso(_) | Verdict::AskTimeLeft => {
-                    self.find_within(address, &accept, outer, &mut budget).await
-                }
-            });
-        }
-        nested.answered();
-        found
-    }
-
     /// Computes the value at `address` anew and stores it, replacing what is there. Returns once the
     /// store has acknowledged.
     ///
@@ -476,140 +339,6 @@ impl<B: Backend> Cache<B> {
         Ok(())
     }
 
-    /// Step 1 to 3 of a read: look, judge, and if it is a miss complete the vector.
-    async fn ask<V>(
-        &self,
-        address: &Address,
-        accept: &(impl Fn(&Arc<Entry>) -> Option<V> + Sync),
-        budget: &mut Budget,
-    ) -> Asked<V> {
-        let looked = match self.look(address, budget).await {
-            Ok(looked) => looked,
-            Err(miss) => return Asked::Unanswered(miss),
-        };
-        let (miss, candidate) = match looked.verdict {
-            Verdict::Hit(expires_at) => {
-                match self.take(&looked.lookup, expires_at, accept, Fill::current().as_ref()) {
-                    Ok(value) => return Asked::Hit(value),
-                    Err(miss) => (miss, None),
-                }
-            }
-            Verdict::Miss(miss, candidate) => (miss, candidate),
-            Verdict::AskAlso(_) => (Miss::GroupsChanged, None),
-            Verdict::AskTimeLeft => (Miss::Expired, None),
-        };
-        #[cfg(groupcache_mutants)]
-        let seen = Box::new(crate::mutants::with_missing(looked.lookup.current.iter().copied()));
-        // In a box, as everything that a hit has no need of: it should not carry its state along.
-        match Box::pin(self.complete(address, &looked.groups, looked.lookup, budget)).await {
-            Ok((vector, holds, claim)) => Asked::Miss(Ticket {
-                miss,
-                groups: looked.groups,
-                vector,
-                holds,
-                candidate,
-                claim,
-                #[cfg(groupcache_mutants)]
-                seen,
-            }),
-            Err(error) => Asked::Unanswered(self.unanswered(&error)),
-        }
-    }
-
-    /// One lookup of the entry and of all groups that it is known to depend on; a second one if it
-    /// turns out to depend on more.
-    pub(crate) async fn look(&self, address: &Address, budget: &mut Budget) -> Result<Looked, Miss> {
-        let backend = &self.inner.backend;
-        let learned = self.inner.learned.extend(&address.key, &address.groups);
-        let mut groups = learned.unwrap_or_else(|| address.groups.clone());
-        // A computation around this read must not outlive what it was computed from.
-        let needed = !self.options.grace().is_zero() || Fill::current().is_some();
-        let mut time_left = if needed { TimeLeft::Needed } else { TimeLeft::NotNeeded };
-        let mut asked_more = false;
-        loop {
-            let lookup = backend.lookup(&address.key, &groups, time_left);
-            let lookup = match budget.run(backend.name(), pin!(lookup)).await {
-                Ok(lookup) => lookup,
-                Err(error) => return Err(self.unanswered(&error)),
-            };
-            match self.judge(address, &groups, &lookup) {
-                Verdict::AskAlso(all) if !asked_more => {
-                    self.inner.learned.learn(&address.key, &address.groups, &all);
-                    groups = all;
-                    asked_more = true;
-                }
-                // Stored by a reader who would use it as stale, asked for by one who would not.
-                Verdict::AskTimeLeft if time_left == TimeLeft::NotNeeded => time_left = TimeLeft::Needed,
-                verdict => {
-                    return Ok(Looked { groups, lookup, verdict });
-                }
-            }
-        }
-    }
-
-    fn judge(&self, address: &Address, groups: &Groups, lookup: &Lookup) -> Verdict {
-        match &lookup.found {
-            Found::Absent => Verdict::Miss(Miss::Absent, None),
-            Found::Undecodable => Verdict::Miss(Miss::Undecodable, None),
-            Found::Entry(entry, expires_at) => {
-                let view = EntryView { entry, expires_at: *expires_at, current: &lookup.current };
-                self.judge_view(address, groups, view)
-            }
-        }
-    }
-
-    fn judge_view(&self, address: &Address, groups: &Groups, view: EntryView<'_>) -> Verdict {
-        judge(address, groups, view, &self.options, &*self.inner.clock)
-    }
-
-    /// What the reader makes of a valid entry; whoever computes around this read depends on it too.
-    fn take<V>(
-        &self,
-        lookup: &Lookup,
-        expires_at: Option<Instant>,
-        accept: &impl Fn(&Arc<Entry>) -> Option<V>,
-        outer: Option<&Fill>,
-    ) -> Result<V, Miss> {
-        let Found::Entry(entry, _) = &lookup.found else {
-            return Err(Miss::Absent);
-        };
-        let value = accept(entry).ok_or(Miss::Undecodable)?;
-        if let Some(outer) = outer {
-            outer.after_nested_read(self.id(), entry, expires_at);
-        }
-        Ok(value)
-    }
-
-    /// The vector of `groups`, minting what is missing, and what was learnt of the lease with it.
-    async fn complete(
-        &self,
-        address: &Address,
-        groups: &Groups,
-        lookup: Lookup,
-        budget: &mut Budget,
-    ) -> Result<(Vector, Vec<Hold>, Claim)> {
-        if let Some(vector) = lookup.current.complete() {
-            return Ok((vector, vec![lookup.hold], Claim::Unknown));
-        }
-        if let Some(lasts) = self.options.lease {
-            let leased = self.complete_with_lease(address, groups, &lookup.current, lasts, budget);
-            let (vector, hold, claim) = Box::pin(leased).await?;
-            return Ok((vector, vec![lookup.hold, hold], claim));
-        }
-        let missing: Vec<Group> = groups
-            .iter()
-            .zip(lookup.current.iter())
-            .filter(|(_, generation)| generation.is_none())
-            .map(|(group, _)| group.clone())
-            .collect();
-        let minted = self.inner.mint_within(&missing, budget).await?;
-        let mut fresh = minted.vector.iter().copied();
-        let vector: Option<Vector> =
-            lookup.current.iter().map(|known| known.or_else(|| fresh.next())).collect();
-        let vector = vector.ok_or_else(|| Error::new(ErrorKind::Protocol, self.inner.backend.name()))?;
-        Ok((vector, vec![lookup.hold, minted.hold], Claim::Unknown))
-    }
-
     /// Whether a passenger may take the value of the flight it waited for. Equal vectors brought it
     /// aboard; groups that the computation found out meanwhile it has to check for itself, as they
     /// may have been invalidated between that computation's beginning and this read's.
@@ -655,27 +384,6 @@ impl<B: Backend> Cache<B> {
         }
     }
 
-    fn count<V>(&self, found: Result<V, Miss>, outer: Option<&Fill>) -> Result<V, Miss> {
-        match &found {
-            Ok(_) => self.inner.counters.hits.increment(),
-            Err(miss) => {
-                self.inner.counters.miss(*miss);
-                // Whatever takes the place of the missing value in a computation around this read has
-                // groups that nobody has declared to that computation.
-                if let Some(outer) = outer {
-                    outer.do_not_store();
-                }
-            }
-        }
-        found
-    }
-
-    #[expect(clippy::unused_self, reason = "the place where a failing backend becomes a miss")]
-    fn unanswered(&self, error: &Error) -> Miss {
-        tracing::debug!(%error, "going on without the cache");
-        if error.kind() == ErrorKind::Timeout { Miss::Timeout } else { Miss::Unavailable }
-    }
-
     pub(crate) fn id(&self) -> CacheId {
         CacheId(Arc::as_ptr(&self.inner).addr())
     }
@@ -713,7 +421,7 @@ impl<B: Backend> Inner<B> {
         bumped
     }
 
-    async fn mint_within(&self, groups: &[Group], budget: &mut Budget) -> Result<Minted> {
+    pub(crate) async fn mint_within(&self, groups: &[Group], budget: &mut Budget) -> Result<Minted> {
         self.counters.mints.increment();
         let minted = budget.run(self.backend.name(), pin!(self.backend.mint(groups))).await;
         let minted = minted.and_then(|minted| {
@@ -753,17 +461,4 @@ impl<B: Backend> fmt::Debug for Cache<B> {
             .field("options", &self.options)
             .finish_non_exhaustive()
     }
-}
-
-/// What a read knows after its lookup.
-enum Asked<V> {
-    Hit(V),
-    Miss(Ticket),
-    Unanswered(Miss),
-}
-
-pub(crate) struct Looked {
-    pub(crate) groups: Groups,
-    pub(crate) lookup: Lookup,
-    pub(crate) verdict: Verdict,
 }

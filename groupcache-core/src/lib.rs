@@ -81,6 +81,7 @@ mod encoder;
 mod entry;
 mod error;
 mod fill;
+mod find;
 mod group;
 #[cfg(all(test, groupcache_shuttle))]
 mod interleavings;
@@ -89,12 +90,14 @@ mod key;
 mod key_strategy;
 mod learned;
 mod lease;
+mod look;
 mod model;
 #[cfg(groupcache_mutants)]
 #[doc(hidden)]
 pub mod mutants;
 mod options;
 mod outcome;
+mod shared_connection;
 mod single_flight;
 mod stats;
 mod sync;
@@ -123,5 +126,6 @@ pub use crate::lease::{LeaseHolder, LeaseName, LeaseOwner, LeaseRequest, Leased}
 pub use crate::model::{ArgumentText, Model, Models, check_fields, groups_of};
 pub use crate::options::EntryOptions;
 pub use crate::outcome::{How, Keep, Loaded, Miss, Served, ToStore};
+pub use crate::shared_connection::SharedConnection;
 pub use crate::stats::Stats;
 pub use crate::typed::KeyedCache;

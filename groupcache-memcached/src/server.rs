@@ -4,10 +4,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use groupcache_core::{CircuitBreaker, Clock, Error, Result};
+use groupcache_core::{CircuitBreaker, Clock, Error, Result, SharedConnection};
 use memcache::exp::{MetaCommand, MetaCommandResult as Answer};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 
 use crate::advice;
 use crate::error::{Failure, Remedy};
@@ -48,30 +47,16 @@ struct Inner {
     breaker: CircuitBreaker,
     /// What joins the list of another step, and should be empty then.
     joins: bool,
-    state: Mutex<State>,
+    connected: SharedConnection<Connected, Failure>,
+    asked: Mutex<Asked>,
 }
 
-struct State {
-    phase: Phase,
-    /// Attempts to connect that failed since one succeeded.
-    failures: u32,
+/// How the server came to be asked who it is.
+#[derive(Default)]
+struct Asked {
+    /// Since when that is not to be repeated.
+    at: Option<Instant>,
     advised: bool,
-    /// Whether the server is being asked again who it is, and since when that is not to be repeated.
-    asking_again: bool,
-    asked_at: Option<Instant>,
-}
-
-enum Phase {
-    /// Nobody has asked for a connection since the last was lost.
-    Idle,
-    /// An attempt is under way; the receiver is told, or finds the sender gone, when it has ended.
-    Connecting(watch::Receiver<()>),
-    Up(Arc<Connected>),
-    /// The last attempt failed, and the next must wait until then.
-    Down {
-        until: Instant,
-        why: Failure,
-    },
 }
 
 /// The connections to one server, made as they are needed.
@@ -83,9 +68,10 @@ pub(crate) struct Connected {
 
 impl Server {
     pub(crate) fn new(name: String, joins: bool, settings: Settings, breaker: CircuitBreaker) -> Self {
-        let state =
-            State { phase: Phase::Idle, failures: 0, advised: false, asking_again: false, asked_at: None };
-        Self(Arc::new(Inner { name, settings, breaker, joins, state: Mutex::new(state) }))
+        let connected = SharedConnection::new()
+            .backoff(settings.backoff_min, settings.backoff_max)
+            .clock(Arc::clone(&settings.clock));
+        Self(Arc::new(Inner { name, settings, breaker, joins, connected, asked: Mutex::default() }))
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -94,10 +80,7 @@ impl Server {
 
     /// The largest item that it takes, if it has said so.
     pub(crate) fn item_bytes_max(&self) -> Option<usize> {
-        match &self.0.lock().phase {
-            Phase::Up(connected) => connected.about.item_bytes_max,
-            _ => None,
-        }
+        self.0.connected.current()?.about.item_bytes_max
     }
 
     pub(crate) fn joins(&self) -> bool {
@@ -161,74 +144,21 @@ impl Server {
         }
     }
 
-    /// The connections; made if there are none. Concurrent callers share one attempt, and the attempt
-    /// goes on if they go away. After a failed attempt all callers get its outcome at once until the
-    /// next one is due.
+    /// The connections; made if there are none.
     pub(crate) async fn connected(&self) -> Result<Arc<Connected>, Failure> {
-        let mut waited = false;
-        loop {
-            let mut attempt = {
-                let mut state = self.0.lock();
-                match &state.phase {
-                    Phase::Up(connected) => return Ok(Arc::clone(connected)),
-                    Phase::Down { until, why } if waited || self.0.settings.clock.now() < *until => {
-                        return Err(why.clone());
-                    }
-                    Phase::Connecting(attempt) => attempt.clone(),
-                    Phase::Idle | Phase::Down { .. } => {
-                        let attempt = self.start_attempt();
-                        state.phase = Phase::Connecting(attempt.clone());
-                        attempt
-                    }
+        let connect = || {
+            let server = self.clone();
+            async move {
+                let connected = server.connect().await?;
+                let mut asked = server.0.lock();
+                asked.at = Some(server.0.settings.clock.now());
+                if !std::mem::replace(&mut asked.advised, true) {
+                    tokio::spawn(advice::log(server.clone()));
                 }
-            };
-            if attempt.changed().await.is_err() {
-                // Its runtime is gone and the attempt with it.
-                let mut state = self.0.lock();
-                if matches!(&state.phase, Phase::Connecting(current) if current.same_channel(&attempt)) {
-                    state.phase = Phase::Idle;
-                }
+                Ok(Arc::new(connected))
             }
-            waited = true;
-        }
-    }
-
-    fn start_attempt(&self) -> watch::Receiver<()> {
-        let (ended, attempt) = watch::channel(());
-        let server = self.clone();
-        tokio::spawn(async move {
-            let outcome = server.connect().await;
-            server.end_attempt(outcome);
-            // Nobody may be waiting any more.
-            let _nobody = ended.send(());
-        });
-        attempt
-    }
-
-    fn end_attempt(&self, outcome: Result<Connected, Failure>) {
-        let mut state = self.0.lock();
-        match outcome {
-            Ok(connected) => {
-                if !state.advised {
-                    state.advised = true;
-                    tokio::spawn(advice::log(self.clone()));
-                }
-                state.failures = 0;
-                state.asked_at = Some(self.0.settings.clock.now());
-                state.phase = Phase::Up(Arc::new(connected));
-            }
-            Err(why) => {
-                let error = Error::from(why.clone());
-                // Of a server that is away the circuit breaker tells; this will not end by itself.
-                if state.failures == 0 && !error.is_transient() {
-                    let cause = std::error::Error::source(&error).map(tracing::field::display);
-                    tracing::warn!(%error, cause, "no connection; going on without this server");
-                }
-                let pause = self.0.settings.pause_after(state.failures);
-                state.failures = state.failures.saturating_add(1);
-                state.phase = Phase::Down { until: self.0.settings.clock.now() + pause, why };
-            }
-        }
+        };
+        self.0.connected.get(connect).await
     }
 
     /// Asks the server who it is, on a connection of its own that it closes again: those of the client know
@@ -254,58 +184,37 @@ impl Server {
     fn heal(&self, connected: &Arc<Connected>, remedy: Remedy) {
         match remedy {
             Remedy::None => {}
-            Remedy::ConnectAgain => {
-                let mut state = self.0.lock();
-                if matches!(&state.phase, Phase::Up(current) if Arc::ptr_eq(current, connected)) {
-                    state.phase = Phase::Idle;
-                }
-            }
+            Remedy::ConnectAgain => self.0.connected.discard(connected),
             Remedy::AskAgain => self.ask_again(connected),
         }
     }
 
     /// The connections that there are stay in use meanwhile, and if it does not answer: a server that
     /// takes no more connections goes on serving those.
-    fn ask_again(&self, connected: &Arc<Connected>) {
-        let mut state = self.0.lock();
+    fn ask_again(&self, old: &Arc<Connected>) {
+        let Settings { backoff_max, connect_time_limit, .. } = self.0.settings;
         let now = self.0.settings.clock.now();
-        let recently = state
-            .asked_at
-            .is_some_and(|asked_at| now.saturating_duration_since(asked_at) < self.0.settings.backoff_max);
-        let current = matches!(&state.phase, Phase::Up(current) if Arc::ptr_eq(current, connected));
-        if state.asking_again || recently || !current {
+        let mut asked = self.0.lock();
+        let since = asked.at.map(|at| now.saturating_duration_since(at));
+        if since.is_some_and(|since| since < backoff_max.max(connect_time_limit)) {
             return;
         }
-        state.asking_again = true;
-        state.asked_at = Some(now);
-        drop(state);
-        let (server, old) = (self.clone(), Arc::clone(connected));
+        asked.at = Some(now);
+        drop(asked);
+        let (server, old) = (self.clone(), Arc::clone(old));
         tokio::spawn(async move {
-            let asked = server.connect().await;
-            let mut state = server.0.lock();
-            state.asking_again = false;
-            if let (Ok(new), Phase::Up(current)) = (asked, &state.phase)
-                && Arc::ptr_eq(current, &old)
+            if let Ok(new) = server.connect().await
                 && !new.about.is_same_life(&old.about)
             {
-                state.phase = Phase::Up(Arc::new(new));
+                server.0.connected.replace(&old, Arc::new(new));
             }
         });
     }
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Settings {
-    /// Twice as long after each failure, and a random part of that, so that many processes do not
-    /// all come back at the same moment.
-    fn pause_after(&self, failures: u32) -> Duration {
-        let doubled = self.backoff_min.saturating_mul(2_u32.saturating_pow(failures));
-        doubled.min(self.backoff_max).mul_f64(0.5 + rand::random::<f64>() / 2.0)
+    fn lock(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,10 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use groupcache_core::{Error, ErrorKind};
+use groupcache_core::{ErrorKind, SharedConnection};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, Value};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::advice;
@@ -56,28 +55,7 @@ pub(crate) struct Line(Arc<Inner>);
 
 struct Inner {
     settings: Arc<Settings>,
-    state: Mutex<State>,
-}
-
-struct State {
-    phase: Phase,
-    /// Attempts to connect that failed since one succeeded.
-    failures: u32,
-    /// Why the last of these did.
-    why: Option<Failure>,
-}
-
-enum Phase {
-    /// Nobody has asked for a connection since the last was lost.
-    Idle,
-    /// An attempt is under way; the receiver is told, or finds the sender gone, when it has ended.
-    Connecting(watch::Receiver<()>),
-    Up(Arc<Connected>),
-    /// The last attempt failed, and the next must wait until then.
-    Down {
-        until: Instant,
-        why: Failure,
-    },
+    connected: SharedConnection<Connected, Failure>,
 }
 
 /// A connection to one life of one server.
@@ -101,114 +79,41 @@ pub(crate) enum Request {
 
 impl Line {
     pub(crate) fn new(settings: Arc<Settings>) -> Self {
-        let state = State { phase: Phase::Idle, failures: 0, why: None };
-        Self(Arc::new(Inner { settings, state: Mutex::new(state) }))
+        let connected = SharedConnection::new().backoff(settings.backoff_min, settings.backoff_max);
+        let connected =
+            if settings.is_one_of_many() { connected.never_waits_for_retries() } else { connected };
+        Self(Arc::new(Inner { settings, connected }))
     }
 
-    /// The connection; made if there is none. Concurrent callers share one attempt, and the attempt
-    /// goes on if they go away. After a failed attempt all callers get its outcome at once until the
-    /// next one is due.
+    /// The connection; made if there is none.
     pub(crate) async fn connected(&self) -> Result<Arc<Connected>, Failure> {
-        let mut waited = false;
-        loop {
-            let mut attempt = {
-                let mut state = self.0.lock();
-                match &state.phase {
-                    Phase::Up(connected) => return Ok(Arc::clone(connected)),
-                    Phase::Down { until, why } if waited || Instant::now() < *until => {
-                        return Err(why.clone());
-                    }
-                    // The others need not wait for one that did not answer before.
-                    Phase::Connecting(_) if state.why.is_some() && self.0.settings.is_one_of_many() => {
-                        return Err(state.why.clone().unwrap_or_else(|| Failure::unexpected("connecting")));
-                    }
-                    Phase::Connecting(attempt) => attempt.clone(),
-                    Phase::Idle | Phase::Down { .. } => {
-                        let attempt = self.start_attempt();
-                        state.phase = Phase::Connecting(attempt.clone());
-                        attempt
-                    }
+        let connect = || {
+            let line = Arc::downgrade(&self.0);
+            let settings = Arc::clone(&self.0.settings);
+            async move {
+                let limit = settings.connect_time_limit;
+                let connected = match tokio::time::timeout(limit, connect(&settings)).await {
+                    Ok(connected) => Arc::new(connected?),
+                    Err(_) => return Err(Failure::timeout(limit, "connect_time_limit")),
+                };
+                if !settings.advised.swap(true, Ordering::Relaxed) {
+                    tokio::spawn(advice::log(Arc::clone(&connected), settings.waits_for_replicas));
                 }
-            };
-            if attempt.changed().await.is_err() {
-                // Its runtime is gone and the attempt with it.
-                let mut state = self.0.lock();
-                if matches!(&state.phase, Phase::Connecting(current) if current.same_channel(&attempt)) {
-                    state.phase = Phase::Idle;
-                }
+                tokio::spawn(keep_watch(line, Arc::downgrade(&connected)));
+                Ok(connected)
             }
-            waited = true;
-        }
+        };
+        self.0.connected.get(connect).await
     }
 
     /// The connection if there is one.
     pub(crate) fn up(&self) -> Option<Arc<Connected>> {
-        match &self.0.lock().phase {
-            Phase::Up(connected) => Some(Arc::clone(connected)),
-            _ => None,
-        }
+        self.0.connected.current()
     }
 
     /// Makes the next caller connect anew, unless somebody has done so since.
     pub(crate) fn discard(&self, connected: &Arc<Connected>) {
-        self.0.discard(connected);
-    }
-
-    fn start_attempt(&self) -> watch::Receiver<()> {
-        let (ended, attempt) = watch::channel(());
-        let inner = Arc::clone(&self.0);
-        tokio::spawn(async move {
-            let limit = inner.settings.connect_time_limit;
-            let outcome = match tokio::time::timeout(limit, connect(&inner.settings)).await {
-                Ok(outcome) => outcome,
-                Err(_) => Err(Failure::timeout(limit, "connect_time_limit")),
-            };
-            inner.end_attempt(outcome);
-            // Nobody may be waiting any more.
-            let _nobody = ended.send(());
-        });
-        attempt
-    }
-}
-
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn end_attempt(self: &Arc<Self>, outcome: Result<Connected, Failure>) {
-        let mut state = self.lock();
-        match outcome {
-            Ok(connected) => {
-                let connected = Arc::new(connected);
-                if !self.settings.advised.swap(true, Ordering::Relaxed) {
-                    let waits = self.settings.waits_for_replicas;
-                    tokio::spawn(advice::log(Arc::clone(&connected), waits));
-                }
-                tokio::spawn(keep_watch(Arc::downgrade(self), Arc::downgrade(&connected)));
-                (state.failures, state.why) = (0, None);
-                state.phase = Phase::Up(connected);
-            }
-            Err(why) => {
-                let error = Error::from(why.clone());
-                // Of a server that is away the circuit breaker tells; this will not end by itself.
-                if state.failures == 0 && !error.is_transient() {
-                    let cause = std::error::Error::source(&error).map(tracing::field::display);
-                    tracing::warn!(%error, cause, "no connection; going on without the cache");
-                }
-                let pause = self.settings.pause_after(state.failures);
-                state.failures = state.failures.saturating_add(1);
-                state.why = Some(why.clone());
-                state.phase = Phase::Down { until: Instant::now() + pause, why };
-            }
-        }
-    }
-
-    fn discard(&self, connected: &Arc<Connected>) {
-        let mut state = self.lock();
-        if matches!(&state.phase, Phase::Up(current) if Arc::ptr_eq(current, connected)) {
-            state.phase = Phase::Idle;
-        }
+        self.0.connected.discard(connected);
     }
 }
 
@@ -226,17 +131,6 @@ impl Settings {
 
     const fn is_one_of_many(&self) -> bool {
         matches!(self.target, Target::ClusterNode(_))
-    }
-
-    /// Twice as long after each failure, and a random part of that, so that many processes do not
-    /// all come back at the same moment.
-    fn pause_after(&self, failures: u32) -> Duration {
-        let doubled = self.backoff_min.saturating_mul(2_u32.saturating_pow(failures));
-        // A year at most, which every clock can add.
-        doubled
-            .min(self.backoff_max)
-            .min(Duration::from_secs(31_536_000))
-            .mul_f64(0.5 + rand::random::<f64>() / 2.0)
     }
 }
 
@@ -419,7 +313,7 @@ async fn keep_watch(line: Weak<Inner>, watched: Weak<Connected>) {
         let Some(line) = line.upgrade() else { return };
         if !fine || moved {
             tracing::debug!(address = %connected.address, "another connection is needed");
-            line.discard(&connected);
+            line.connected.discard(&connected);
             return;
         }
     }

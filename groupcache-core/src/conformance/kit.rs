@@ -228,6 +228,63 @@ impl<B: Backend> Kit<B> {
     }
 }
 
+/// Names that have led stores astray: empty, long, with every kind of separator, alike but for case
+/// or white space.
+pub(super) fn odd_names() -> Vec<Vec<u8>> {
+    let mut names: Vec<Vec<u8>> = [
+        "",
+        " ",
+        "  ",
+        "a",
+        "A",
+        "a ",
+        " a",
+        "a\n",
+        "a\r\n",
+        "a\0",
+        "\0",
+        "a b",
+        "a\tb",
+        "a:b",
+        "a{b}",
+        "{a}b",
+        "a*",
+        "a?",
+        "[a]",
+        "a/b",
+        "a\\b",
+        "a%20b",
+        "a%b",
+        "a=b",
+        "a,b",
+        "\"a\"",
+        "'a'",
+        "ä",
+        "a\u{308}",
+        "\u{7f}",
+        "\u{1f4da}",
+        "\u{feff}a",
+        "a\u{200b}",
+        "null",
+        "None",
+        "0",
+        "-1",
+    ]
+    .iter()
+    .map(|name| name.as_bytes().to_vec())
+    .collect();
+    for length in [127, 128, 249, 250, 251, 1024, 65_536] {
+        names.push(vec![b'x'; length]);
+    }
+    // Differ in their last byte only, beyond what some stores look at.
+    for last in [b'1', b'2'] {
+        let mut name = vec![b'y'; 4096];
+        name.push(last);
+        names.push(name);
+    }
+    names
+}
+
 impl Violation {
     /// The case that found it: one of [`cases`](super::cases), or what was run by itself.
     #[must_use]

@@ -33,7 +33,9 @@
 
 pub mod cases;
 mod disasters;
+mod entries;
 mod faults;
+mod generations;
 mod history;
 mod kit;
 pub mod laws;
