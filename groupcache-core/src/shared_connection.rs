@@ -125,6 +125,17 @@ where
     where
         Connecting: Future<Output = Result<Arc<C>, E>> + Send + 'static,
     {
+        match self.current() {
+            Some(connection) => Ok(connection),
+            // In a box: whoever finds one should not carry the rest along.
+            None => Box::pin(self.wait(connect)).await,
+        }
+    }
+
+    async fn wait<Connecting>(&self, connect: impl Fn() -> Connecting) -> Result<Arc<C>, E>
+    where
+        Connecting: Future<Output = Result<Arc<C>, E>> + Send + 'static,
+    {
         let mut waited = false;
         loop {
             let mut attempt = {

@@ -7,10 +7,12 @@ use criterion::measurement::WallTime;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
-/// How often both have two turns.
-const ROUNDS: usize = 31;
-/// About how long one turn takes.
-const TURN: Duration = Duration::from_millis(80);
+/// About how long all turns take together.
+const TOTAL: Duration = Duration::from_secs(10);
+/// About how long one turn takes at least.
+const TURN: Duration = Duration::from_millis(20);
+/// How often each task does it in a turn at least, for its own start not to count.
+const SHARE: usize = 32;
 
 /// Measures `bare` and `measured` by themselves and beside each other, with as many tasks as `concurrency`
 /// that do it again and again. A filter on the command line is part of the row's name.
@@ -36,10 +38,11 @@ pub(crate) fn compare<Bare, Measured>(
 }
 
 /// The throughput of one as a part of that of the bare other: the median of many rounds in each of which
-/// both have their turns close together, so that whatever else the machine does meanwhile troubles both
+/// both have two turns close together, so that whatever else the machine does meanwhile troubles both
 /// alike. The order is bare, measured, measured, bare: each follows itself as often as the other, as a
-/// connection or a cache that was just in use is faster. Long enough for the start of the tasks not to
-/// count.
+/// connection or a cache that was just in use is faster. Many short turns: on which cores the tasks and the
+/// server find themselves changes from turn to turn, and may be half of what it takes where one at a time
+/// waits for one answer.
 async fn throughput_beside<Bare, Measured>(
     concurrency: usize,
     bare: impl Fn() -> Bare + Clone + Send + 'static,
@@ -50,9 +53,12 @@ where
     Measured: Future<Output = ()> + Send + 'static,
 {
     let took = run(concurrency, 16, bare.clone()).await.max(Duration::from_micros(1));
-    let share = usize::try_from(16 * TURN.as_nanos() / took.as_nanos()).unwrap_or(16).clamp(4, 100_000);
-    let mut ratios = Vec::with_capacity(ROUNDS);
-    for _ in 0..ROUNDS {
+    let times = |all: Duration, one: Duration| usize::try_from(all.as_nanos() / one.as_nanos()).unwrap_or(1);
+    let share = times(16 * TURN, took).clamp(SHARE, 100_000);
+    let turn = took.mul_f64(share as f64 / 16.0);
+    let rounds = times(TOTAL, 4 * turn).clamp(15, 125);
+    let mut ratios = Vec::with_capacity(rounds);
+    for _ in 0..rounds {
         let mut bare_took = run(concurrency, share, bare.clone()).await;
         let mut took = run(concurrency, share, measured.clone()).await;
         took += run(concurrency, share, measured.clone()).await;
