@@ -8,9 +8,9 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 /// About how long all turns take together.
-const TOTAL: Duration = Duration::from_secs(10);
+const TOTAL: Duration = Duration::from_secs(20);
 /// About how long one turn takes at least.
-const TURN: Duration = Duration::from_millis(20);
+const TURN: Duration = Duration::from_millis(500);
 /// How often each task does it in a turn at least, for its own start not to count.
 const SHARE: usize = 32;
 
@@ -37,12 +37,12 @@ pub(crate) fn compare<Bare, Measured>(
     println!("{row}: {ratio:.2} of the throughput of {bare_name}, in turns");
 }
 
-/// The throughput of one as a part of that of the bare other: the median of many rounds in each of which
+/// The throughput of one as a part of that of the bare other: the median of some rounds in each of which
 /// both have two turns close together, so that whatever else the machine does meanwhile troubles both
-/// alike. The order is bare, measured, measured, bare: each follows itself as often as the other, as a
-/// connection or a cache that was just in use is faster. Many short turns: on which cores the tasks and the
-/// server find themselves changes from turn to turn, and may be half of what it takes where one at a time
-/// waits for one answer.
+/// alike. The order is bare, measured, measured, bare, or the other way round, as chance has it: each follows
+/// itself as often as the other, as a connection or a cache that was just in use is faster. Long turns: where
+/// one task waits for one answer at a time, it may begin on the core that answers and be twice as fast until
+/// the kernel moves it, and what counts is what it is like from then on.
 async fn throughput_beside<Bare, Measured>(
     concurrency: usize,
     bare: impl Fn() -> Bare + Clone + Send + 'static,
@@ -56,13 +56,19 @@ where
     let times = |all: Duration, one: Duration| usize::try_from(all.as_nanos() / one.as_nanos()).unwrap_or(1);
     let share = times(16 * TURN, took).clamp(SHARE, 100_000);
     let turn = took.mul_f64(share as f64 / 16.0);
-    let rounds = times(TOTAL, 4 * turn).clamp(15, 125);
+    let rounds = times(TOTAL, 4 * turn).clamp(7, 125);
     let mut ratios = Vec::with_capacity(rounds);
     for _ in 0..rounds {
-        let mut bare_took = run(concurrency, share, bare.clone()).await;
-        let mut took = run(concurrency, share, measured.clone()).await;
-        took += run(concurrency, share, measured.clone()).await;
-        bare_took += run(concurrency, share, bare.clone()).await;
+        let bare_first = rand::random::<bool>();
+        let mut took = [Duration::ZERO; 2];
+        for turn in [bare_first, !bare_first, !bare_first, bare_first] {
+            took[usize::from(turn)] += if turn {
+                run(concurrency, share, bare.clone()).await
+            } else {
+                run(concurrency, share, measured.clone()).await
+            };
+        }
+        let [took, bare_took] = took;
         ratios.push(bare_took.as_secs_f64() / took.as_secs_f64());
     }
     ratios.sort_by(f64::total_cmp);
