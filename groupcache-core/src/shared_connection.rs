@@ -137,9 +137,11 @@ where
         Connecting: Future<Output = Result<Arc<C>, E>> + Send + 'static,
     {
         let mut waited = false;
+        let mut lost = 0_u32;
         loop {
             let mut attempt = {
                 let mut state = self.state.lock();
+                state.phase.forget_lost_attempt();
                 match (&state.phase, &state.failed) {
                     (Phase::Up(connection), _) => return Ok(Arc::clone(connection)),
                     (Phase::Down(until), Some((_, why))) if waited || self.clock.now() < *until => {
@@ -157,11 +159,11 @@ where
                 }
             };
             if attempt.changed().await.is_err() {
-                // Its runtime is gone and the attempt with it.
-                let mut state = self.state.lock();
-                if matches!(&state.phase, Phase::Connecting(current) if current.same_channel(&attempt)) {
-                    state.phase = Phase::Idle;
+                if lost > 0 {
+                    // Twice is no chance: whatever ends them should not be called in a tight loop.
+                    tokio::time::sleep(self.pause_after(lost - 1)).await;
                 }
+                lost = lost.saturating_add(1);
             }
             waited = true;
         }
@@ -237,6 +239,13 @@ impl<C, E> SharedConnection<C, E> {
 }
 
 impl<C> Phase<C> {
+    /// An attempt that panicked, or whose runtime is gone, has no outcome: it never was.
+    fn forget_lost_attempt(&mut self) {
+        if matches!(self, Self::Connecting(attempt) if attempt.has_changed().is_err()) {
+            *self = Self::Idle;
+        }
+    }
+
     fn is_up_with(&self, connection: &Arc<C>) -> bool {
         matches!(self, Self::Up(current) if Arc::ptr_eq(current, connection))
     }
@@ -402,5 +411,33 @@ mod tests {
         let begun = runtime().block_on(async { get(&line, &store).now_or_never() });
         assert!(begun.is_none());
         assert_eq!((runtime().block_on(get(&line, &store)), store.attempts()), (Ok(0), 1));
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_panics_after_another_failed_does_not_end_all_others() {
+        let (line, store, clock) = line();
+        let line = line.never_waits_for_retries();
+        store.refuse(true);
+        assert_eq!(get(&line, &store).await, Err(Failed(0)));
+        clock.advance(SECOND);
+        // Who asked for it goes away; nobody waits for it to end.
+        let panics = || async { panic!("as a client might") };
+        assert!(line.get(panics).now_or_never().is_none());
+        tokio::task::yield_now().await;
+        store.refuse(false);
+        assert_eq!(get(&line, &store).await, Ok(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_that_panic_are_made_with_pauses() {
+        let (line, attempts) =
+            (SharedConnection::<u32, Failed>::new().backoff(SECOND, 4 * SECOND), AtomicU32::new(0));
+        let panics = || {
+            assert!(attempts.fetch_add(1, Ordering::SeqCst) < 100, "a tight loop");
+            async { panic!("as a client might") }
+        };
+        assert!(tokio::time::timeout(8 * SECOND, line.get(panics)).await.is_err());
+        // One at once, one more, then after 1, 2, 4 and 4 seconds less up to a half.
+        assert!((4..=7).contains(&attempts.load(Ordering::SeqCst)), "{attempts:?}");
     }
 }

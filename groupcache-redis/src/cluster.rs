@@ -61,6 +61,9 @@ struct Topology {
     owners: Vec<Option<usize>>,
 }
 
+/// One look at the topology that nobody waits for. Another may begin when this is dropped, however it ended.
+struct LooksInBackground(Arc<Inner>);
+
 /// A refusal that says who has the key.
 struct Redirect {
     to: Address,
@@ -181,11 +184,10 @@ impl Cluster {
             Some((topology, _)) if !due => Ok(topology),
             Some((topology, false)) => {
                 if !self.0.looks_in_background.swap(true, Ordering::SeqCst) {
-                    let inner = Arc::clone(&self.0);
+                    let looking = LooksInBackground(Arc::clone(&self.0));
                     tokio::spawn(async move {
                         // Those who find it wrong will ask again.
-                        let _tried = inner.look().await;
-                        inner.looks_in_background.store(false, Ordering::SeqCst);
+                        let _tried = looking.0.look().await;
                     });
                 }
                 Ok(topology)
@@ -341,6 +343,12 @@ impl Redirect {
         };
         let asked_by = asking.then(|| Arc::clone(&answer.connected));
         Some(Self { to: (host, port.parse().ok()?), asked_by })
+    }
+}
+
+impl Drop for LooksInBackground {
+    fn drop(&mut self) {
+        self.0.looks_in_background.store(false, Ordering::SeqCst);
     }
 }
 
