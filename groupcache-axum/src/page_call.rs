@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, OriginalUri, RawPathParams};
 use futures_util::FutureExt;
 use groupcache_core::{Arguments, Call, Group, Key, Result};
-use http::header::HOST;
+use http::header::{FORWARDED, HOST};
 use http::request::Parts;
 use http::{HeaderName, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str};
@@ -14,8 +14,10 @@ use serde::{Serialize, Serializer};
 
 /// One request for a page: the view's name, the route's path arguments, and the whole request head.
 ///
-/// Its [`key`](Call::key) has the view, the host, the path, the query and the values of the headers
-/// that the view's responses vary on. `GET` and `HEAD` share it.
+/// Its [`key`](Call::key) has the view, the host, the path, the query, what proxies say of the client's
+/// own request (`Forwarded` less `for` and `by`, every `X-Forwarded-…` but those of addresses,
+/// `X-Original-…`, `X-Rewrite-URL`), and the values of the headers that the view's responses vary on. `GET`
+/// and `HEAD` share it.
 #[derive(Debug, Clone)]
 pub struct PageCall {
     view: Arc<str>,
@@ -80,13 +82,14 @@ impl PageCall {
     /// View, host, path and the values of the headers that responses vary on no strategy may leave out.
     pub(crate) fn key_of(&self, inner: &Key) -> Result<Key> {
         let paths = (self.uri().path(), self.rewritten().map(Uri::path));
-        Key::of(&("page", &*self.view, self.hosts(), paths, Raw(inner.as_bytes()), Varying(self)))
+        let inner = Raw(inner.as_bytes());
+        Key::of(&("page", &*self.view, self.hosts(), Forwarded(self), paths, inner, Varying(self)))
     }
 
-    /// The host as the URI and as the header say it: handlers may look at either.
-    fn hosts(&self) -> (Option<Lower<'_>>, Option<Lower<'_>>) {
+    /// The host as the URI and as the headers say it: handlers may look at either.
+    fn hosts(&self) -> (Option<Lower<'_>>, Hosts<'_>) {
         let authority = self.uri().authority().map(|authority| Lower(authority.as_str().as_bytes()));
-        (authority, self.parts.headers.get(HOST).map(|host| Lower(host.as_bytes())))
+        (authority, Hosts(self))
     }
 
     /// The URI that the handler sees, where that is another one: a nested router takes the prefix away,
@@ -108,7 +111,8 @@ impl Call for PageCall {
     fn key(&self) -> Result<Key> {
         let (uri, rewritten) = (self.uri(), self.rewritten());
         let rewritten = rewritten.map(|uri| (uri.path(), uri.query()));
-        Key::of(&(&*self.view, self.hosts(), uri.path(), uri.query(), rewritten, Varying(self)))
+        let origin = (self.hosts(), Forwarded(self));
+        Key::of(&(&*self.view, origin, uri.path(), uri.query(), rewritten, Varying(self)))
     }
 }
 
@@ -149,6 +153,42 @@ struct Raw<'a>(&'a [u8]);
 /// A host, which has no case.
 struct Lower<'a>(&'a [u8]);
 
+/// What the `Host` headers say; there should be one.
+struct Hosts<'a>(&'a PageCall);
+
+/// What proxies say of the request that they were sent. Handlers make links and redirects of it, and
+/// whoever reaches the service can say it too: left out of the key, one client's lie would be all
+/// clients' page.
+struct Forwarded<'a>(&'a PageCall);
+
+impl Forwarded<'_> {
+    fn says_where(name: &str) -> bool {
+        // All names are in lower case. Those of addresses are of the client, not of what it asked for.
+        match name.strip_prefix("x-") {
+            Some("forwarded-for" | "forwarded-by" | "original-for" | "original-forwarded-for") => false,
+            Some(name) => {
+                name.starts_with("forwarded-") || name.starts_with("original-") || name == "rewrite-url"
+            }
+            None => false,
+        }
+    }
+}
+
+/// The pairs of a `Forwarded` header (RFC 7239) that say what was asked for. All of it if there is anything
+/// in quotes, in which whatever ends a pair may stand.
+fn forwarded_pairs(line: &[u8]) -> impl Iterator<Item = Raw<'_>> {
+    let quoted = line.contains(&b'"');
+    let is_end = move |byte: &u8| !quoted && (*byte == b',' || *byte == b';');
+    line.split(is_end)
+        .map(<[u8]>::trim_ascii)
+        .filter(move |pair| {
+            let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+            quoted
+                || !(name.is_empty() || name.eq_ignore_ascii_case(b"for") || name.eq_ignore_ascii_case(b"by"))
+        })
+        .map(Raw)
+}
+
 /// The header values that responses vary on, with their names, so that calls that were keyed by
 /// other names never meet.
 struct Varying<'a>(&'a PageCall);
@@ -165,6 +205,26 @@ impl Serialize for Lower<'_> {
             return serializer.serialize_bytes(&self.0.to_ascii_lowercase());
         }
         serializer.serialize_bytes(self.0)
+    }
+}
+
+impl Serialize for Hosts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let hosts = self.0.parts.headers.get_all(HOST).iter();
+        serializer.collect_seq(hosts.map(|host| Lower(host.as_bytes())))
+    }
+}
+
+impl Serialize for Forwarded<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let headers = &self.0.parts.headers;
+        let standard = headers.get_all(FORWARDED).iter().flat_map(|line| forwarded_pairs(line.as_bytes()));
+        let others = headers
+            .iter()
+            .filter(|(name, _)| Self::says_where(name.as_str()))
+            .map(|(name, value)| (name.as_str(), Raw(value.as_bytes())));
+        let said = standard.map(|pair| ("forwarded", pair)).chain(others);
+        serializer.collect_seq(said)
     }
 }
 

@@ -30,6 +30,9 @@ pub(crate) fn request_bypass(parts: &Parts, has_body: bool, allow_authorization:
     if parts.method != Method::GET && parts.method != Method::HEAD {
         return Some(Bypass::Method);
     }
+    if METHOD_OVERRIDES.iter().any(|name| parts.headers.contains_key(name)) {
+        return Some(Bypass::Method);
+    }
     // A handler could read it, and it is not part of the key.
     if has_body {
         return Some(Bypass::Body);
@@ -44,13 +47,12 @@ pub(crate) fn request_bypass(parts: &Parts, has_body: bool, allow_authorization:
     None
 }
 
-/// Whether a response may be stored and served to others; its body is another matter.
+/// Whether a response may be served to others, and stored if it is none of a
+/// [failure](is_failure); its body is another matter.
 pub(crate) fn response_bypass(response: &ResponseParts) -> Option<Bypass> {
     let headers = &response.headers;
-    if is_failure(response.status) {
-        return Some(Bypass::Failed);
-    }
-    if !is_cacheable(response.status) || headers.contains_key(CONTENT_RANGE) {
+    let status = response.status;
+    if !is_cacheable(status) && !is_failure(status) || headers.contains_key(CONTENT_RANGE) {
         return Some(Bypass::Status);
     }
     if headers.contains_key(SET_COOKIE) {
@@ -63,7 +65,10 @@ pub(crate) fn response_bypass(response: &ResponseParts) -> Option<Bypass> {
         return Some(Bypass::VaryAny);
     }
     // Never ends, so it could not be read to its end.
-    let event_stream = |value: &http::HeaderValue| value.as_bytes().starts_with(b"text/event-stream");
+    let event_stream = |value: &http::HeaderValue| {
+        let name = value.as_bytes().get(..EVENT_STREAM.len());
+        name.is_some_and(|name| name.eq_ignore_ascii_case(EVENT_STREAM))
+    };
     if headers.get(CONTENT_TYPE).is_some_and(event_stream) {
         return Some(Bypass::EventStream);
     }
@@ -126,9 +131,18 @@ fn is_cacheable(status: StatusCode) -> bool {
 }
 
 /// Those that `stale-if-error` speaks of (RFC 5861, section 4).
-fn is_failure(status: StatusCode) -> bool {
+pub(crate) fn is_failure(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
 }
+
+/// With one of them a service behind the cache may take a GET for something else.
+const METHOD_OVERRIDES: [HeaderName; 3] = [
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-method-override"),
+];
+
+const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// The one member of a header line that is not text; no name equals it.
 const UNREADABLE: &str = "\u{0}";
@@ -165,8 +179,16 @@ mod tests {
             assert_eq!(response(status, &[]), Some(Bypass::Status), "{status}");
         }
         for status in [500, 502, 503, 504] {
-            assert_eq!(response(status, &[]), Some(Bypass::Failed), "{status}");
+            assert_eq!(
+                (response(status, &[]), is_failure(StatusCode::from_u16(status).unwrap())),
+                (None, true)
+            );
+            assert_eq!(response(status, &[("set-cookie", "a=b")]), Some(Bypass::SetCookie), "{status}");
         }
+        assert_eq!(
+            response(200, &[("content-type", "Text/Event-Stream; charset=utf-8")]),
+            Some(Bypass::EventStream)
+        );
         assert_eq!(response(200, &[("set-cookie", "a=b")]), Some(Bypass::SetCookie));
         assert_eq!(response(200, &[("vary", "accept, *")]), Some(Bypass::VaryAny));
         assert_eq!(response(200, &[("content-range", "bytes 0-1/2")]), Some(Bypass::Status));
@@ -191,6 +213,9 @@ mod tests {
         assert_eq!(bypass("GET", &[], false, false), None);
         assert_eq!(bypass("HEAD", &[], false, false), None);
         assert_eq!(bypass("POST", &[], false, false), Some(Bypass::Method));
+        for name in METHOD_OVERRIDES {
+            assert_eq!(bypass("GET", &[(name.as_str(), "PUT")], false, false), Some(Bypass::Method));
+        }
         assert_eq!(bypass("GET", &[], true, false), Some(Bypass::Body));
         assert_eq!(bypass("GET", &[("range", "bytes=0-1")], false, false), Some(Bypass::Range));
         assert_eq!(bypass("GET", &[("authorization", "x")], false, false), Some(Bypass::Authorization));

@@ -11,11 +11,8 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use groupcache_core::{Address, Backend, Entry, Fill, How, Keep, Loaded, Served, ToStore};
-use http::header::{
-    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_LOCATION, ETAG, EXPIRES, HeaderValue, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH,
-};
-use http::{HeaderMap, Method, StatusCode};
+use http::Method;
+use http::header::{CACHE_CONTROL, EXPIRES, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 
@@ -23,6 +20,7 @@ use crate::body::{Collected, collect};
 use crate::cache_status;
 use crate::page_call::PageCall;
 use crate::policy::{self, Bypass};
+use crate::respond::{pass_on, respond, respond_hit};
 use crate::stored_response::{Hit, StoredResponse};
 use crate::view::View;
 
@@ -156,7 +154,7 @@ where
     let (served, refresh) = view.cache.read(&address, accept, load).await?;
     if let Some(refresh) = refresh {
         // The expired page goes out; the next one is computed meanwhile, and a failure is counted.
-        tokio::spawn(async move { drop(refresh.run(accept).await) });
+        tokio::spawn(refresh.run_unattended(accept));
     }
     Ok(match served {
         Served::Entry(hit, How::Hit) => respond_hit(&hit, page.parts()),
@@ -167,10 +165,8 @@ where
             *response.extensions_mut() = extensions;
             response
         }
-        Served::Computed { value: Rendered::Passing(mut response, bypass), miss, .. } => {
-            let status = cache_status::of_computed(miss, false, Some(bypass));
-            cache_status::say(response.headers_mut(), status);
-            response
+        Served::Computed { value: Rendered::Passing(response, bypass), miss, .. } => {
+            pass_on(response, page.parts(), cache_status::of_computed(miss, false, Some(bypass)))
         }
     })
 }
@@ -205,8 +201,10 @@ enum Rendered {
 
 /// Decides what becomes of a fresh response.
 async fn load<B: Backend>(view: &View<B>, page: PageCall, response: Response) -> Loaded<Rendered> {
+    let failed = policy::is_failure(response.status());
     let pass = |response, bypass| {
-        let keep = if bypass == Bypass::Failed { Keep::Failed } else { Keep::Private };
+        let (bypass, keep) =
+            if failed { (Bypass::Failed, Keep::Failed(None)) } else { (bypass, Keep::Private) };
         Loaded { value: Rendered::Passing(response, bypass), keep }
     };
     let (mut head, body) = response.into_parts();
@@ -232,6 +230,15 @@ async fn load<B: Backend>(view: &View<B>, page: PageCall, response: Response) ->
             return pass(Response::from_parts(head, body), Bypass::BodyTooLarge);
         }
     };
+    if failed {
+        // Those who wait for this page hear the same. Whoever comes later asks again.
+        let mut headers = head.headers.clone();
+        policy::remove_unstorable(&mut headers);
+        let shared = StoredResponse { status: head.status, headers, body: body.clone() };
+        let shared = if key.is_none() { shared.encode() } else { None };
+        let value = Rendered::Passing(Response::from_parts(head, Body::from(body)), Bypass::Failed);
+        return Loaded { value, keep: Keep::Failed(shared) };
+    }
     policy::remove_unstorable(&mut head.headers);
     if !head.headers.contains_key(CACHE_CONTROL) && !head.headers.contains_key(EXPIRES) {
         // Caches downstream hear of no invalidation, so they have to ask.
@@ -255,59 +262,4 @@ async fn load<B: Backend>(view: &View<B>, page: PageCall, response: Response) ->
 
 fn accept(entry: &Arc<Entry>) -> Option<Arc<Hit>> {
     entry.memo(Hit::decode)
-}
-
-/// The response to this request from a valid entry.
-fn respond_hit(hit: &Hit, request: &http::request::Parts) -> Response {
-    if request.method == Method::HEAD || request.headers.contains_key(IF_NONE_MATCH) {
-        return respond(&hit.response, request, cache_status::HIT);
-    }
-    let mut response = Response::new(Body::from(hit.response.body.clone()));
-    *response.status_mut() = hit.response.status;
-    *response.headers_mut() = hit.headers.clone();
-    response
-}
-
-/// The response to this request from what is stored: whole, without its body, or 304.
-fn respond(stored: &StoredResponse, request: &http::request::Parts, status: HeaderValue) -> Response {
-    if is_unmodified(stored, &request.headers) {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        *response.headers_mut() = stored.headers.clone();
-        // They describe a body that is not sent (RFC 9110, section 15.4.5).
-        let describes_body =
-            |name: &http::HeaderName| name.as_str().starts_with("content-") && name != CONTENT_LOCATION;
-        let names: Vec<_> = stored.headers.keys().filter(|name| describes_body(name)).cloned().collect();
-        for name in names {
-            response.headers_mut().remove(name);
-        }
-        cache_status::say(response.headers_mut(), status);
-        return response;
-    }
-    let head_only = request.method == Method::HEAD;
-    let mut response = Response::new(if head_only { Body::empty() } else { Body::from(stored.body.clone()) });
-    *response.status_mut() = stored.status;
-    let headers = response.headers_mut();
-    *headers = stored.headers.clone();
-    if head_only && stored.status != StatusCode::NO_CONTENT && !headers.contains_key(CONTENT_LENGTH) {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(stored.body.len()));
-    }
-    cache_status::say(headers, status);
-    response
-}
-
-/// RFC 9110, section 13.1.2: weak comparison, for successful responses only.
-fn is_unmodified(stored: &StoredResponse, request: &HeaderMap) -> bool {
-    if !request.contains_key(IF_NONE_MATCH) || !stored.status.is_success() {
-        return false;
-    }
-    let Some(etag) = stored.headers.get(ETAG).and_then(|etag| etag.to_str().ok()) else { return false };
-    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-    let wanted = opaque(etag);
-    request
-        .get_all(IF_NONE_MATCH)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','))
-        .any(|tag| tag.trim() == "*" || opaque(tag) == wanted)
 }

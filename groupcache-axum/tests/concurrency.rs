@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use axum::routing::get as axum_get;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -124,4 +126,65 @@ async fn a_request_after_an_invalidation_does_not_join_a_run_from_before() {
     let now = send(&app, get("/page")).await;
     assert_eq!(status(&now), "groupcache; hit");
     assert_eq!(text(now).await, "2");
+}
+
+/// How often the handler ran for `requests` at once, if its first run ends with this response.
+async fn runs_for(
+    requests: usize,
+    failure: impl IntoResponse + Clone + Send + Sync + 'static,
+) -> (u64, Router) {
+    let (pages, runs, go_on) = (pages(), Runs::default(), Arc::new(Notify::new()));
+    let handler = {
+        let (runs, go_on) = (runs.clone(), Arc::clone(&go_on));
+        move || async move {
+            if runs.next() == 1 {
+                go_on.notified().await;
+            }
+            failure
+        }
+    };
+    let app: Router =
+        pages.router().route("/page", axum_get(pages.tagged("t").wrap(handler))).build().unwrap();
+    let mut waiting = JoinSet::new();
+    for _ in 0..requests {
+        let app = app.clone();
+        waiting.spawn(async move { send(&app, get("/page")).await });
+    }
+    ran(&runs, 1).await;
+    // Everyone has had time to join by the time the handler may go on.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    go_on.notify_one();
+    let mut shared = 0;
+    for response in waiting.join_all().await {
+        shared += u64::from(status(&response) == "groupcache; fwd=uri-miss; collapsed");
+        assert_eq!(
+            (response.status(), response.headers().contains_key("etag")),
+            (StatusCode::SERVICE_UNAVAILABLE, false)
+        );
+        assert_eq!(response.headers()["x-of"], "the failure");
+        assert_eq!(text(response).await, "down");
+    }
+    assert_eq!(shared + runs.count(), requests as u64);
+    (runs.count(), app)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_wait_for_a_page_that_fails_hear_so_and_whoever_comes_later_asks_again() {
+    let down = (StatusCode::SERVICE_UNAVAILABLE, [("x-of", "the failure")], "down");
+    let (runs, app) = runs_for(100, down).await;
+    assert_eq!(runs, 1);
+    for _ in 0..2 {
+        let later = send(&app, get("/page")).await;
+        assert_eq!(status(&later), "groupcache; fwd=uri-miss; detail=failed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_that_is_of_one_client_is_not_told_to_others() {
+    let of_one =
+        [[("x-of", "the failure"), ("set-cookie", "a=b")], [("x-of", "the failure"), ("vary", "cookie")]];
+    for headers in of_one {
+        let (runs, _) = runs_for(10, (StatusCode::SERVICE_UNAVAILABLE, headers, "down")).await;
+        assert_eq!(runs, 10, "{headers:?}");
+    }
 }

@@ -5,7 +5,7 @@ mod common;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get as axum_get;
 use futures_util::stream;
@@ -236,6 +236,48 @@ async fn both_spellings_of_the_host_are_told_apart() {
 }
 
 #[tokio::test]
+async fn what_proxies_say_was_asked_for_is_told_apart() {
+    let (_, app, runs) = app(count, plain);
+    let said = [
+        ("x-forwarded-host", "shop.test"),
+        ("x-forwarded-host", "evil.test"),
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-proto", "https"),
+        ("x-original-url", "/other"),
+        ("x-rewrite-url", "/other"),
+        ("forwarded", "for=192.0.2.1;proto=http"),
+        ("forwarded", "for=192.0.2.1; Proto=https"),
+        ("forwarded", "for=192.0.2.1, host=evil.test"),
+        ("forwarded", "host=\"a;b\""),
+        ("forwarded", "host=\"a;c\""),
+    ];
+    for (at, header) in (1..).zip(said) {
+        send(&app, request("GET", "/page", &[header])).await;
+        assert_eq!(runs.count(), at, "{header:?}");
+    }
+    // Of the client, not of what it wants.
+    send(&app, get("/page")).await;
+    for header in [("x-forwarded-for", "192.0.2.7"), ("forwarded", "for=192.0.2.7;by=192.0.2.8")] {
+        let response = send(&app, request("GET", "/page", &[header])).await;
+        assert_eq!(status(&response), "groupcache; hit", "{header:?}");
+    }
+    let twice = request("GET", "/page", &[("host", "shop.test"), ("host", "evil.test")]);
+    assert_ne!(status(&send(&app, twice).await), "groupcache; hit");
+    let once = request("GET", "/page", &[("host", "shop.test")]);
+    assert_ne!(status(&send(&app, once).await), "groupcache; hit");
+}
+
+#[tokio::test]
+async fn a_request_that_may_be_of_another_method_passes_by() {
+    let (_, app, runs) = app(count, plain);
+    for _ in 0..2 {
+        let response = send(&app, request("GET", "/page", &[("x-http-method-override", "POST")])).await;
+        assert_eq!(status(&response), "groupcache; fwd=method");
+    }
+    assert_eq!((body(&app, "/page").await.as_str(), runs.count()), ("3", 3));
+}
+
+#[tokio::test]
 async fn a_path_that_was_rewritten_on_the_way_is_told_apart() {
     use tower::{Layer, ServiceExt as _};
     let (pages, runs) = (pages(), Runs::default());
@@ -318,6 +360,49 @@ async fn a_strong_etag_makes_unchanged_pages_304() {
     pages.uncache_from_tag("t").await.unwrap();
     let again = send(&app, request("GET", "/page", &[("if-none-match", &etag)])).await;
     assert_eq!((again.status(), runs.count()), (StatusCode::NOT_MODIFIED, 2));
+}
+
+#[tokio::test]
+async fn an_unchanged_page_is_304_though_it_is_not_stored() {
+    let modified = "Sat, 21 Nov 2026 10:00:00 GMT";
+    let tagged = || async { ([("cache-control", "private"), ("etag", "\"own\"")], "x") };
+    let dated = move || async move { ([("cache-control", "private"), ("last-modified", modified)], "x") };
+    let (_, tagged, _) = app(tagged, plain);
+    let (_, dated, _) = app(dated, plain);
+    let known: &[(&str, &str)] = &[("if-none-match", "\"own\"")];
+    let other: &[(&str, &str)] = &[("if-none-match", "\"other\"")];
+    let since: &[(&str, &str)] = &[("if-modified-since", modified)];
+    let before: &[(&str, &str)] = &[("if-modified-since", "Sat, 21 Nov 2026 09:00:00 GMT")];
+    let both: &[(&str, &str)] = &[("if-none-match", "\"own\""), ("if-modified-since", modified)];
+    for (app, headers, expected) in [
+        (&tagged, known, 304),
+        (&tagged, other, 200),
+        (&tagged, since, 200),
+        (&dated, since, 304),
+        (&dated, before, 200),
+        // The one about tags counts (RFC 9110, section 13.2.2).
+        (&dated, both, 200),
+    ] {
+        let response = send(app, request("GET", "/page", headers)).await;
+        assert_eq!(response.status(), expected, "{headers:?}");
+        assert_eq!(status(&response), "groupcache; fwd=uri-miss; detail=cache-control");
+        assert_eq!(text(response).await, if expected == 304 { "" } else { "x" });
+    }
+}
+
+#[tokio::test]
+async fn a_304_says_nothing_of_a_body_and_all_of_the_page() {
+    let page =
+        || async { ([("content-security-policy", "default-src 'self'"), ("content-language", "en")], "x") };
+    let (_, app, _) = app(page, plain);
+    let etag = send(&app, get("/page")).await.headers()["etag"].to_str().unwrap().to_owned();
+    for method in ["GET", "HEAD"] {
+        let response = send(&app, request(method, "/page", &[("if-none-match", &etag)])).await;
+        assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
+        let mut names: Vec<_> = response.headers().keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["cache-control", "cache-status", "content-security-policy", "etag"], "{method}");
+    }
 }
 
 #[tokio::test]

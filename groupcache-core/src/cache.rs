@@ -235,7 +235,7 @@ impl<B: Backend> Cache<B> {
                 }
                 Landing::Again if round < SHARING_ROUNDS => continue,
                 Landing::Changed if round < SHARING_ROUNDS || self.is_patient(began) => continue,
-                Landing::Failed => {
+                Landing::Failed(shared) => {
                     if let Some(stale) = ticket.stale_if_error(&accept) {
                         counters.miss(ticket.miss);
                         counters.stale_if_error.increment();
@@ -243,6 +243,19 @@ impl<B: Backend> Cache<B> {
                             outer.do_not_store();
                         }
                         break (Served::Entry(stale, How::StaleIfError), None);
+                    }
+                    // What one of them has heard need not be asked by all at once.
+                    if let Some(failure) = shared {
+                        if Box::pin(self.may_share(address, &ticket, &failure, &mut budget)).await {
+                            if let Some(value) = accept(&failure) {
+                                counters.miss(ticket.miss);
+                                counters.shared.increment();
+                                if let Some(outer) = outer {
+                                    outer.do_not_store();
+                                }
+                                break (Served::Entry(value, How::Shared(ticket.miss)), None);
+                            }
+                        }
                     }
                 }
                 Landing::Again | Landing::Changed | Landing::Private => {}

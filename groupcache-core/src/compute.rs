@@ -23,6 +23,9 @@ use crate::verdict::Candidate;
 /// A time to live or a grace of a hundred years is as good as any longer one.
 const FOR_EVER: Duration = Duration::from_secs(100 * 366 * 86_400);
 
+/// Readers that nobody cancels bear to wait for about this long.
+const UNATTENDED_MIN: Duration = Duration::from_secs(30);
+
 /// An expired entry was served, and this reader is the one to compute the next: await
 /// [`run`](Self::run), on a task of its own if the reader should not wait. Dropped without, the next
 /// reader does it.
@@ -74,14 +77,19 @@ impl<B: Backend> Cache<B> {
                 land(Landing::Private);
                 return Ok(self.not_stored(value, miss, outer.as_ref()));
             }
-            Ok(Loaded { value, keep: Keep::Failed }) => {
+            Ok(Loaded { value, keep: Keep::Failed(shared) }) => {
                 counters.load_failures.increment();
-                land(Landing::Failed);
+                let whole = sealed.storable && sealed.late.is_empty();
+                let shared = shared.filter(|_| whole).map(|body| {
+                    let to_store = ToStore { time_to_live: Some(Duration::ZERO), ..ToStore::new(body) };
+                    Arc::new(self.entry(address, &to_store, &sealed).0)
+                });
+                land(Landing::Failed(shared));
                 return Ok(stale().unwrap_or_else(|| self.not_stored(value, miss, outer.as_ref())));
             }
             Err(error) => {
                 counters.load_failures.increment();
-                land(Landing::Failed);
+                land(Landing::Failed(None));
                 return stale().ok_or(error);
             }
         };
@@ -132,7 +140,7 @@ impl<B: Backend> Cache<B> {
         let outer = Fill::current();
         match loaded {
             Ok(loaded) => {
-                if matches!(loaded.keep, Keep::Failed) {
+                if matches!(loaded.keep, Keep::Failed(_)) {
                     self.inner().counters().load_failures.increment();
                 }
                 Ok(self.not_stored(loaded.value, miss, outer.as_ref()))
@@ -259,6 +267,20 @@ impl<B: Backend, F> Refresh<B, F> {
             }
         }
         cache.compute(&address, ticket, Some(lead), &accept, load).await
+    }
+
+    /// [`run`](Self::run) for a task that nobody waits for: gives up after the window of
+    /// [`stale_while_revalidate`](crate::EntryOptions::stale_while_revalidate), 30 seconds at least, so that
+    /// a computation that never ends does not keep the place of one that would. A failure is counted.
+    pub async fn run_unattended<V, R, E, Fut>(self, accept: impl Fn(&Arc<Entry>) -> Option<V> + Sync)
+    where
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<Loaded<R>, E>> + Send,
+    {
+        let time_limit = self.cache.options().stale_while_revalidate.max(UNATTENDED_MIN);
+        if tokio::time::timeout(time_limit, self.run(accept)).await.is_err() {
+            tracing::warn!(?time_limit, "a computation in the background did not end and was given up");
+        }
     }
 }
 

@@ -45,8 +45,9 @@ pub enum Keep {
     Store(ToStore),
     /// Neither store nor share.
     Private,
-    /// The value says that the computation failed: an expired entry may be better.
-    Failed,
+    /// The value says that the computation failed: an expired entry may be better. Never stored. With
+    /// bytes, those who wait share them; without, each of them computes.
+    Failed(Option<Bytes>),
 }
 
 /// What to store.
@@ -85,7 +86,7 @@ pub enum Served<V, R> {
 pub enum How {
     /// It is valid.
     Hit,
-    /// Another reader was computing it when this one missed.
+    /// Another reader was computing it when this one missed. If that failed it is not stored.
     Shared(Miss),
     /// It has expired, and the computation of a new one failed.
     StaleIfError,

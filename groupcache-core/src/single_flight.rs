@@ -81,8 +81,8 @@ pub(crate) enum Landing {
     Again,
     /// It was not begun: something it depends on was invalidated before it was this process's turn.
     Changed,
-    /// The computation failed.
-    Failed,
+    /// The computation failed, and perhaps what it says to all of them.
+    Failed(Option<Arc<Entry>>),
 }
 
 /// One's part in a flight.
@@ -397,7 +397,7 @@ mod tests {
                 match flights.board(id(1, 1)).await {
                     // Every second one that takes over goes away too.
                     Role::Leader(lead) if reader % 2 == 0 => drop(lead),
-                    Role::Leader(mut lead) => lead.land(Landing::Failed),
+                    Role::Leader(mut lead) => lead.land(Landing::Failed(None)),
                     Role::Passenger(_) => {}
                 }
             });

@@ -237,6 +237,25 @@ async fn a_refresh_that_nobody_runs_is_done_by_the_next_reader() {
     assert_eq!(soon(load(&cache, "k", group("g"), 3)).await, 3);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_never_ends_makes_way_for_those_who_wait() {
+    let options = EntryOptions::new().time_to_live(10 * SECOND).stale_while_revalidate(60 * SECOND);
+    let (cache, clock) = timed(options);
+    load(&cache, "k", group("g"), 1).await;
+    clock.advance(11 * SECOND);
+    let address = Address { key: Key::of("k").unwrap(), groups: group("g") };
+    let never = || std::future::pending::<Result<Loaded<()>, Infallible>>();
+    let (_, refresh) = cache.read(&address, |_| Some(()), never).await.unwrap();
+    let unattended = tokio::spawn(refresh.unwrap().run_unattended(|_| Some(())));
+    // Past the window, so that readers wait.
+    clock.advance(60 * SECOND);
+    let began = tokio::time::Instant::now();
+    assert_eq!(load(&cache, "k", group("g"), 2).await, 2);
+    assert_eq!(began.elapsed().as_secs(), 60);
+    unattended.await.unwrap();
+    assert_eq!(cache.stats().loads_abandoned, 1);
+}
+
 #[tokio::test]
 async fn an_expired_value_is_served_if_computing_fails() {
     let (cache, clock) = timed(EntryOptions::new().time_to_live(10 * SECOND).stale_if_error(30 * SECOND));
