@@ -245,17 +245,16 @@ impl<B: Backend> Cache<B> {
                         break (Served::Entry(stale, How::StaleIfError), None);
                     }
                     // What one of them has heard need not be asked by all at once.
-                    if let Some(failure) = shared {
-                        if Box::pin(self.may_share(address, &ticket, &failure, &mut budget)).await {
-                            if let Some(value) = accept(&failure) {
-                                counters.miss(ticket.miss);
-                                counters.shared.increment();
-                                if let Some(outer) = outer {
-                                    outer.do_not_store();
-                                }
-                                break (Served::Entry(value, How::Shared(ticket.miss)), None);
-                            }
+                    if let Some(failure) = shared
+                        && Box::pin(self.may_share(address, &ticket, &failure, &mut budget)).await
+                        && let Some(value) = accept(&failure)
+                    {
+                        counters.miss(ticket.miss);
+                        counters.shared.increment();
+                        if let Some(outer) = outer {
+                            outer.do_not_store();
                         }
+                        break (Served::Entry(value, How::Shared(ticket.miss)), None);
                     }
                 }
                 Landing::Again | Landing::Changed | Landing::Private => {}
