@@ -334,7 +334,12 @@ impl<B: Backend> Cache<B> {
     ) -> impl Future<Output = Result<()>> + Send + use<B, G> {
         let inner = Arc::clone(&self.inner);
         let groups = groups.into();
-        async move { if groups.is_empty() { Ok(()) } else { detached(inner.bump(groups)).await } }
+        async move {
+            if groups.is_empty() {
+                return Ok(());
+            }
+            detached(inner.backend.name(), inner.bump(groups)).await
+        }
     }
 
     /// Removes the entry at `key`. To make something stale, [`invalidate`](Self::invalidate) its

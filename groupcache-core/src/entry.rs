@@ -8,6 +8,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rand::TryRng;
+use rand::rngs::SysRng;
 use smallvec::SmallVec;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -46,12 +48,20 @@ pub struct Entry {
 }
 
 impl Generation {
-    /// A generation that was never current anywhere: 128 random bits from the process's
+    /// A generation that was never current anywhere: 128 random bits from the system's
     /// cryptographically secure generator. Draw one for each attempt on the wire, never reuse one.
+    ///
+    /// Not from a generator of the process: two that were forked from one, or two copies of one virtual
+    /// machine, would go on with the same bits. Costs a system call.
     #[must_use]
     pub fn random() -> Self {
         loop {
-            if let Some(value) = NonZeroU128::new(rand::random()) {
+            let mut bytes = [0; size_of::<u128>()];
+            let value = match SysRng.try_fill_bytes(&mut bytes) {
+                Ok(()) => u128::from_ne_bytes(bytes),
+                Err(_) => rand::random(),
+            };
+            if let Some(value) = NonZeroU128::new(value) {
                 return Self(value);
             }
         }

@@ -47,9 +47,13 @@ impl Budget {
 }
 
 /// Runs `work` to its end even if the caller goes away: polled once here, on a task of its own if
-/// that was not enough. Without a runtime the caller has to stay.
-pub(crate) async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
-    let mut work: Pin<Box<dyn Future<Output = T> + Send>> = Box::pin(work);
+/// that was not enough. Without a runtime the caller has to stay. If the runtime goes first nobody knows
+/// what became of it, and that is an error to callers who live longer, such as threads of its own.
+pub(crate) async fn detached<T: Send + 'static>(
+    backend: &'static str,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let mut work: Pin<Box<dyn Future<Output = Result<T>> + Send>> = Box::pin(work);
     if let Poll::Ready(outcome) = poll_once(work.as_mut()).await {
         return outcome;
     }
@@ -59,8 +63,11 @@ pub(crate) async fn detached<T: Send + 'static>(work: impl Future<Output = T> + 
     match runtime.spawn(work).await {
         Ok(outcome) => outcome,
         Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
-        // The runtime is shutting down and this task with it.
-        Err(_) => std::future::pending().await,
+        Err(failed) => {
+            let error =
+                Error::new(ErrorKind::Unavailable, backend).with_message("the runtime is shutting down");
+            Err(error.with_source(failed))
+        }
     }
 }
 
@@ -80,4 +87,27 @@ pub(crate) async fn in_background(work: impl Future<Output = ()> + Send + 'stati
 
 async fn poll_once<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Poll<F::Output> {
     poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_outlives_the_runtime_is_told_so() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let handle = runtime.handle().clone();
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let caller = std::thread::spawn(move || {
+            let never = async move {
+                begun.send(()).unwrap();
+                std::future::pending::<Result<()>>().await
+            };
+            handle.block_on(detached("store", never))
+        });
+        has_begun.recv().unwrap();
+        drop(runtime);
+        let error = caller.join().unwrap().unwrap_err();
+        assert_eq!((error.kind(), error.backend()), (ErrorKind::Unavailable, "store"));
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use groupcache_core::{Error, ErrorKind};
 use memcache::exp::Error as ClientError;
+use tokio::runtime::is_rt_shutdown_err;
 
 pub(crate) const NAME: &str = "memcached";
 
@@ -54,7 +55,13 @@ impl Failure {
             Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe | Io::UnexpectedEof => {
                 (ErrorKind::Unavailable, Remedy::AskAgain, true)
             }
-            _ => (ErrorKind::Unavailable, Remedy::ConnectAgain, false),
+            Io::ConnectionRefused | Io::HostUnreachable => {
+                (ErrorKind::Unavailable, Remedy::ConnectAgain, false)
+            }
+            // That of the runtime that made it: closed, whatever the server does.
+            _ if is_rt_shutdown_err(&error) => (ErrorKind::Unavailable, Remedy::ConnectAgain, true),
+            // Perhaps of this process alone, such as too many open files: the connections there are may do.
+            _ => (ErrorKind::Unavailable, Remedy::AskAgain, false),
         };
         let message = error.to_string();
         Self { kind, message, source: Some(Arc::new(error)), remedy, retry }
@@ -87,6 +94,12 @@ impl Failure {
 
     pub(crate) fn unauthenticated() -> Self {
         Self::new(ErrorKind::Refused, "the server asks for a user and a password, which is not supported")
+    }
+
+    /// The name of the server leads elsewhere by now.
+    pub(crate) fn moved() -> Self {
+        let failure = Self::new(ErrorKind::Unavailable, "its name leads to another address by now");
+        Self { remedy: Remedy::ConnectAgain, retry: true, ..failure }
     }
 
     /// An answer that is none of those that this command has.
@@ -148,6 +161,8 @@ mod tests {
         }
         assert!(!io(Io::ConnectionRefused).retry);
         assert_eq!(io(Io::ConnectionRefused).remedy, Remedy::ConnectAgain);
+        let of_this_process = io(Io::Other);
+        assert!(!of_this_process.retry && of_this_process.remedy == Remedy::AskAgain);
         let late = io(Io::TimedOut);
         assert!(!late.retry && late.remedy == Remedy::AskAgain);
         assert_eq!(Error::from(late).kind(), ErrorKind::Timeout);

@@ -32,6 +32,11 @@ impl ServerTime {
         u32::try_from(wire).unwrap_or(u32::MAX)
     }
 
+    /// The longest life that can be sent.
+    pub(crate) fn longest(self, now: Instant) -> Duration {
+        Duration::from_secs(DATE_MAX.saturating_sub(self.at(now)).max(RELATIVE_MAX))
+    }
+
     fn at(self, now: Instant) -> u64 {
         self.said.saturating_add(rounded_up(now.saturating_duration_since(self.heard_at)))
     }
@@ -83,9 +88,11 @@ mod tests {
         let clock = ManualClock::new();
         let early = ServerTime { said: 1_800_000_000, heard_at: clock.now() };
         assert_eq!(early.expiry(Duration::MAX, clock.now()), i32::MAX as u32);
+        assert_eq!(early.longest(clock.now()).as_secs(), i32::MAX as u64 - 1_800_000_000);
         for said in [i32::MAX as u64 - 1_000, i32::MAX as u64 + 1_000, u64::MAX] {
             let late = ServerTime { said, heard_at: clock.now() };
             assert_eq!(late.expiry(Duration::MAX, clock.now()), 2_592_000, "{said}");
+            assert_eq!(late.longest(clock.now()), 30 * DAY);
             assert_eq!(late.expiry(DAY, clock.now()), 86_400);
         }
         // A server whose clock was never set.

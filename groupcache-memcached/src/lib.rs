@@ -49,7 +49,8 @@
 //!   acknowledged while it was away. It must not be started with a copy of that file from some other time.
 //!
 //! * A server must not be brought back as a copy of its memory (a snapshot of its virtual machine, say).
-//! * A host name leads to one server, not to several by turns.
+//! * A host name leads to one server, not to several by turns. It is looked up for each new connection, and
+//!   one that leads to another address than before makes all connections anew.
 //!
 //! [`MemcachedBackend::advice`] tells of what can be seen from here: `-e`, and servers of `overlap` that are
 //! not empty.
@@ -81,6 +82,8 @@
 //! | give back a lease | `mg`, then `md` with the CAS number |
 //! | connect | `version`, `mg`, `stats`, `stats settings` |
 //!
+//! Of more than 500 commands to one server each 500 are a batch, one after the other.
+//!
 //! About twice a day for each group a store or a mint is followed by one more batch, which lengthens the
 //! life of the generation.
 //!
@@ -101,7 +104,7 @@
 //! 1. Servers that join are empty: started anew, or `flush_all`.
 //! 2. All processes: the old list, and [`overlap`](MemcachedBackendBuilder::overlap) with the new one.
 //!    They read as before; invalidations reach the owners in both lists.
-//! 3. If the list has changed before: `flush_all` on the servers that stay. They may still have keys from a
+//! 3. If the list has changed before, or a change was begun and taken back: `flush_all` on the servers that stay. They may still have keys from a
 //!    time when they owned them, and what was invalidated since was told to others.
 //! 4. All processes: the new list, and `overlap` with the old one. Now some read here and some there, and
 //!    an invalidation is acknowledged only by both.

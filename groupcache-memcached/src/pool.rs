@@ -9,8 +9,10 @@ use deadpool::managed::{
 };
 use groupcache_core::ErrorKind;
 use memcache::exp::{
-    AsyncMetaConnection, MetaCommand, MetaCommandResult as Answer, MetaResponse, parse_meta_result,
+    AsyncMetaConnection, MetaCommand, MetaCommandResult as Answer, MetaResponse, ReturnCode,
+    parse_meta_result,
 };
+use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use crate::error::Failure;
@@ -18,6 +20,10 @@ use crate::server::Settings;
 
 /// Networks forget connections on which nothing is sent for some minutes, and tell nobody.
 const IDLE_MAX: Duration = Duration::from_secs(90);
+
+/// How many commands go out before their answers are read. A server that cannot get rid of its answers reads
+/// no more, so what is sent must find room on the way: the longest names make about 150 kB of these.
+const BATCH_MAX: usize = 500;
 
 /// Cheap to clone; clones are the same connections.
 #[derive(Clone)]
@@ -27,7 +33,12 @@ pub(crate) struct Pool {
     response_time_limit: Duration,
 }
 
-struct Dialer(SocketAddr);
+/// Connects to this address, as long as the name still leads there: behind it may be another server by now,
+/// and it would take invalidations that are not its own.
+struct Dialer {
+    name: String,
+    address: SocketAddr,
+}
 
 struct Connection {
     /// None if an answer may still come on it: then it is closed.
@@ -38,10 +49,10 @@ struct Connection {
 
 impl Pool {
     /// Connects when it is first used, and as often as it is used at the same time.
-    pub(crate) fn new(address: SocketAddr, settings: &Settings) -> Result<Self, Failure> {
+    pub(crate) fn new(name: String, address: SocketAddr, settings: &Settings) -> Result<Self, Failure> {
         let Settings { connect_time_limit, response_time_limit, .. } = *settings;
         let limit = Some(connect_time_limit);
-        let connections = deadpool::managed::Pool::builder(Dialer(address))
+        let connections = deadpool::managed::Pool::builder(Dialer { name, address })
             .max_size(settings.max_connections)
             .timeouts(Timeouts { wait: limit, create: limit, recycle: None })
             .queue_mode(QueueMode::Lifo)
@@ -51,18 +62,40 @@ impl Pool {
         Ok(Self { connections, connect_time_limit, response_time_limit })
     }
 
-    /// Sends all commands in one write and waits for the answers, one for each. If the server refuses one
-    /// of them, or does not answer one in time, all fail.
+    /// Sends all commands in one write, or in some if there are very many, and waits for the answers, one for
+    /// each. If the server refuses one of them, or does not answer one in time, all fail.
     pub(crate) async fn exchange(&self, commands: Vec<MetaCommand>) -> Result<Vec<Answer>, Failure> {
         let mut connection = self.connections.get().await.map_err(|error| self.not_connected(error))?;
-        let limit = self.response_time_limit;
-        let answers = timeout(limit, connection.exchange(commands)).await;
-        let answers = answers.unwrap_or_else(|_| Err(Failure::timeout(limit, "response_time_limit")));
-        if answers.as_ref().is_err_and(|failure| failure.retry) {
-            // What closed this one has closed those that wait beside it.
+        let is_new = connection.sent == 0;
+        let answers = self.exchange_on(&mut connection, commands).await;
+        if !is_new && answers.as_ref().is_err_and(|failure| failure.retry) {
+            // What closed this one while it waited has closed those that wait beside it. A new one may have
+            // been closed because there are too many.
             drop(self.connections.retain(|_, _| false));
         }
         answers
+    }
+
+    async fn exchange_on(
+        &self,
+        connection: &mut Connection,
+        mut commands: Vec<MetaCommand>,
+    ) -> Result<Vec<Answer>, Failure> {
+        let limit = self.response_time_limit;
+        let mut answers = Vec::new();
+        loop {
+            let rest = commands.split_off(commands.len().min(BATCH_MAX));
+            let batch = timeout(limit, connection.exchange(commands)).await;
+            let batch = batch.unwrap_or_else(|_| Err(Failure::timeout(limit, "response_time_limit")))?;
+            if rest.is_empty() && answers.is_empty() {
+                return Ok(batch);
+            }
+            answers.extend(batch);
+            if rest.is_empty() {
+                return Ok(answers);
+            }
+            commands = rest;
+        }
     }
 
     fn not_connected(&self, error: PoolError<Failure>) -> Failure {
@@ -74,7 +107,8 @@ impl Pool {
                 let message = format!(
                     "all connections in use; `connect_time_limit` is {limit:?}, `max_connections` {all}"
                 );
-                Failure::new(ErrorKind::Timeout, message)
+                // Nothing was sent.
+                Failure::new(ErrorKind::Unavailable, message)
             }
             PoolError::Timeout(_) => Failure::timeout(limit, "connect_time_limit"),
             other => Failure::protocol(other.to_string()),
@@ -87,7 +121,12 @@ impl Manager for Dialer {
     type Error = Failure;
 
     async fn create(&self) -> Result<Connection, Failure> {
-        let stream = AsyncMetaConnection::connect(self.0).await.map_err(Failure::of)?;
+        // Costs nothing where the name is an address.
+        let mut addresses = lookup_host(&self.name).await.map_err(Failure::io)?;
+        if !addresses.any(|address| address == self.address) {
+            return Err(Failure::moved());
+        }
+        let stream = AsyncMetaConnection::connect(self.address).await.map_err(Failure::of)?;
         Ok(Connection { stream: Some(stream), sent: 0 })
     }
 
@@ -122,7 +161,10 @@ impl Connection {
 
 fn answer_to((response, number): (MetaResponse, u64)) -> Result<Answer, Failure> {
     let said = |flag: &[u8]| std::str::from_utf8(flag).ok()?.strip_prefix('O')?.parse().ok();
-    if response.flags().any(|flag| said(flag) == Some(number)) {
+    // A server that keeps values on a disk (extstore) and has lost one forgets the number with it. What is
+    // missing is a miss, whoever asked for it.
+    let lost = response.rc() == ReturnCode::En && response.flags().next().is_none();
+    if lost || response.flags().any(|flag| said(flag) == Some(number)) {
         parse_meta_result(response).map_err(Failure::of)
     } else {
         Err(Failure::protocol("the answer to another request"))
@@ -140,6 +182,7 @@ mod tests {
 
     use super::*;
     use crate::commands;
+    use crate::error::Remedy;
 
     /// Answers all commands on all connections with what `answer` makes of the number of the connection and
     /// of the line. It has one connection at a time.
@@ -168,7 +211,7 @@ mod tests {
             backoff_max: Duration::from_secs(2),
             clock: Arc::new(SystemClock),
         };
-        Pool::new(address, &settings).unwrap()
+        Pool::new(address.to_string(), address, &settings).unwrap()
     }
 
     const LONG: Duration = Duration::from_secs(60);
@@ -224,5 +267,56 @@ mod tests {
             waited = waits => waited.unwrap_err(),
         };
         assert!(failure.to_string().contains("`max_connections` 1"), "{failure:?}");
+    }
+
+    #[tokio::test]
+    async fn very_many_commands_are_sent_in_parts_on_one_connection() {
+        // More answers than fit into what lies between, to more commands than do.
+        let pool =
+            pool_to([LONG, LONG], |_, line| format!("VA 1000 {}\r\n{:1000}\r\n", mark_of(line), 0)).await;
+        let count = 40 * BATCH_MAX + 1;
+        let answers = pool.exchange(vec![commands::get(&[b'k'; 200]); count]).await.unwrap();
+        assert!(answers.len() == count && answers.iter().all(|answer| answer.value.is_some()));
+    }
+
+    #[tokio::test]
+    async fn a_value_that_the_server_lost_on_its_disk_is_a_miss_and_costs_the_others_nothing() {
+        let lost = |_: usize, line: &str| match mark_of(line) {
+            "O1" => "EN\r\n".to_owned(),
+            mark => format!("VA 1 {mark}\r\nx\r\n"),
+        };
+        let pool = pool_to([LONG, LONG], lost).await;
+        let answers = pool.exchange(vec![commands::get(b"a"); 3]).await.unwrap();
+        let values: Vec<_> = answers.into_iter().map(|answer| answer.value).collect();
+        assert_eq!(values, [Some(b"x".to_vec()), None, Some(b"x".to_vec())]);
+    }
+
+    #[tokio::test]
+    async fn no_connection_is_made_to_where_the_name_does_not_lead_any_more() {
+        let mut pool = pool_to([LONG, LONG], |_, line| format!("EN {}\r\n", mark_of(line))).await;
+        let address = pool.connections.manager().address;
+        let moved_to = |host: &str| {
+            let dialer = Dialer { name: format!("{host}:{}", address.port()), address };
+            deadpool::managed::Pool::builder(dialer).build().unwrap()
+        };
+        pool.connections = moved_to("localhost");
+        assert!(pool.exchange(vec![commands::get(b"a")]).await.is_ok(), "by name");
+        pool.connections = moved_to("127.0.0.2");
+        let failure = pool.exchange(vec![commands::get(b"a")]).await.unwrap_err();
+        assert!(failure.retry && failure.remedy == Remedy::ConnectAgain, "{failure:?}");
+    }
+
+    #[test]
+    fn connections_of_a_runtime_that_is_gone_are_made_anew() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let served = runtime();
+        let pool = served.block_on(pool_to([LONG, LONG], |_, line| format!("EN {}\r\n", mark_of(line))));
+        let server = std::thread::spawn(move || served.block_on(async { tokio::time::sleep(LONG).await }));
+        let first = runtime();
+        assert!(first.block_on(pool.exchange(vec![commands::get(b"a")])).is_ok());
+        drop(first);
+        let failure = runtime().block_on(pool.exchange(vec![commands::get(b"a")])).unwrap_err();
+        assert!(failure.retry && failure.remedy == Remedy::ConnectAgain, "{failure:?}");
+        drop(server);
     }
 }

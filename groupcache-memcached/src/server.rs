@@ -1,6 +1,7 @@
 //! One server: what it said about itself, the connections to it, its circuit breaker.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::advice;
 use crate::error::{Failure, Remedy};
+use crate::expiry::ServerTime;
 use crate::greeting::{self, About};
 use crate::pool::Pool;
 use crate::reads::Reads;
@@ -32,7 +34,7 @@ pub(crate) enum Ask {
     Read,
     /// Not sent while the circuit breaker is open.
     Write,
-    /// Must not be given up without a try.
+    /// Sent whatever the circuit breaker says, if there is a connection or may be one by now.
     Anyway,
 }
 
@@ -63,6 +65,7 @@ struct Asked {
 pub(crate) struct Connected {
     pool: Pool,
     reads: Arc<Reads>,
+    address: SocketAddr,
     pub(crate) about: About,
 }
 
@@ -81,6 +84,11 @@ impl Server {
     /// The largest item that it takes, if it has said so.
     pub(crate) fn item_bytes_max(&self) -> Option<usize> {
         self.0.connected.current()?.about.item_bytes_max
+    }
+
+    /// Its clock, if it has told.
+    pub(crate) fn time(&self) -> Option<ServerTime> {
+        Some(self.0.connected.current()?.about.time)
     }
 
     pub(crate) fn joins(&self) -> bool {
@@ -170,9 +178,9 @@ impl Server {
             let stream = TcpStream::connect(&self.0.name).await.map_err(Failure::io)?;
             let address = stream.peer_addr().map_err(Failure::io)?;
             let about = greeting::greet(stream, &*settings.clock).await?;
-            let pool = Pool::new(address, settings)?;
+            let pool = Pool::new(self.0.name.clone(), address, settings)?;
             let reads = Reads::new(pool.clone());
-            Ok(Connected { pool, reads, about })
+            Ok(Connected { pool, reads, address, about })
         });
         let outcome = match greeted.await {
             Ok(outcome) => outcome,
@@ -204,7 +212,7 @@ impl Server {
         let (server, old) = (self.clone(), Arc::clone(old));
         tokio::spawn(async move {
             if let Ok(new) = server.connect().await
-                && !new.about.is_same_life(&old.about)
+                && (new.address != old.address || !new.about.is_same_life(&old.about))
             {
                 server.0.connected.replace(&old, Arc::new(new));
             }

@@ -52,7 +52,7 @@ impl Inner {
                     return Err(Failure::unexpected("ms, mg").into());
                 };
                 minted[*position] = Some(self.token_of(share.server, there.value.as_deref())?);
-                if self.is_short_lived(there.ttl, Duration::ZERO) {
+                if self.is_short_lived(share.server, there.ttl, Duration::ZERO) {
                     short_lived.push(items[*position].clone());
                 }
             }
@@ -191,7 +191,7 @@ impl Inner {
             for (position, result) in share.positions.iter().zip(results) {
                 if *position == 0 {
                     stored(&result)?;
-                } else if self.is_short_lived(result.ttl, time_to_live) {
+                } else if self.is_short_lived(share.server, result.ttl, time_to_live) {
                     short_lived.push(items[*position].clone());
                 }
             }
@@ -248,12 +248,17 @@ impl Inner {
 
     /// Whether a generation with so many seconds left is to live longer. Not at every store: one that
     /// was given its life less than half a [`FILL_TIME`] ago will do.
-    fn is_short_lived(&self, seconds_left: Option<i64>, time_to_live: Duration) -> bool {
+    fn is_short_lived(&self, server: usize, seconds_left: Option<i64>, time_to_live: Duration) -> bool {
         let Some(left) = seconds_left.and_then(|left| u64::try_from(left).ok()) else {
             // Without an end, or not there.
             return false;
         };
-        Duration::from_secs(left) < self.generation_life(time_to_live).saturating_sub(FILL_TIME / 2)
+        let mut life = self.generation_life(time_to_live);
+        if let Some(time) = self.servers[server].time() {
+            // What the server cannot count it was not given, and will not be.
+            life = life.min(time.longest(self.clock.now()));
+        }
+        Duration::from_secs(left) < life.saturating_sub(FILL_TIME / 2)
     }
 }
 
