@@ -1,5 +1,7 @@
 //! How many commands and batches each operation is.
 
+use std::time::Duration;
+
 use groupcache_core::{Backend, Cache, Found, Generation, Group, Groups, Vector};
 use groupcache_memcached::MemcachedBackend;
 use groupcache_tests::asking::{entry, eventually, groups, is_hit, key, look, millis, store};
@@ -32,6 +34,20 @@ async fn a_hit_is_one_get_for_each_key_and_a_cold_miss_three_batches() {
     assert_eq!(cache.stats().hits, 10);
     let hits: Vec<_> = counts().iter().zip(before).map(|(now, before)| now - before).collect();
     assert_eq!(hits, [60, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_life_longer_than_servers_can_count_is_given_once() {
+    let Some(servers) = MemcachedServers::start(1, &[]) else { return };
+    let backend = connected(&servers.url()).await;
+    let vector = backend.mint(&groups(5)).await.expect("mints").vector;
+    for name in ["first", "second", "third"] {
+        let page = entry(key(name), &groups(5), vector.clone(), "body");
+        backend.store(&page, Some(Duration::MAX)).await.expect("stores");
+        backend.mint(&groups(5)).await.expect("mints");
+        // Minted for 30 days, and lengthened for what is stored first.
+        assert_eq!(servers.stat("cmd_touch"), 5, "{name}");
+    }
 }
 
 /// A proxy before each of three servers.
