@@ -16,7 +16,7 @@ use memcache::exp::{MetaCommand, MetaCommandResult as Answer};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::error::{Failure, Remedy};
+use crate::error::Failure;
 use crate::pool::Pool;
 
 /// How many exchanges of readers there are at a time.
@@ -29,6 +29,7 @@ const SHARED_BYTES_MAX: usize = 16 << 10;
 /// The reads from one server.
 pub(crate) struct Reads {
     pool: Pool,
+    /// For callers outside any.
     runtime: Handle,
     queue: Mutex<Queue>,
     /// About how many bytes one caller reads.
@@ -43,6 +44,8 @@ struct Queue {
 
 struct Waiting {
     commands: Vec<MetaCommand>,
+    /// Where the caller runs, and so somebody drives what is spawned.
+    runtime: Handle,
     answer: oneshot::Sender<Result<Vec<Answer>, Failure>>,
 }
 
@@ -68,7 +71,8 @@ impl Reads {
                 Err(commands)
             } else {
                 let (answer, answered) = oneshot::channel();
-                queue.waiting.push_back(Waiting { commands, answer });
+                let runtime = Handle::try_current().unwrap_or_else(|_| self.runtime.clone());
+                queue.waiting.push_back(Waiting { commands, runtime, answer });
                 Ok(answered)
             }
         };
@@ -80,10 +84,10 @@ impl Reads {
                 answers
             }
             Ok(answered) => answered.await.unwrap_or_else(|_| {
-                // Whoever connects next reads in the runtime of that time.
+                // That of another caller: their reads were to go out together.
                 let message = "the runtime that read from it is gone";
                 let mut gone = Failure::new(ErrorKind::Unavailable, message);
-                (gone.remedy, gone.retry) = (Remedy::ConnectAgain, true);
+                gone.retry = true;
                 Err(gone)
             }),
         }
@@ -126,9 +130,9 @@ impl Queue {
 impl Drop for Line {
     fn drop(&mut self) {
         let next = self.0.lock().next();
-        if !next.is_empty() {
-            let line = Self(Arc::clone(&self.0));
-            drop(self.0.runtime.spawn(async move { line.0.answer(next).await }));
+        if let Some(first) = next.first() {
+            let (line, runtime) = (Self(Arc::clone(&self.0)), first.runtime.clone());
+            drop(runtime.spawn(async move { line.0.answer(next).await }));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use groupcache_core::{Backend, Cache, Found, Group, Groups, TimeLeft, Vector};
 use groupcache_memcached::MemcachedBackend;
 use groupcache_tests::asking::{entry, eventually, groups, is_hit, key, look, millis, store};
@@ -226,4 +227,20 @@ async fn a_server_that_keeps_its_memory_over_an_orderly_restart_is_safe() {
     assert!(!is_hit(&look(&backend, &key("other"), &two).await));
     drop(server);
     std::fs::remove_dir_all(directory).expect("removed");
+}
+
+#[test]
+fn a_runtime_that_nobody_drives_holds_nobody_up() {
+    let Some(servers) = MemcachedServers::start(1, &[]) else { return };
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let connects = runtime();
+    let backend = connects.block_on(connected(&servers.url()));
+    // More than read directly, so that some share.
+    let reads = (0..200).map(|number| {
+        let backend = backend.clone();
+        async move { look(&backend, &key(&number), &groups(2)).await }
+    });
+    let all = runtime().block_on(async { tokio::time::timeout(millis(10_000), join_all(reads)).await });
+    assert_eq!(all.expect("all are answered").len(), 200);
+    drop(connects);
 }
