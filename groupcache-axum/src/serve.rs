@@ -254,6 +254,7 @@ async fn load<B: Backend>(view: &View<B>, page: PageCall, response: Response) ->
     };
     let mut to_store = ToStore::new(encoded);
     to_store.key = key;
+    to_store.memo_bytes = Hit::bytes_of(&stored);
     if policy::is_negative(stored.status) {
         to_store.time_to_live = view.cache.options().negative();
     }

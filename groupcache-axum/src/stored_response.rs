@@ -6,6 +6,10 @@ use http::{HeaderMap, StatusCode};
 
 use crate::cache_status;
 
+/// What a slot of a map of headers takes: in three of four a name, a value, a hash, and links to others of the
+/// name. Their text is the body's.
+const HEADER_SLOT_BYTES: usize = 84;
+
 /// A response that is stored: status, headers, body.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StoredResponse {
@@ -23,10 +27,20 @@ pub(crate) struct Hit {
 }
 
 impl Hit {
+    /// About how many bytes what [`decode`](Self::decode) makes of a response takes beside its body: two maps
+    /// of headers, with room as maps have.
+    pub(crate) fn bytes_of(response: &StoredResponse) -> usize {
+        let headers = response.headers.len() + 1;
+        let slots = (headers + headers / 3).next_power_of_two();
+        size_of::<Self>() + 2 * slots * HEADER_SLOT_BYTES
+    }
+
     /// As [`StoredResponse::decode`].
     pub(crate) fn decode(bytes: &Bytes) -> Option<Self> {
         let response = StoredResponse::decode(bytes)?;
-        let mut headers = response.headers.clone();
+        // A clone would have room for no more, and double to get it.
+        let mut headers = HeaderMap::with_capacity(response.headers.len() + 1);
+        headers.extend(response.headers.clone());
         cache_status::say(&mut headers, cache_status::HIT);
         Some(Self { response, headers })
     }
@@ -37,7 +51,10 @@ impl StoredResponse {
     /// the body to the end; all numbers big-endian. `None` if there are more or longer headers than
     /// the layout can count.
     pub(crate) fn encode(&self) -> Option<Bytes> {
-        let mut out = BytesMut::with_capacity(self.body.len() + 64 * (self.headers.len() + 1));
+        let header = |(name, value): (&HeaderName, &HeaderValue)| 2 + name.as_str().len() + 4 + value.len();
+        // To the byte: an entry is kept for long.
+        let mut out =
+            BytesMut::with_capacity(4 + self.headers.iter().map(header).sum::<usize>() + self.body.len());
         out.put_u16(self.status.as_u16());
         out.put_u16(u16::try_from(self.headers.len()).ok()?);
         for (name, value) in &self.headers {
@@ -47,6 +64,7 @@ impl StoredResponse {
             out.put_slice(value.as_bytes());
         }
         out.put_slice(&self.body);
+        debug_assert_eq!(out.len(), out.capacity(), "nothing was allocated in vain");
         Some(out.freeze())
     }
 

@@ -193,6 +193,7 @@ impl<B: Backend> Cache<B> {
         // Entries share the list of their address: less memory, and quicker to compare.
         let groups = if sealed.groups == address.groups { &address.groups } else { &sealed.groups };
         let entry = Entry::new(key, groups.clone(), sealed.vector.clone(), to_store.body.clone(), grace);
+        let entry = entry.with_memo_bytes(to_store.memo_bytes);
         (entry, time_to_live.map(|time| time.saturating_add(grace)))
     }
 

@@ -44,6 +44,7 @@ pub struct Entry {
     vector: Vector,
     body: Bytes,
     grace: Duration,
+    memo_bytes: usize,
     memo: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -96,7 +97,14 @@ impl Entry {
     #[must_use]
     pub fn new(key: Key, groups: Groups, vector: Vector, body: Bytes, grace: Duration) -> Self {
         assert_eq!(groups.len(), vector.len(), "an entry has one generation for each of its groups");
-        Self { key, groups, vector, body, grace, memo: OnceLock::new() }
+        Self { key, groups, vector, body, grace, memo_bytes: 0, memo: OnceLock::new() }
+    }
+
+    /// The same, of which [`memo`](Self::memo) will remember about so many bytes.
+    #[must_use]
+    pub const fn with_memo_bytes(mut self, bytes: usize) -> Self {
+        self.memo_bytes = bytes;
+        self
     }
 
     /// The whole key, compared on every hit: a hash that collides is a miss, never a wrong page.
@@ -129,9 +137,13 @@ impl Entry {
         self.grace
     }
 
-    /// About how many bytes this entry takes in memory; for weighers.
+    /// About how many bytes this entry takes in memory, or will with what is remembered of it; for weighers.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
+        self.own_bytes() + self.memo_bytes
+    }
+
+    fn own_bytes(&self) -> usize {
         let groups: usize = self.groups.iter().map(Group::size_bytes).sum();
         size_of::<Self>()
             + self.key.as_bytes().len()
@@ -160,7 +172,7 @@ impl Entry {
     /// their generations, and the body last.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.size_bytes() + HEADER_BYTES);
+        let mut out = Vec::with_capacity(self.own_bytes() + HEADER_BYTES);
         out.extend_from_slice(&MAGIC);
         out.push(SCHEMA);
         out.extend_from_slice(&[0; 4]);
@@ -290,6 +302,8 @@ mod tests {
         let parts = [size_of::<Entry>(), entry.key().as_bytes().len(), "body".len(), groups];
         assert_eq!(entry.size_bytes(), parts.iter().sum::<usize>() + 2 * size_of::<Generation>());
         assert!(entry.size_bytes() >= entry.encode().len());
+        let own = entry.size_bytes();
+        assert_eq!(entry.with_memo_bytes(1000).size_bytes(), own + 1000);
     }
 
     #[test]

@@ -3,17 +3,22 @@
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::group::Groups;
+use crate::group::{Group, Groups};
 use crate::key::Key;
 use crate::sync::Mutex;
 
 const SLOTS: usize = 8192;
+/// Whoever asks for pages chooses their keys; there is little to gain from remembering the longest ones.
+const KEY_BYTES_MAX: usize = 1 << 10;
+/// Some hundred groups.
+const GROUPS_BYTES_MAX: usize = 16 << 10;
 
 /// Remembers for a bounded number of keys which groups their entries depend on beyond those that
 /// the reader names, so that the next lookup asks for all of them at once. Forgetting one costs a
 /// second round trip, nothing else.
 ///
-/// A direct-mapped table: a key has one slot, and takes it from whoever was there.
+/// A direct-mapped table: a key has one slot, and takes it from whoever was there. What is long is not
+/// remembered, so that all of it has a bound in bytes too.
 #[derive(Debug)]
 pub(crate) struct Learned {
     slots: Box<[Mutex<Slot>]>,
@@ -53,6 +58,10 @@ impl Learned {
             }
             return;
         }
+        let groups_bytes: usize = groups.iter().map(Group::size_bytes).sum();
+        if key.as_bytes().len() > KEY_BYTES_MAX || groups_bytes > GROUPS_BYTES_MAX {
+            return;
+        }
         self.used.store(true, Ordering::Relaxed);
         *self.slot(key).lock() = Some((key.clone(), groups.clone()));
     }
@@ -67,7 +76,6 @@ impl Learned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::group::Group;
 
     /// So many that some of them have the slot of another.
     fn others() -> impl Iterator<Item = Key> {
@@ -89,5 +97,20 @@ mod tests {
         assert_eq!(learned.extend(&key, &named), Some(both.clone()));
         learned.learn(&key, &both, &both);
         assert_eq!(learned.extend(&key, &named), None, "forgotten, as its readers name it");
+    }
+
+    #[test]
+    fn what_is_long_is_not_remembered() {
+        let learned = Learned::new();
+        let (short, long) = (Key::of("page").unwrap(), Key::of(&"x".repeat(KEY_BYTES_MAX)).unwrap());
+        let named = Groups::from(Group::new("named"));
+        let few = named.union(&Groups::from(Group::new("late")));
+        let many: Groups = (0..1000).map(|id| Group::new("late").with("id", id)).collect();
+        let many = named.union(&many);
+        learned.learn(&long, &named, &few);
+        learned.learn(&short, &named, &many);
+        assert_eq!([&short, &long].map(|key| learned.extend(key, &named)), [None, None]);
+        learned.learn(&short, &named, &few);
+        assert_eq!(learned.extend(&short, &named), Some(few));
     }
 }

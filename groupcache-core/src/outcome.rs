@@ -61,6 +61,8 @@ pub struct ToStore {
     /// Store it under this key instead, and share it with nobody: the value turned out to depend on
     /// more of the call than the key has.
     pub key: Option<Key>,
+    /// About how many bytes [`Entry::memo`](crate::Entry::memo) will remember of it.
+    pub memo_bytes: usize,
 }
 
 /// The outcome of [`Cache::read`](crate::Cache::read).
@@ -112,6 +114,6 @@ impl ToStore {
     /// These bytes, for as long as the cache's options say, under the reader's key.
     #[must_use]
     pub const fn new(body: Bytes) -> Self {
-        Self { body, time_to_live: None, key: None }
+        Self { body, time_to_live: None, key: None, memo_bytes: 0 }
     }
 }

@@ -352,7 +352,8 @@ fn decode<T: DeserializeOwned>(entry: &Arc<Entry>) -> Option<T> {
 
 fn stored<T: Serialize>(value: &T) -> Keep {
     match rmp_serde::to_vec_named(value) {
-        Ok(body) => Keep::Store(ToStore::new(Bytes::from(body))),
+        // Without the room that was left to grow: an entry is kept for long.
+        Ok(body) => Keep::Store(ToStore::new(Bytes::from(body.into_boxed_slice()))),
         Err(source) => {
             let error = Error::new(ErrorKind::Encode, "groupcache-core").with_source(source);
             tracing::warn!(%error, "a computed value was not stored");

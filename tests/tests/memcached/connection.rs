@@ -110,7 +110,7 @@ async fn connections_that_were_closed_while_idle_fail_nothing() {
     let (page, one) = (key("page"), groups(1));
     for round in 0..6 {
         // Each on a connection of its own.
-        futures_util::future::join_all((0..4).map(|_| look(&backend, &page, &one))).await;
+        join_all((0..4).map(|_| look(&backend, &page, &one))).await;
         server.restart();
         if round % 2 == 0 {
             assert!(matches!(look(&backend, &page, &one).await.found, Found::Absent));
