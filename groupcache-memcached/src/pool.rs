@@ -67,7 +67,12 @@ impl Pool {
     pub(crate) async fn exchange(&self, commands: Vec<MetaCommand>) -> Result<Vec<Answer>, Failure> {
         let mut connection = self.connections.get().await.map_err(|error| self.not_connected(error))?;
         let is_new = connection.sent == 0;
-        let answers = self.exchange_on(&mut connection, commands).await;
+        let answers = if commands.len() <= BATCH_MAX {
+            self.exchange_on(&mut connection, commands).await
+        } else {
+            // In a box: few need it, and all others should not carry it along.
+            Box::pin(self.exchange_in_parts(&mut connection, commands)).await
+        };
         if !is_new && answers.as_ref().is_err_and(|failure| failure.retry) {
             // What closed this one while it waited has closed those that wait beside it. A new one may have
             // been closed because there are too many.
@@ -76,26 +81,28 @@ impl Pool {
         answers
     }
 
-    async fn exchange_on(
+    async fn exchange_in_parts(
         &self,
         connection: &mut Connection,
         mut commands: Vec<MetaCommand>,
     ) -> Result<Vec<Answer>, Failure> {
-        let limit = self.response_time_limit;
-        let mut answers = Vec::new();
-        loop {
+        let mut answers = Vec::with_capacity(commands.len());
+        while !commands.is_empty() {
             let rest = commands.split_off(commands.len().min(BATCH_MAX));
-            let batch = timeout(limit, connection.exchange(commands)).await;
-            let batch = batch.unwrap_or_else(|_| Err(Failure::timeout(limit, "response_time_limit")))?;
-            if rest.is_empty() && answers.is_empty() {
-                return Ok(batch);
-            }
-            answers.extend(batch);
-            if rest.is_empty() {
-                return Ok(answers);
-            }
+            answers.extend(self.exchange_on(connection, commands).await?);
             commands = rest;
         }
+        Ok(answers)
+    }
+
+    async fn exchange_on(
+        &self,
+        connection: &mut Connection,
+        commands: Vec<MetaCommand>,
+    ) -> Result<Vec<Answer>, Failure> {
+        let limit = self.response_time_limit;
+        let answers = timeout(limit, connection.exchange(commands)).await;
+        answers.unwrap_or_else(|_| Err(Failure::timeout(limit, "response_time_limit")))
     }
 
     fn not_connected(&self, error: PoolError<Failure>) -> Failure {
@@ -121,12 +128,8 @@ impl Manager for Dialer {
     type Error = Failure;
 
     async fn create(&self) -> Result<Connection, Failure> {
-        // Costs nothing where the name is an address.
-        let mut addresses = lookup_host(&self.name).await.map_err(Failure::io)?;
-        if !addresses.any(|address| address == self.address) {
-            return Err(Failure::moved());
-        }
-        let stream = AsyncMetaConnection::connect(self.address).await.map_err(Failure::of)?;
+        // In a box: whoever finds a connection should not carry this along.
+        let stream = Box::pin(self.dial()).await?;
         Ok(Connection { stream: Some(stream), sent: 0 })
     }
 
@@ -135,6 +138,17 @@ impl Manager for Dialer {
             return Err(RecycleError::message("closed"));
         }
         Ok(())
+    }
+}
+
+impl Dialer {
+    async fn dial(&self) -> Result<AsyncMetaConnection, Failure> {
+        // Costs nothing where the name is an address.
+        let mut addresses = lookup_host(&self.name).await.map_err(Failure::io)?;
+        if !addresses.any(|address| address == self.address) {
+            return Err(Failure::moved());
+        }
+        AsyncMetaConnection::connect(self.address).await.map_err(Failure::of)
     }
 }
 
