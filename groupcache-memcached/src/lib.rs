@@ -104,8 +104,9 @@
 //! 1. Servers that join are empty: started anew, or `flush_all`.
 //! 2. All processes: the old list, and [`overlap`](MemcachedBackendBuilder::overlap) with the new one.
 //!    They read as before; invalidations reach the owners in both lists.
-//! 3. If the list has changed before, or a change was begun and taken back: `flush_all` on the servers that stay. They may still have keys from a
-//!    time when they owned them, and what was invalidated since was told to others.
+//! 3. If the list has changed before, or a change was begun and taken back: `flush_all` on the servers that
+//!    stay. They may still have keys from a time when they owned them, and what was invalidated since was
+//!    told to others.
 //! 4. All processes: the new list, and `overlap` with the old one. Now some read here and some there, and
 //!    an invalidation is acknowledged only by both.
 //! 5. All processes: the new list alone. Servers that left can be stopped.
