@@ -56,14 +56,14 @@
 //! ([`PagesBuilder::body_bytes_max`]) pass by; up to that much of a body of unannounced length is held
 //! back while it is read, so endless ones other than `text/event-stream` should not be wrapped. The
 //! `Host` header and what proxies say was asked for (`Forwarded`, `X-Forwarded-Proto` and their like) are
-//! in the key, so that nobody's lie is another's page; the scheme of the connection itself is not. A layer
-//! around middleware that rewrites requests sees them as they were before: what that middleware leaves in
-//! extensions, such as a language that it took off the path, is not in the key. View names are part of the
-//! keys: they must be unique among all applications that share a cache. What a `PUT` or `POST` changes is not guessed
-//! from its path: tell. Requests' own `Cache-Control` is not looked at, as nothing here is ever older
-//! than what was told. While a response passes that turns out not to be storable, those who waited for
-//! it run the handler themselves; if it is a failure (500, 502, 503, 504) that is not private, they get it
-//! too, and whoever comes later runs the handler again.
+//! in the key, so that nobody's lie is another's page; the scheme of the connection itself is not. A
+//! layer around middleware that rewrites requests sees them as they were before: what that middleware
+//! leaves in extensions, such as a language that it took off the path, is not in the key. View names are
+//! part of the keys: they must be unique among all applications that share a cache. What a `PUT` or
+//! `POST` changes is not guessed from its path: tell. Requests' own `Cache-Control` is not looked at, as
+//! nothing here is ever older than what was told. While a response passes that turns out not to be
+//! storable, those who waited for it run the handler themselves; if it is a failure (500, 502, 503, 504)
+//! that is not private, they get it too, and whoever comes later runs the handler again.
 //!
 //! # Cost
 //!

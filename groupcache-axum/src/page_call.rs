@@ -14,10 +14,9 @@ use serde::{Serialize, Serializer};
 
 /// One request for a page: the view's name, the route's path arguments, and the whole request head.
 ///
-/// Its [`key`](Call::key) has the view, the host, the path, the query, what proxies say of the client's
-/// own request (`Forwarded` less `for` and `by`, every `X-Forwarded-…` but those of addresses,
-/// `X-Original-…`, `X-Rewrite-URL`), and the values of the headers that the view's responses vary on. `GET`
-/// and `HEAD` share it.
+/// Its [`key`](Call::key) has the view, the host, the path, the query, what proxies say was asked for
+/// (`Forwarded` less `for` and `by`, `X-Forwarded-Host`, `-Proto`, `-Port`, `-Prefix` and their like), and the
+/// values of the headers that the view's responses vary on. `GET` and `HEAD` share it.
 #[derive(Debug, Clone)]
 pub struct PageCall {
     view: Arc<str>,
@@ -162,17 +161,20 @@ struct Hosts<'a>(&'a PageCall);
 struct Forwarded<'a>(&'a PageCall);
 
 impl Forwarded<'_> {
+    /// Not those that say who asks, such as `X-Forwarded-For` and `X-Forwarded-User`: a page that differs by
+    /// them varies on them, and has to say so.
     fn says_where(name: &str) -> bool {
-        // All names are in lower case. Those of addresses are of the client, not of what it asked for.
-        match name.strip_prefix("x-") {
-            Some("forwarded-for" | "forwarded-by" | "original-for" | "original-forwarded-for") => false,
-            Some(name) => {
-                name.starts_with("forwarded-") || name.starts_with("original-") || name == "rewrite-url"
-            }
-            None => false,
+        let Some(name) = name.strip_prefix("x-") else { return name == "front-end-https" };
+        if let Some(part) = name.strip_prefix("forwarded-").or_else(|| name.strip_prefix("original-")) {
+            return PARTS_OF_AN_ADDRESS.contains(&part);
         }
+        ["host", "http-host-override", "rewrite-url", "url-scheme"].contains(&name)
     }
 }
+
+/// What follows `X-Forwarded-` or `X-Original-`.
+const PARTS_OF_AN_ADDRESS: [&str; 10] =
+    ["host", "path", "port", "prefix", "proto", "protocol", "scheme", "ssl", "uri", "url"];
 
 /// The pairs of a `Forwarded` header (RFC 7239) that say what was asked for. All of it if there is anything
 /// in quotes, in which whatever ends a pair may stand.

@@ -211,7 +211,14 @@ async fn load<B: Backend>(view: &View<B>, page: PageCall, response: Response) ->
     if let Some(bypass) = policy::response_bypass(&head) {
         return pass(Response::from_parts(head, body), bypass);
     }
-    let vary = policy::varies_on(&head.headers).and_then(|names| view.learn_vary(&names));
+    let vary = policy::varies_on(&head.headers).and_then(|names| {
+        // What a failure varies on says nothing of the page.
+        if failed {
+            names.iter().all(|name| page.vary().contains(name)).then(|| page.vary().into())
+        } else {
+            view.learn_vary(&names)
+        }
+    });
     let Some(vary) = vary else {
         return pass(Response::from_parts(head, body), Bypass::VaryAny);
     };

@@ -257,7 +257,11 @@ async fn what_proxies_say_was_asked_for_is_told_apart() {
     }
     // Of the client, not of what it wants.
     send(&app, get("/page")).await;
-    for header in [("x-forwarded-for", "192.0.2.7"), ("forwarded", "for=192.0.2.7;by=192.0.2.8")] {
+    for header in [
+        ("x-forwarded-for", "192.0.2.7"),
+        ("x-forwarded-user", "ann"),
+        ("forwarded", "for=192.0.2.7;by=192.0.2.8"),
+    ] {
         let response = send(&app, request("GET", "/page", &[header])).await;
         assert_eq!(status(&response), "groupcache; hit", "{header:?}");
     }

@@ -8,16 +8,16 @@ use crate::key::Key;
 use crate::sync::Mutex;
 
 const SLOTS: usize = 8192;
-/// Whoever asks for pages chooses their keys; there is little to gain from remembering the longest ones.
-const KEY_BYTES_MAX: usize = 1 << 10;
-/// Some hundred groups.
-const GROUPS_BYTES_MAX: usize = 16 << 10;
+/// Whoever asks for pages chooses their keys: of longer ones the hash is remembered.
+const KEY_BYTES_MAX: usize = 256;
+/// More than a thousand groups of the usual kind.
+const GROUPS_BYTES_MAX: usize = 64 << 10;
 
 /// Remembers for a bounded number of keys which groups their entries depend on beyond those that
 /// the reader names, so that the next lookup asks for all of them at once. Forgetting one costs a
 /// second round trip, nothing else.
 ///
-/// A direct-mapped table: a key has one slot, and takes it from whoever was there. What is long is not
+/// A direct-mapped table: a key has one slot, and takes it from whoever was there. Very long lists are not
 /// remembered, so that all of it has a bound in bytes too.
 #[derive(Debug)]
 pub(crate) struct Learned {
@@ -27,7 +27,27 @@ pub(crate) struct Learned {
     used: AtomicBool,
 }
 
-type Slot = Option<(Key, Groups)>;
+/// Which key, and what was found out.
+type Slot = Option<(Known, Groups)>;
+
+#[derive(Debug)]
+enum Known {
+    Short(Key),
+    Long([u8; 32]),
+}
+
+impl Known {
+    fn of(key: &Key) -> Self {
+        if key.as_bytes().len() <= KEY_BYTES_MAX { Self::Short(key.clone()) } else { Self::Long(key.hash()) }
+    }
+
+    fn is(&self, key: &Key) -> bool {
+        match self {
+            Self::Short(known) => known == key,
+            Self::Long(hash) => key.as_bytes().len() > KEY_BYTES_MAX && *hash == key.hash(),
+        }
+    }
+}
 
 impl Learned {
     pub(crate) fn new() -> Self {
@@ -41,7 +61,7 @@ impl Learned {
             return None;
         }
         match &*self.slot(key).lock() {
-            Some((known, groups)) if known == key => Some(named.union(groups)),
+            Some((known, found)) if known.is(key) => Some(named.union(found)),
             _ => None,
         }
     }
@@ -52,18 +72,18 @@ impl Learned {
         if named.contains_all(groups) {
             if self.used.load(Ordering::Relaxed) {
                 let mut slot = self.slot(key).lock();
-                if slot.as_ref().is_some_and(|(known, _)| known == key) {
+                if slot.as_ref().is_some_and(|(known, _)| known.is(key)) {
                     *slot = None;
                 }
             }
             return;
         }
-        let groups_bytes: usize = groups.iter().map(Group::size_bytes).sum();
-        if key.as_bytes().len() > KEY_BYTES_MAX || groups_bytes > GROUPS_BYTES_MAX {
+        let found: Groups = groups.iter().filter(|group| !named.contains(group)).cloned().collect();
+        if found.iter().map(Group::size_bytes).sum::<usize>() > GROUPS_BYTES_MAX {
             return;
         }
         self.used.store(true, Ordering::Relaxed);
-        *self.slot(key).lock() = Some((key.clone(), groups.clone()));
+        *self.slot(key).lock() = Some((Known::of(key), found));
     }
 
     fn slot(&self, key: &Key) -> &Mutex<Slot> {
@@ -100,17 +120,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_is_not_remembered() {
+    fn of_what_is_long_no_more_is_kept_than_it_takes() {
         let learned = Learned::new();
-        let (short, long) = (Key::of("page").unwrap(), Key::of(&"x".repeat(KEY_BYTES_MAX)).unwrap());
-        let named = Groups::from(Group::new("named"));
-        let few = named.union(&Groups::from(Group::new("late")));
-        let many: Groups = (0..1000).map(|id| Group::new("late").with("id", id)).collect();
-        let many = named.union(&many);
-        learned.learn(&long, &named, &few);
-        learned.learn(&short, &named, &many);
-        assert_eq!([&short, &long].map(|key| learned.extend(key, &named)), [None, None]);
-        learned.learn(&short, &named, &few);
-        assert_eq!(learned.extend(&short, &named), Some(few));
+        let long = |end: &str| Key::of(&("x".repeat(KEY_BYTES_MAX) + end)).unwrap();
+        let named = Groups::from(Group::new("x".repeat(GROUPS_BYTES_MAX)));
+        let late = |count| -> Groups { (0..count).map(|id| Group::new("late").with("id", id)).collect() };
+        let [few, many] = [1, 2000].map(|count| named.union(&late(count)));
+        learned.learn(&long("a"), &named, &many);
+        assert_eq!(learned.extend(&long("a"), &named), None);
+        learned.learn(&long("a"), &named, &few);
+        assert_eq!(learned.extend(&long("a"), &named), Some(few));
+        assert_eq!(learned.extend(&long("b"), &named), None);
+        let slot = learned.slot(&long("a")).lock();
+        let (known, found) = slot.as_ref().unwrap();
+        assert!(matches!(known, Known::Long(_)) && *found == late(1), "neither the key nor what is named");
     }
 }
