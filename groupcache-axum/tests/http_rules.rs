@@ -169,6 +169,21 @@ async fn host_path_and_query_are_told_apart() {
     assert_eq!(runs.count(), 4, "hosts have no case");
 }
 
+#[tokio::test]
+async fn what_a_failure_varies_on_the_page_need_not() {
+    async fn flaky(State(runs): State<Runs>) -> Response {
+        match runs.next() {
+            1 => (StatusCode::SERVICE_UNAVAILABLE, [("vary", "cookie")], "down").into_response(),
+            _ => "page".into_response(),
+        }
+    }
+    let (_, app, runs) = app(flaky, plain);
+    for cookie in ["a", "b", "c"] {
+        send(&app, request("GET", "/page", &[("cookie", cookie)])).await;
+    }
+    assert_eq!(runs.count(), 2);
+}
+
 async fn greet(State(runs): State<Runs>, headers: HeaderMap) -> Response {
     runs.next();
     let language = headers.get("accept-language").map_or("none", |value| value.to_str().unwrap()).to_owned();
