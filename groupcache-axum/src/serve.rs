@@ -241,8 +241,7 @@ async fn load<B: Backend>(view: &View<B>, page: PageCall, response: Response) ->
         // Those who wait for this page hear the same. Whoever comes later asks again.
         let mut headers = head.headers.clone();
         policy::remove_unstorable(&mut headers);
-        let shared = StoredResponse { status: head.status, headers, body: body.clone() };
-        let shared = if key.is_none() { shared.encode() } else { None };
+        let shared = StoredResponse { status: head.status, headers, body: body.clone() }.encode();
         let value = Rendered::Passing(Response::from_parts(head, Body::from(body)), Bypass::Failed);
         return Loaded { value, keep: Keep::Failed(shared) };
     }
