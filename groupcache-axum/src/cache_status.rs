@@ -1,6 +1,6 @@
 //! The `Cache-Status` response header (RFC 9211): a hit, or why not.
 
-use groupcache_core::{How, Miss};
+use groupcache_core::{Miss, ServedFrom};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::policy::Bypass;
@@ -14,12 +14,12 @@ pub(crate) fn say(headers: &mut HeaderMap, status: HeaderValue) {
     headers.append(CACHE_STATUS, status);
 }
 
-pub(crate) fn of_entry(how: How) -> HeaderValue {
+pub(crate) fn of_entry(how: ServedFrom) -> HeaderValue {
     match how {
-        How::Hit => HIT,
-        How::Shared(miss) => text(&format!("{}; collapsed", forward(miss))),
-        How::StaleIfError => HeaderValue::from_static("groupcache; hit; detail=stale-if-error"),
-        How::StaleWhileRevalidate => {
+        ServedFrom::Hit => HIT,
+        ServedFrom::Shared(miss) => text(&format!("{}; collapsed", forward(miss))),
+        ServedFrom::StaleIfError => HeaderValue::from_static("groupcache; hit; detail=stale-if-error"),
+        ServedFrom::StaleWhileRevalidate => {
             HeaderValue::from_static("groupcache; hit; detail=stale-while-revalidate")
         }
         // How an entry came to be served otherwise is for a later release to say.
@@ -78,8 +78,8 @@ mod tests {
 
     #[test]
     fn each_outcome_has_a_text_with_one_detail_at_most() {
-        assert_eq!(of_entry(How::Hit), "groupcache; hit");
-        assert_eq!(of_entry(How::Shared(Miss::Absent)), "groupcache; fwd=uri-miss; collapsed");
+        assert_eq!(of_entry(ServedFrom::Hit), "groupcache; hit");
+        assert_eq!(of_entry(ServedFrom::Shared(Miss::Absent)), "groupcache; fwd=uri-miss; collapsed");
         assert_eq!(of_computed(Miss::Absent, true, None), "groupcache; fwd=uri-miss; stored");
         assert_eq!(
             of_computed(Miss::Invalidated, true, None),

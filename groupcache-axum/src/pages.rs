@@ -22,7 +22,7 @@ use crate::view_builder::ViewBuilder;
 ///
 /// Its first half wraps handlers: each method from [`versioned`](Self::versioned) to
 /// [`strategy`](Self::strategy) says what makes a page stale and ends with
-/// [`wrap`](ViewBuilder::wrap). Its second half is told of changes, from anywhere that holds it.
+/// [`wrap`](ViewBuilder::wrap). Its second half is told of changes, from anywhere that guards it.
 ///
 /// Besides its own groups, every page is in the group of its path, which is what
 /// [`uncache_from_path`](Self::uncache_from_path) invalidates; and one that is not versioned in that of

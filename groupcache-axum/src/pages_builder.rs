@@ -26,7 +26,7 @@ impl<B: Backend> PagesBuilder<B> {
     /// Tells `next` of every change too, after the cache and whoever was added before: a CDN in front
     /// of this application, the cache of another region. A change is acknowledged when all have
     /// acknowledged it. Defaults to the cache alone.
-    pub fn also_telling(mut self, next: impl Invalidator) -> Self {
+    pub fn downstream_invalidator(mut self, next: impl Invalidator) -> Self {
         self.invalidator = BoxInvalidator::new((self.invalidator, next));
         self
     }

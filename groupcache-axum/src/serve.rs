@@ -10,7 +10,9 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use groupcache_core::{Address, Backend, Entry, Fill, How, Keep, Loaded, Served, ToStore};
+use groupcache_core::{
+    Address, Backend, Entry, LoadContext, Loaded, Served, ServedFrom, StorePolicy, ToStore,
+};
 use http::Method;
 use http::header::{CACHE_CONTROL, EXPIRES, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use http_body::Body as HttpBody;
@@ -76,7 +78,7 @@ pub(crate) fn decide<B: Backend>(view: &Arc<View<B>>, request: Request) -> Decis
 
 fn pass_by(request: Request, bypass: Bypass) -> Decision {
     // A page that is computed around this one depends on what nobody has declared to it.
-    if let Some(outer) = Fill::current() {
+    if let Some(outer) = LoadContext::current() {
         outer.do_not_store();
     }
     Decision::Bypass(request, cache_status::of_bypass(bypass))
@@ -154,18 +156,18 @@ where
     let (served, refresh) = view.cache.read(&address, accept, load).await?;
     if let Some(refresh) = refresh {
         // The expired page goes out; the next one is computed meanwhile, and a failure is counted.
-        tokio::spawn(refresh.run_unattended(accept));
+        tokio::spawn(refresh.run_in_background(accept));
     }
     Ok(match served {
-        Served::Entry(hit, How::Hit) => respond_hit(&hit, page.parts()),
+        Served::Entry(hit, ServedFrom::Hit) => respond_hit(&hit, page.parts()),
         Served::Entry(hit, how) => respond(&hit.response, page.parts(), cache_status::of_entry(how)),
-        Served::Computed { value: Rendered::Whole(stored, extensions), miss, stored: kept } => {
+        Served::Loaded { value: Rendered::Whole(stored, extensions), miss, stored: kept } => {
             let status = cache_status::of_computed(miss, kept, None);
             let mut response = respond(&stored, page.parts(), status);
             *response.extensions_mut() = extensions;
             response
         }
-        Served::Computed { value: Rendered::Passing(response, bypass), miss, .. } => {
+        Served::Loaded { value: Rendered::Passing(response, bypass), miss, .. } => {
             pass_on(response, page.parts(), cache_status::of_computed(miss, false, Some(bypass)))
         }
     })
@@ -203,9 +205,9 @@ enum Rendered {
 async fn load<B: Backend>(view: &View<B>, page: PageCall, response: Response) -> Loaded<Rendered> {
     let failed = policy::is_failure(response.status());
     let pass = |response, bypass| {
-        let (bypass, keep) =
-            if failed { (Bypass::Failed, Keep::Failed(None)) } else { (bypass, Keep::Private) };
-        Loaded { value: Rendered::Passing(response, bypass), keep }
+        let (bypass, store_policy) =
+            if failed { (Bypass::Failed, StorePolicy::Failed(None)) } else { (bypass, StorePolicy::Private) };
+        Loaded { value: Rendered::Passing(response, bypass), policy: store_policy }
     };
     let (mut head, body) = response.into_parts();
     if let Some(bypass) = policy::response_bypass(&head) {
@@ -243,7 +245,7 @@ async fn load<B: Backend>(view: &View<B>, page: PageCall, response: Response) ->
         policy::remove_unstorable(&mut headers);
         let shared = StoredResponse { status: head.status, headers, body: body.clone() }.encode();
         let value = Rendered::Passing(Response::from_parts(head, Body::from(body)), Bypass::Failed);
-        return Loaded { value, keep: Keep::Failed(shared) };
+        return Loaded { value, policy: StorePolicy::Failed(shared) };
     }
     policy::remove_unstorable(&mut head.headers);
     if !head.headers.contains_key(CACHE_CONTROL) && !head.headers.contains_key(EXPIRES) {
@@ -264,7 +266,7 @@ async fn load<B: Backend>(view: &View<B>, page: PageCall, response: Response) ->
     if policy::is_negative(stored.status) {
         to_store.time_to_live = view.cache.options().negative();
     }
-    Loaded { value: Rendered::Whole(Box::new(stored), head.extensions), keep: Keep::Store(to_store) }
+    Loaded { value: Rendered::Whole(Box::new(stored), head.extensions), policy: StorePolicy::Store(to_store) }
 }
 
 fn accept(entry: &Arc<Entry>) -> Option<Arc<Hit>> {

@@ -521,7 +521,7 @@ async fn an_expired_page_is_served_while_one_request_renews_it() {
     let response = send(&app, get("/page")).await;
     assert_eq!(status(&response), "groupcache; hit; detail=stale-while-revalidate");
     assert_eq!(text(response).await, "1");
-    while runs.count() < 2 || pages.cache().loads_under_way() > 0 {
+    while runs.count() < 2 || pages.cache().loads_in_flight() > 0 {
         tokio::task::yield_now().await;
     }
     let response = send(&app, get("/page")).await;

@@ -247,7 +247,7 @@ async fn nested_routes_are_known_by_their_whole_path() {
 #[tokio::test]
 async fn several_changes_are_one_invalidation_and_all_are_told() {
     let told = RecordingInvalidator::default();
-    let pages = Pages::builder(pages().cache().clone()).also_telling(told.clone()).build();
+    let pages = Pages::builder(pages().cache().clone()).downstream_invalidator(told.clone()).build();
     let view = pages.versioned(["name"]).named("feed").wrap(view);
     let router: Router<Runs> = pages.router().route("/feed/{name}", axum_get(view)).build().unwrap();
     let app = router.with_state(Runs::default());
@@ -276,7 +276,7 @@ async fn whoever_stands_in_front_is_told_once_the_cache_is_stale() {
     }
 
     let (cdn, runs) = (Cdn::default(), Runs::default());
-    let pages = Pages::builder(pages().cache().clone()).also_telling(cdn.clone()).build();
+    let pages = Pages::builder(pages().cache().clone()).downstream_invalidator(cdn.clone()).build();
     let view = pages.tagged("t").wrap(view);
     let app = pages.router().route("/page", axum_get(view)).build().unwrap().with_state(runs);
     cdn.0.set(app.clone()).unwrap();

@@ -8,27 +8,27 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::backend::{Backend, Minted, TimeLeft};
-use crate::boxed::BoxBackend;
-use crate::builder::CacheBuilder;
-use crate::clock::Clock;
-use crate::compute::{Refresh, Ticket};
-use crate::entry::Entry;
+use crate::backend::Backend;
+use crate::backend::boxed::BoxBackend;
+use crate::backend::lease::LeaseOwner;
+use crate::backend::lookup::{Minted, TimeLeft};
+use crate::clock::{Clock, SystemClock};
+use crate::data::address::Address;
+use crate::data::entry::Entry;
+use crate::data::group::{Group, Groups};
+use crate::data::key::Key;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fill::{CacheId, Fill, Minter, Nested};
-use crate::group::{Group, Groups};
 use crate::invalidator::Invalidator;
-use crate::key::Key;
-use crate::key_strategy::Address;
-use crate::learned::Learned;
-use crate::lease::LeaseOwner;
-use crate::look::Asked;
+use crate::load_context::{CacheId, LoadContext, Minter, NestedRead};
 use crate::options::EntryOptions;
-use crate::outcome::{How, Keep, Loaded, Served};
-use crate::single_flight::{Flights, Landing, Role};
+use crate::outcome::{Loaded, Served, ServedFrom, StorePolicy};
+use crate::read::discovered::DiscoveredGroups;
+use crate::read::lease_wait::{LeaseDecision, WaitLimit};
+use crate::read::load::{LoadPermit, Refresh};
+use crate::read::lookup::Asked;
+use crate::read::single_flight::{FlightOutcome, Role, SingleFlight};
 use crate::stats::{Counters, Stats};
 use crate::time_limit::{Budget, detached};
-use crate::turn::{Patience, Turn};
 
 /// How often a reader tries to share somebody else's computation before it computes for itself.
 /// Each time, something it depends on was invalidated meanwhile.
@@ -57,10 +57,10 @@ pub struct Cache<B = BoxBackend> {
 pub(crate) struct Inner<B> {
     pub(crate) backend: B,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) soft_time_limit: Duration,
-    pub(crate) hard_time_limit: Duration,
-    pub(crate) flights: Arc<Flights>,
-    pub(crate) learned: Learned,
+    pub(crate) read_time_limit: Duration,
+    pub(crate) write_time_limit: Duration,
+    pub(crate) flights: Arc<SingleFlight>,
+    pub(crate) discovered: DiscoveredGroups,
     pub(crate) owner: LeaseOwner,
     counters: Counters,
 }
@@ -71,24 +71,18 @@ impl<B: Backend> Cache<B> {
         CacheBuilder::new(backend)
     }
 
-    pub(crate) fn from_builder(
-        backend: B,
-        clock: Arc<dyn Clock>,
-        options: EntryOptions,
-        soft_time_limit: Duration,
-        hard_time_limit: Duration,
-    ) -> Self {
+    fn from_builder(builder: CacheBuilder<B>) -> Self {
         let inner = Inner {
-            backend,
-            clock,
-            soft_time_limit,
-            hard_time_limit,
-            flights: Flights::new(),
-            learned: Learned::new(),
+            backend: builder.backend,
+            clock: builder.clock,
+            read_time_limit: builder.read_time_limit,
+            write_time_limit: builder.write_time_limit,
+            flights: SingleFlight::new(),
+            discovered: DiscoveredGroups::new(),
             owner: LeaseOwner::random(),
             counters: Counters::default(),
         };
-        Self { inner: Arc::new(inner), options }
+        Self { inner: Arc::new(inner), options: builder.options }
     }
 
     /// The same cache with other options for what is read through the returned handle.
@@ -123,7 +117,7 @@ impl<B: Backend> Cache<B> {
 
     /// How many computations are under way now.
     #[must_use]
-    pub fn loads_under_way(&self) -> usize {
+    pub fn loads_in_flight(&self) -> usize {
         self.inner.flights.len()
     }
 
@@ -151,14 +145,14 @@ impl<B: Backend> Cache<B> {
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<Loaded<R>, E>> + Send,
     {
-        let nested = Nested::begin();
+        let nested = NestedRead::begin();
         let outer = nested.outer();
         if let Some(outer) = outer {
             Box::pin(outer.before_nested_read(self.id(), &address.groups)).await;
         }
         let counters = &self.inner.counters;
         let began = self.options.lease.map(|_| tokio::time::Instant::now());
-        let mut budget = Budget::new(self.inner.soft_time_limit);
+        let mut budget = Budget::new(self.inner.read_time_limit);
         let mut round = 0;
         let served = loop {
             round += 1;
@@ -166,7 +160,7 @@ impl<B: Backend> Cache<B> {
             let mut ticket = match self.ask(address, &accept, &mut budget).await {
                 Asked::Hit(value) => {
                     counters.hits.increment();
-                    break (Served::Entry(value, How::Hit), None);
+                    break (Served::Entry(value, ServedFrom::Hit), None);
                 }
                 Asked::Unanswered(miss) => {
                     counters.miss(miss);
@@ -189,9 +183,9 @@ impl<B: Backend> Cache<B> {
                     lead,
                     load,
                 });
-                break (Served::Entry(stale, How::StaleWhileRevalidate), refresh);
+                break (Served::Entry(stale, ServedFrom::StaleWhileRevalidate), refresh);
             }
-            let boarding = self.inner.flights.board(ticket.flight(address));
+            let boarding = self.inner.flights.join(ticket.flight(address));
             let landing = match Box::pin(boarding).await {
                 // Somebody's computation ended between this lookup and this flight: its entry may be there.
                 Role::Leader(_)
@@ -200,26 +194,26 @@ impl<B: Backend> Cache<B> {
                     continue;
                 }
                 Role::Leader(mut lead) => {
-                    let patience = began.map_or(Patience::None, Patience::Since);
+                    let patience = began.map_or(WaitLimit::None, WaitLimit::Since);
                     let turn =
-                        self.take_turn(address, &mut ticket, &mut lead, patience, &mut budget, &accept);
+                        self.await_lease(address, &mut ticket, &mut lead, patience, &mut budget, &accept);
                     match Box::pin(turn).await {
-                        Turn::Compute | Turn::Others => {}
-                        Turn::Changed => continue,
-                        Turn::Found(value) => {
+                        LeaseDecision::Compute | LeaseDecision::Others => {}
+                        LeaseDecision::Changed => continue,
+                        LeaseDecision::Found(value) => {
                             counters.miss(ticket.miss);
                             counters.shared.increment();
-                            break (Served::Entry(value, How::Shared(ticket.miss)), None);
+                            break (Served::Entry(value, ServedFrom::Shared(ticket.miss)), None);
                         }
                     }
                     counters.miss(ticket.miss);
                     let computed = self.compute(address, ticket, Some(lead), &accept, load);
                     break (Box::pin(computed).await?, None);
                 }
-                Role::Passenger(landing) => landing,
+                Role::Follower(landing) => landing,
             };
             match landing {
-                Landing::Shared(entry, expires_at) => {
+                FlightOutcome::Shared(entry, expires_at) => {
                     if Box::pin(self.may_share(address, &ticket, &entry, &mut budget)).await {
                         if let Some(value) = accept(&entry) {
                             counters.miss(ticket.miss);
@@ -227,22 +221,22 @@ impl<B: Backend> Cache<B> {
                             if let Some(outer) = outer {
                                 outer.after_nested_read(self.id(), &entry, expires_at);
                             }
-                            break (Served::Entry(value, How::Shared(ticket.miss)), None);
+                            break (Served::Entry(value, ServedFrom::Shared(ticket.miss)), None);
                         }
                     } else if round < SHARING_ROUNDS {
                         continue;
                     }
                 }
-                Landing::Again if round < SHARING_ROUNDS => continue,
-                Landing::Changed if round < SHARING_ROUNDS || self.is_patient(began) => continue,
-                Landing::Failed(shared) => {
+                FlightOutcome::Again if round < SHARING_ROUNDS => continue,
+                FlightOutcome::Changed if round < SHARING_ROUNDS || self.is_patient(began) => continue,
+                FlightOutcome::Failed(shared) => {
                     if let Some(stale) = ticket.stale_if_error(&accept) {
                         counters.miss(ticket.miss);
                         counters.stale_if_error.increment();
                         if let Some(outer) = outer {
                             outer.do_not_store();
                         }
-                        break (Served::Entry(stale, How::StaleIfError), None);
+                        break (Served::Entry(stale, ServedFrom::StaleIfError), None);
                     }
                     // What one of them has heard need not be asked by all at once.
                     if let Some(failure) = shared
@@ -254,10 +248,10 @@ impl<B: Backend> Cache<B> {
                         if let Some(outer) = outer {
                             outer.do_not_store();
                         }
-                        break (Served::Entry(value, How::Shared(ticket.miss)), None);
+                        break (Served::Entry(value, ServedFrom::Shared(ticket.miss)), None);
                     }
                 }
-                Landing::Again | Landing::Changed | Landing::Private => {}
+                FlightOutcome::Again | FlightOutcome::Changed | FlightOutcome::Private => {}
             }
             counters.miss(ticket.miss);
             let computed = self.compute(address, ticket, None, &accept, load);
@@ -283,22 +277,22 @@ impl<B: Backend> Cache<B> {
         Fut: Future<Output = Result<Loaded<R>, E>> + Send,
         R: Send,
     {
-        let nested = Nested::begin();
+        let nested = NestedRead::begin();
         if let Some(outer) = nested.outer() {
             Box::pin(outer.before_nested_read(self.id(), &address.groups)).await;
         }
-        let mut budget = Budget::new(self.inner.hard_time_limit);
+        let mut budget = Budget::new(self.inner.write_time_limit);
         let backend = &self.inner.backend;
         let minted = self.inner.mint_within(&address.groups, &mut budget).await?;
-        let fill = Fill::new(self.id(), self.minter()).with_vector(
+        let fill = LoadContext::new(self.id(), self.minter()).with_vector(
             &address.groups,
             &minted.vector,
             &address.groups,
-            vec![minted.hold],
+            vec![minted.guard],
         );
         let (loaded, sealed) = self.run(fill, load).await;
-        let Loaded { value, keep } = loaded?;
-        let Keep::Store(to_store) = keep else {
+        let Loaded { value, policy } = loaded?;
+        let StorePolicy::Store(to_store) = policy else {
             return Err(Error::new(ErrorKind::Encode, backend.name())
                 .with_message("not a value to store")
                 .into());
@@ -311,7 +305,7 @@ impl<B: Backend> Cache<B> {
         let (entry, time_to_live) = self.entry(address, &to_store, &sealed);
         let entry = Arc::new(entry);
         let expires_at = self.fresh_until(&entry, time_to_live);
-        self.store(Arc::clone(&entry), time_to_live, sealed.holds).await?;
+        self.store(Arc::clone(&entry), time_to_live, sealed.guards).await?;
         if let Some(outer) = nested.outer() {
             outer.after_nested_read(self.id(), &entry, expires_at);
         }
@@ -349,7 +343,7 @@ impl<B: Backend> Cache<B> {
     ///
     /// If the backend did not acknowledge within the hard time limit.
     pub async fn delete_at(&self, key: &Key) -> Result<()> {
-        let mut budget = Budget::new(self.inner.hard_time_limit);
+        let mut budget = Budget::new(self.inner.write_time_limit);
         let backend = &self.inner.backend;
         budget.run(backend.name(), pin!(backend.delete(key))).await?;
         self.inner.counters.deletes.increment();
@@ -365,7 +359,7 @@ impl<B: Backend> Cache<B> {
     async fn may_share(
         &self,
         address: &Address,
-        ticket: &Ticket,
+        ticket: &LoadPermit,
         entry: &Arc<Entry>,
         budget: &mut Budget,
     ) -> bool {
@@ -426,7 +420,7 @@ impl<B> Inner<B> {
 
 impl<B: Backend> Inner<B> {
     async fn bump(self: Arc<Self>, groups: Groups) -> Result<()> {
-        let mut budget = Budget::new(self.hard_time_limit);
+        let mut budget = Budget::new(self.write_time_limit);
         let bumped = budget.run(self.backend.name(), pin!(self.backend.bump(&groups))).await;
         match &bumped {
             Ok(()) => {
@@ -455,7 +449,7 @@ impl<B: Backend> Inner<B> {
 #[async_trait]
 impl<B: Backend> Minter for Inner<B> {
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {
-        self.mint_within(groups, &mut Budget::new(self.soft_time_limit)).await
+        self.mint_within(groups, &mut Budget::new(self.read_time_limit)).await
     }
 }
 
@@ -476,6 +470,73 @@ impl<B: Backend> fmt::Debug for Cache<B> {
         f.debug_struct("Cache")
             .field("backend", &self.inner.backend.name())
             .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sets up a [`Cache`].
+#[must_use = "nothing is set up before `build`"]
+pub struct CacheBuilder<B> {
+    backend: B,
+    clock: Arc<dyn Clock>,
+    options: EntryOptions,
+    read_time_limit: Duration,
+    write_time_limit: Duration,
+}
+
+impl<B: Backend> CacheBuilder<B> {
+    pub(crate) fn new(backend: B) -> Self {
+        Self {
+            backend,
+            clock: Arc::new(SystemClock),
+            options: EntryOptions::default(),
+            read_time_limit: Duration::from_millis(250),
+            write_time_limit: Duration::from_secs(5),
+        }
+    }
+
+    /// How long entries live and when stale ones may be served. Defaults to
+    /// [`EntryOptions::new`]; [`Cache::with_options`] sets others for single uses.
+    pub const fn options(mut self, options: EntryOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// How long a read waits for the backend, in all, before it goes on without the cache and
+    /// computes. Defaults to 250 ms.
+    pub const fn read_time_limit(mut self, limit: Duration) -> Self {
+        self.read_time_limit = limit;
+        self
+    }
+
+    /// How long an invalidation, a delete or a store waits for the backend before it gives up with
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout). Defaults to 5 s.
+    pub const fn write_time_limit(mut self, limit: Duration) -> Self {
+        self.write_time_limit = limit;
+        self
+    }
+
+    /// Where the time comes from. Defaults to [`SystemClock`]. A backend in this process should be
+    /// given the same clock.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The cache. Cannot fail; whether the backend is reachable shows at the first use.
+    #[must_use]
+    pub fn build(self) -> Cache<B> {
+        Cache::from_builder(self)
+    }
+}
+
+impl<B: Backend> fmt::Debug for CacheBuilder<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheBuilder")
+            .field("backend", &self.backend.name())
+            .field("options", &self.options)
+            .field("soft_time_limit", &self.read_time_limit)
+            .field("hard_time_limit", &self.write_time_limit)
             .finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 //! `--cfg groupcache_shuttle`, where `sync.rs` has shuttle's mutex and atomics; see
 //! `tests/interleavings`.
 //!
-//! A leader whose computation panics is one that is dropped: `Lead` does not ask why, and so neither
+//! A leader whose computation panics is one that is dropped: `Leader` does not ask why, and so neither
 //! do these tests, which drop it.
 
 #[path = "../../tests/src/explore.rs"]
@@ -17,13 +17,13 @@ use bytes::Bytes;
 use shuttle::future::{block_on, spawn, yield_now};
 
 use self::explore::{explore, explore_all};
-use crate::backend::{Hold, Minted};
-use crate::entry::{Entry, Generation, Vector};
+use crate::backend::lookup::Minted;
+use crate::data::entry::{Entry, Generation, GenerationVector};
+use crate::data::group::Group;
+use crate::data::key::Key;
 use crate::error::Result;
-use crate::fill::{CacheId, Fill, Minter};
-use crate::group::Group;
-use crate::key::Key;
-use crate::single_flight::{FlightId, Flights, Landing, Lead, Role};
+use crate::load_context::{CacheId, LoadContext, Minter};
+use crate::read::single_flight::{FlightId, FlightOutcome, Leader, Role, SingleFlight};
 use crate::sync::Mutex;
 
 /// Not one of shuttle's: looking at it is no point at which another task may run.
@@ -50,12 +50,12 @@ fn id() -> FlightId {
     FlightId { key: Key::of("k").unwrap(), groups: Group::new("g").into(), vector }
 }
 
-fn shared() -> Landing {
+fn shared() -> FlightOutcome {
     let FlightId { key, groups, vector } = id();
-    Landing::Shared(Arc::new(Entry::new(key, groups, vector, Bytes::new(), Duration::ZERO)), None)
+    FlightOutcome::Shared(Arc::new(Entry::new(key, groups, vector, Bytes::new(), Duration::ZERO)), None)
 }
 
-async fn compute_and_land(mut lead: Lead, leaders: &Leaders) {
+async fn compute_and_land(mut lead: Leader, leaders: &Leaders) {
     yield_now().await;
     leaders.end();
     lead.land(shared());
@@ -64,7 +64,7 @@ async fn compute_and_land(mut lead: Lead, leaders: &Leaders) {
     drop(lead);
 }
 
-async fn go_away(lead: Lead, leaders: &Leaders) {
+async fn go_away(lead: Leader, leaders: &Leaders) {
     yield_now().await;
     leaders.end();
     drop(lead);
@@ -73,13 +73,13 @@ async fn go_away(lead: Lead, leaders: &Leaders) {
 /// Each task reads once; those whose bit is set go away when they lead.
 fn readers(go_away_when_leading: &'static [bool]) {
     block_on(async move {
-        let (flights, leaders) = (Flights::new(), Arc::new(Leaders::default()));
+        let (flights, leaders) = (SingleFlight::new(), Arc::new(Leaders::default()));
         let tasks: Vec<_> = go_away_when_leading
             .iter()
             .map(|goes_away| {
                 let (flights, leaders) = (Arc::clone(&flights), Arc::clone(&leaders));
                 spawn(async move {
-                    match flights.board(id()).await {
+                    match flights.join(id()).await {
                         Role::Leader(lead) => {
                             leaders.begin();
                             if *goes_away {
@@ -88,7 +88,7 @@ fn readers(go_away_when_leading: &'static [bool]) {
                                 compute_and_land(lead, &leaders).await;
                             }
                         }
-                        Role::Passenger(landing) => assert!(matches!(landing, Landing::Shared(..))),
+                        Role::Follower(landing) => assert!(matches!(landing, FlightOutcome::Shared(..))),
                     }
                 })
             })
@@ -111,14 +111,14 @@ fn a_leader_that_goes_away_hands_over_and_nobody_hangs() {
 }
 
 /// One boards while the leader of the flight does this; what is left of the lead goes afterwards.
-fn one_boards_while(ends: impl Fn(Lead) -> Option<Lead> + Send + 'static) -> Role {
+fn one_boards_while(ends: impl Fn(Leader) -> Option<Leader> + Send + 'static) -> Role {
     block_on(async {
-        let flights = Flights::new();
+        let flights = SingleFlight::new();
         let lead = flights.try_lead(id()).unwrap();
         let leader = spawn(async move { ends(lead) });
-        let role = flights.board(id()).await;
+        let role = flights.join(id()).await;
         drop(leader.await.unwrap());
-        if matches!(role, Role::Passenger(_)) {
+        if matches!(role, Role::Follower(_)) {
             assert_eq!(flights.len(), 0, "a flight is left behind");
         }
         role
@@ -127,12 +127,12 @@ fn one_boards_while(ends: impl Fn(Lead) -> Option<Lead> + Send + 'static) -> Rol
 
 #[test]
 fn who_boards_while_a_flight_lands_shares_it_in_every_order() {
-    let land = |mut lead: Lead| {
+    let land = |mut lead: Leader| {
         lead.land(shared());
         Some(lead)
     };
     explore_all(move || match one_boards_while(land) {
-        Role::Passenger(Landing::Shared(..)) => {}
+        Role::Follower(FlightOutcome::Shared(..)) => {}
         other => panic!("{other:?}"),
     });
 }
@@ -145,20 +145,20 @@ fn who_boards_while_a_leader_goes_away_leads_in_every_order() {
     };
     explore_all(move || match one_boards_while(go_away) {
         Role::Leader(_) => {}
-        Role::Passenger(landing) => panic!("{landing:?} of a flight that never landed"),
+        Role::Follower(landing) => panic!("{landing:?} of a flight that never landed"),
     });
 }
 
 /// One who waits is dropped at any moment: before it is woken, after, or while it takes over.
 fn cancelled_while_waiting() {
     block_on(async {
-        let (flights, leaders) = (Flights::new(), Arc::new(Leaders::default()));
-        let Role::Leader(lead) = flights.board(id()).await else { panic!("there is no other") };
+        let (flights, leaders) = (SingleFlight::new(), Arc::new(Leaders::default()));
+        let Role::Leader(lead) = flights.join(id()).await else { panic!("there is no other") };
         leaders.begin();
         let reader = || {
             let (flights, leaders) = (Arc::clone(&flights), Arc::clone(&leaders));
             spawn(async move {
-                if let Role::Leader(lead) = flights.board(id()).await {
+                if let Role::Leader(lead) = flights.join(id()).await {
                     // What cancels it drops this too.
                     let _leading = Leading(&leaders);
                     leaders.begin();
@@ -196,7 +196,7 @@ fn whoever_is_cancelled_while_waiting_takes_nobodys_turn_along() {
 /// Those who would rather not wait, beside those who do.
 fn some_only_try() {
     block_on(async {
-        let (flights, leaders) = (Flights::new(), Arc::new(Leaders::default()));
+        let (flights, leaders) = (SingleFlight::new(), Arc::new(Leaders::default()));
         let tasks: Vec<_> = (0..4)
             .map(|task| {
                 let (flights, leaders) = (Arc::clone(&flights), Arc::clone(&leaders));
@@ -204,9 +204,9 @@ fn some_only_try() {
                     let lead = if task % 2 == 0 {
                         flights.try_lead(id())
                     } else {
-                        match flights.board(id()).await {
+                        match flights.join(id()).await {
                             Role::Leader(lead) => Some(lead),
-                            Role::Passenger(_) => None,
+                            Role::Follower(_) => None,
                         }
                     };
                     if let Some(lead) = lead {
@@ -236,7 +236,7 @@ fn who_only_tries_leads_if_nobody_does_and_leaves_nothing_behind() {
 /// since.
 fn readers_of_a_store() {
     block_on(async {
-        let flights = Flights::new();
+        let flights = SingleFlight::new();
         let store = Arc::new(Mutex::new(false));
         let computed = Arc::new(AtomicUsize::new(0));
         let tasks: Vec<_> = (0..3)
@@ -249,7 +249,7 @@ fn readers_of_a_store() {
                         if *store.lock() {
                             return;
                         }
-                        match flights.board(id()).await {
+                        match flights.join(id()).await {
                             Role::Leader(_) if flights.gone(&id().key) != gone => {}
                             Role::Leader(mut lead) => {
                                 computed.fetch_add(1, Ordering::SeqCst);
@@ -258,7 +258,7 @@ fn readers_of_a_store() {
                                 drop(lead);
                                 return;
                             }
-                            Role::Passenger(_) => return,
+                            Role::Follower(_) => return,
                         }
                     }
                 })
@@ -295,7 +295,7 @@ impl Minter for StoreMinter {
         yield_now().await;
         let current = generation(*self.0.generation.lock());
         yield_now().await;
-        Ok(Minted { vector: groups.iter().map(|_| current).collect(), hold: Hold::none() })
+        Ok(Minted::new(groups.iter().map(|_| current).collect()))
     }
 }
 
@@ -305,8 +305,8 @@ impl Store {
         Arc::new(Self { generation, version, asked: AtomicUsize::new(0) })
     }
 
-    fn fill(self: &Arc<Self>) -> Fill {
-        Fill::new(CacheId(1), Arc::new(StoreMinter(Arc::clone(self))))
+    fn fill(self: &Arc<Self>) -> LoadContext {
+        LoadContext::new(CacheId(1), Arc::new(StoreMinter(Arc::clone(self))))
     }
 }
 
@@ -339,7 +339,7 @@ fn two_branches_depend_on_a_group() {
         writer.await.unwrap();
         let sealed = fill.seal();
         assert_eq!(sealed.groups.len(), 1);
-        let current: Vector = [generation(2)].into_iter().collect();
+        let current: GenerationVector = [generation(2)].into_iter().collect();
         assert!(sealed.storable);
         assert!(oldest == 2 || sealed.vector != current, "old data under a generation of after its change");
         assert_eq!(fill.seal().groups.len(), 0, "the end comes once");

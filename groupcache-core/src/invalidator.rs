@@ -1,10 +1,13 @@
 //! Whoever learns of a change tells an invalidator.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
+use crate::data::group::Groups;
 use crate::error::Result;
-use crate::group::Groups;
 use crate::sync::Mutex;
 
 /// What everything that learns of a change talks to.
@@ -47,6 +50,18 @@ pub trait Invalidator: Send + Sync + 'static {
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct RecordingInvalidator(Arc<Mutex<Vec<Groups>>>);
+
+/// Any invalidator, chosen at run time.
+#[derive(Clone)]
+pub struct BoxInvalidator(Arc<dyn DynInvalidator>);
+
+impl BoxInvalidator {
+    /// Erases the type of `invalidator`.
+    #[must_use]
+    pub fn new(invalidator: impl Invalidator) -> Self {
+        Self(Arc::new(invalidator))
+    }
+}
 
 impl RecordingInvalidator {
     /// What it was told so far, one item for each call.
@@ -95,6 +110,30 @@ impl<I: Invalidator, const N: usize> Invalidator for [I; N] {
     }
 }
 
+#[async_trait]
+trait DynInvalidator: Send + Sync {
+    async fn invalidate(&self, groups: &Groups) -> Result<()>;
+}
+
+#[async_trait]
+impl<I: Invalidator> DynInvalidator for I {
+    async fn invalidate(&self, groups: &Groups) -> Result<()> {
+        Invalidator::invalidate(self, groups).await
+    }
+}
+
+impl Invalidator for BoxInvalidator {
+    async fn invalidate(&self, groups: &Groups) -> Result<()> {
+        self.0.invalidate(groups).await
+    }
+}
+
+impl fmt::Debug for BoxInvalidator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BoxInvalidator")
+    }
+}
+
 async fn all<I: Invalidator>(invalidators: &[I], groups: &Groups) -> Result<()> {
     let told = invalidators.iter().map(|invalidator| invalidator.invalidate(groups));
     futures_util::future::join_all(told).await.into_iter().collect()
@@ -105,9 +144,8 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::boxed::BoxInvalidator;
+    use crate::data::group::Group;
     use crate::error::{Error, ErrorKind};
-    use crate::group::Group;
 
     struct Failing;
 
@@ -121,7 +159,9 @@ mod tests {
     fn all_sides_are_told_and_any_failure_is_returned() {
         let told = RecordingInvalidator::default();
         let groups = Groups::from(Group::new("g"));
-        let tell = |invalidator: BoxInvalidator| invalidator.invalidate(&groups).now_or_never().unwrap();
+        let tell = |invalidator: BoxInvalidator| {
+            Invalidator::invalidate(&invalidator, &groups).now_or_never().unwrap()
+        };
         assert!(tell(BoxInvalidator::new((told.clone(), Arc::new(told.clone())))).is_ok());
         assert!(tell(BoxInvalidator::new((Failing, told.clone()))).is_err());
         assert!(tell(BoxInvalidator::new((told.clone(), Failing))).is_err());

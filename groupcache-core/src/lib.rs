@@ -31,7 +31,7 @@
 //!   never returns a value whose computation began before that invalidation.
 //! * **Isolation.** Invalidating a group makes no entry stale that does not depend on it.
 //! * **Liveness.** An entry whose groups are untouched, that has not expired and that the backend
-//!   still holds, is a hit.
+//!   still guards, is a hit.
 //! * **Failure.** A failing backend never fails a read (the value is computed and not stored) and
 //!   never serves an entry that was not validated. A failing invalidation is an `Err` to its caller.
 //! * **No clocks.** No decision compares the clocks of two machines.
@@ -67,65 +67,43 @@
 )]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should"))]
 
-mod backend;
-mod boxed;
-mod breaker;
-mod builder;
+pub mod backend;
 mod cache;
-mod call;
 mod clock;
-mod compute;
-#[cfg(feature = "conformance")]
-pub mod conformance;
-mod encoder;
-mod entry;
+mod data;
 mod error;
-mod fill;
-mod find;
-mod group;
 #[cfg(all(test, groupcache_shuttle))]
 mod interleavings;
 mod invalidator;
-mod key;
-mod key_strategy;
-mod learned;
-mod lease;
-mod look;
-mod model;
+mod load_context;
 #[cfg(groupcache_mutants)]
 #[doc(hidden)]
 pub mod mutants;
 mod options;
 mod outcome;
-mod shared_connection;
-mod single_flight;
+mod read;
 mod stats;
+mod strategy;
 mod sync;
 mod time_limit;
-mod turn;
 mod typed;
-mod verdict;
-mod wire;
 
-pub use crate::backend::{Backend, Current, EntryView, Found, Hold, Lookup, Minted, TimeLeft};
-pub use crate::boxed::{BoxBackend, BoxInvalidator};
-pub use crate::breaker::{BreakerCall, CircuitBreaker};
-pub use crate::builder::CacheBuilder;
-pub use crate::cache::Cache;
-pub use crate::call::{Arguments, Call, NamedCall};
+pub use crate::backend::Backend;
+pub use crate::backend::boxed::BoxBackend;
+pub use crate::cache::{Cache, CacheBuilder};
 pub use crate::clock::{Clock, ManualClock, SystemClock};
-pub use crate::compute::Refresh;
-pub use crate::entry::{Entry, Generation, SCHEMA, Vector};
+pub use crate::data::address::Address;
+pub use crate::data::entry::Entry;
+pub use crate::data::group::{Group, Groups};
+pub use crate::data::key::Key;
 pub use crate::error::{Error, ErrorKind, Result};
-pub use crate::fill::{Fill, depend};
-pub use crate::group::{Group, Groups};
-pub use crate::invalidator::{Invalidator, RecordingInvalidator};
-pub use crate::key::Key;
-pub use crate::key_strategy::{Address, ByArguments, ByModel, ByModels, ByTag, KeyStrategy};
-pub use crate::lease::{LeaseHolder, LeaseName, LeaseOwner, LeaseRequest, Leased};
-pub use crate::model::{ArgumentText, Model, Models, check_fields, groups_of};
+pub use crate::invalidator::{BoxInvalidator, Invalidator, RecordingInvalidator};
+pub use crate::load_context::{LoadContext, depend};
 pub use crate::options::EntryOptions;
-pub use crate::outcome::{How, Keep, Loaded, Miss, Served, ToStore};
-pub use crate::shared_connection::SharedConnection;
+pub use crate::outcome::{Loaded, Miss, Served, ServedFrom, StorePolicy, ToStore};
+pub use crate::read::load::Refresh;
 pub use crate::stats::Stats;
+pub use crate::strategy::call::{Arguments, Call, NamedCall};
+pub use crate::strategy::key_strategy::{ByArguments, ByModel, ByModels, ByTag, KeyStrategy};
+pub use crate::strategy::model::{ArgumentText, Model, Models, check_fields, groups_of};
 pub use crate::typed::KeyedCache;

@@ -8,10 +8,11 @@
 
 use std::sync::OnceLock;
 
-use crate::backend::{Backend, TimeLeft};
+use crate::backend::Backend;
+use crate::backend::lookup::TimeLeft;
 use crate::cache::Cache;
-use crate::entry::{Entry, Generation, Vector};
-use crate::fill::Sealed;
+use crate::data::entry::{Entry, Generation, GenerationVector};
+use crate::load_context::Sealed;
 
 /// Stands for every missing generation in `flight_on_missing`.
 pub(crate) const MISSING: u128 = 1;
@@ -24,7 +25,7 @@ pub fn is_on(name: &str) -> bool {
 }
 
 /// Of `flight_on_missing`: the vector as a lookup saw it.
-pub(crate) fn with_missing(seen: impl Iterator<Item = Option<Generation>>) -> Vector {
+pub(crate) fn with_missing(seen: impl Iterator<Item = Option<Generation>>) -> GenerationVector {
     seen.filter_map(|generation| generation.or(Generation::new(MISSING))).collect()
 }
 
@@ -35,7 +36,7 @@ impl<B: Backend> Cache<B> {
             && let Ok(minted) = self.inner().backend.mint(&sealed.groups).await
         {
             sealed.vector = minted.vector;
-            sealed.holds.push(minted.hold);
+            sealed.guards.push(minted.guard);
         }
         sealed
     }

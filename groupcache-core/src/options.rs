@@ -95,7 +95,7 @@ impl EntryOptions {
     /// others wait for what it stores, as readers within one process always do. Defaults to off: each
     /// process computes.
     ///
-    /// `lasts` is how long the others wait for a process that died meanwhile: longer than the
+    /// `duration` is how long the others wait for a process that died meanwhile: longer than the
     /// computation takes, as short as a reader can bear. Zero is off, more than a day is a day. After
     /// about twice that time a process that waits computes without a lease. Whether an entry is valid
     /// never depends on it.
@@ -105,8 +105,8 @@ impl EntryOptions {
     /// waits; one more in the background to give the lease back. For values that are expensive and
     /// usually stored: processes take turns to compute one that is not.
     #[must_use]
-    pub fn lease(mut self, lasts: Duration) -> Self {
-        self.lease = Some(lasts.min(LONGEST_LEASE)).filter(|lasts| !lasts.is_zero());
+    pub fn lease(mut self, duration: Duration) -> Self {
+        self.lease = Some(duration.min(LONGEST_LEASE)).filter(|duration| !duration.is_zero());
         self
     }
 

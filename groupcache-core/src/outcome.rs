@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::key::Key;
+use crate::data::key::Key;
 
 /// Why a read found no usable entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,13 +34,13 @@ pub struct Loaded<R> {
     /// For the reader that computed it.
     pub value: R,
     /// For the others.
-    pub keep: Keep,
+    pub policy: StorePolicy,
 }
 
 /// Whether and how a computed value is kept.
 #[derive(Debug, Clone)]
 #[expect(clippy::exhaustive_enums, reason = "every loader builds it")]
-pub enum Keep {
+pub enum StorePolicy {
     /// Store these bytes, and share them with those who wait for them.
     Store(ToStore),
     /// Neither store nor share.
@@ -70,9 +70,9 @@ pub struct ToStore {
 #[expect(clippy::exhaustive_enums, reason = "a reader must treat both")]
 pub enum Served<V, R> {
     /// The value of an entry.
-    Entry(V, How),
+    Entry(V, ServedFrom),
     /// This reader computed it.
-    Computed {
+    Loaded {
         /// What the computation returned.
         value: R,
         /// Why it had to.
@@ -85,7 +85,7 @@ pub enum Served<V, R> {
 /// How an entry came to be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum How {
+pub enum ServedFrom {
     /// It is valid.
     Hit,
     /// Another reader was computing it when this one missed. If that failed it is not stored.
@@ -100,13 +100,13 @@ impl<R> Loaded<R> {
     /// A value, stored as these bytes for as long as the cache's options say.
     #[must_use]
     pub const fn store(value: R, body: Bytes) -> Self {
-        Self { value, keep: Keep::Store(ToStore::new(body)) }
+        Self { value, policy: StorePolicy::Store(ToStore::new(body)) }
     }
 
     /// A value for its reader only.
     #[must_use]
     pub const fn private(value: R) -> Self {
-        Self { value, keep: Keep::Private }
+        Self { value, policy: StorePolicy::Private }
     }
 }
 

@@ -59,7 +59,7 @@ counters! {
     /// Computations that failed.
     load_failures,
     /// Computations given up by their reader before they ended; somebody who waited took over.
-    loads_abandoned,
+    loads_cancelled,
     /// Entries stored.
     stores,
     /// Entries that could not be stored. The read they came from was answered all the same.

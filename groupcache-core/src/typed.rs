@@ -11,15 +11,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::backend::Backend;
-use crate::boxed::BoxBackend;
+use crate::backend::boxed::BoxBackend;
 use crate::cache::Cache;
-use crate::entry::Entry;
+use crate::data::address::Address;
+use crate::data::entry::Entry;
+use crate::data::group::Groups;
+use crate::data::key::Key;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fill::Fill;
-use crate::group::Groups;
-use crate::key::Key;
-use crate::key_strategy::{Address, KeyStrategy};
-use crate::outcome::{Keep, Loaded, Served, ToStore};
+use crate::load_context::LoadContext;
+use crate::outcome::{Loaded, Served, StorePolicy, ToStore};
+use crate::strategy::key_strategy::KeyStrategy;
 
 /// Any value that serde can write and read back is stored as MessagePack with field names, which
 /// tolerates fields that are added with a default. A stored value that does not read back as `T` is
@@ -76,8 +77,8 @@ impl<B: Backend> Cache<B> {
     {
         let negative = self.options().negative().unwrap_or(Duration::ZERO);
         let keep = move |value: &Option<T>| match stored(value) {
-            Keep::Store(to_store) if value.is_none() => {
-                Keep::Store(ToStore { time_to_live: Some(negative), ..to_store })
+            StorePolicy::Store(to_store) if value.is_none() => {
+                StorePolicy::Store(ToStore { time_to_live: Some(negative), ..to_store })
             }
             keep => keep,
         };
@@ -164,7 +165,7 @@ impl<B: Backend> Cache<B> {
         &self,
         address: Result<Address>,
         load: F,
-        keep: impl FnOnce(&T) -> Keep + Send,
+        keep: impl FnOnce(&T) -> StorePolicy + Send,
     ) -> Result<T, E>
     where
         T: DeserializeOwned + Send,
@@ -186,15 +187,15 @@ impl<B: Backend> Cache<B> {
         }
         let load = move || async move {
             let value = load().await?;
-            let keep = keep(&value);
-            Ok(Loaded { value, keep })
+            let policy = keep(&value);
+            Ok(Loaded { value, policy })
         };
         let served = match self.read(&address, decode, load).await? {
             (_, Some(refresh)) => refresh.run(decode).await?,
             (served, None) => served,
         };
         Ok(match served {
-            Served::Entry(value, _) | Served::Computed { value, .. } => value,
+            Served::Entry(value, _) | Served::Loaded { value, .. } => value,
         })
     }
 
@@ -211,7 +212,7 @@ impl<B: Backend> Cache<B> {
     /// A call without an address has groups that nobody declares to whoever computes around it.
     #[expect(clippy::unused_self, reason = "one of the steps of a read")]
     fn not_declared(&self) {
-        if let Some(outer) = Fill::current() {
+        if let Some(outer) = LoadContext::current() {
             outer.do_not_store();
         }
     }
@@ -237,8 +238,8 @@ impl<B: Backend> Cache<B> {
     {
         let load = move || async move {
             let value = load().await?;
-            let keep = stored(&value);
-            Ok(Loaded { value, keep })
+            let policy = stored(&value);
+            Ok(Loaded { value, policy })
         };
         let address = address.inspect_err(|_| self.not_declared())?;
         self.replace(&address, load).await
@@ -350,14 +351,14 @@ fn decode<T: DeserializeOwned>(entry: &Arc<Entry>) -> Option<T> {
     rmp_serde::from_slice(entry.body()).ok()
 }
 
-fn stored<T: Serialize>(value: &T) -> Keep {
+fn stored<T: Serialize>(value: &T) -> StorePolicy {
     match rmp_serde::to_vec_named(value) {
         // Without the room that was left to grow: an entry is kept for long.
-        Ok(body) => Keep::Store(ToStore::new(Bytes::from(body.into_boxed_slice()))),
+        Ok(body) => StorePolicy::Store(ToStore::new(Bytes::from(body.into_boxed_slice()))),
         Err(source) => {
             let error = Error::new(ErrorKind::Encode, "groupcache-core").with_source(source);
             tracing::warn!(%error, "a computed value was not stored");
-            Keep::Private
+            StorePolicy::Private
         }
     }
 }

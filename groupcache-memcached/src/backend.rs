@@ -6,10 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use groupcache_core::{
-    Backend, Clock, Entry, Error, Group, Groups, Key, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup,
-    Minted, Result, TimeLeft,
-};
+use groupcache_core::backend::{LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, TimeLeft};
+use groupcache_core::{Backend, Clock, Entry, Error, Group, Groups, Key, Result};
 use memcache::exp::{MetaCommand, MetaCommandResult as Answer};
 
 use crate::advice::{self, Advice};

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
-use groupcache_core::{CircuitBreaker, Clock, Error, Result, SystemClock};
+use groupcache_core::backend::CircuitBreaker;
+
+use groupcache_core::{Clock, Error, Result, SystemClock};
 
 use crate::backend::{Inner, MemcachedBackend};
 use crate::error::NAME;

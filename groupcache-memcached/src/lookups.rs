@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use groupcache_core::{Current, Entry, Found, Group, Key, Lookup, Result, TimeLeft};
+use groupcache_core::backend::{CurrentGenerations, Found, Lookup, TimeLeft};
+use groupcache_core::{Entry, Group, Key, Result};
 use memcache::exp::MetaCommand;
 
 use crate::backend::Inner;
@@ -51,7 +52,7 @@ impl Inner {
         }
         let mut answers = answers.into_iter();
         let lookups = questions.iter().map(|(_, groups)| {
-            let current: Current =
+            let current: CurrentGenerations =
                 answers.by_ref().take(groups.len()).map(|answer| generation(&answer?.0)).collect();
             let found = match answers.next().flatten() {
                 None => Found::Absent,

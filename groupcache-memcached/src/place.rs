@@ -1,6 +1,8 @@
 //! Where things are: on which server, and under which name there.
 
-use groupcache_core::{Error, Group, Key, LeaseName, Result};
+use groupcache_core::backend::LeaseName;
+
+use groupcache_core::{Error, Group, Key, Result};
 use smallvec::SmallVec;
 
 use crate::error::NAME;

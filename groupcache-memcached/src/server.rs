@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use groupcache_core::{CircuitBreaker, Clock, Error, Result, SharedConnection};
+use groupcache_core::backend::{CircuitBreaker, SharedConnection};
+
+use groupcache_core::{Clock, Error, Result};
 use memcache::exp::{MetaCommand, MetaCommandResult as Answer};
 use tokio::net::TcpStream;
 

@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use groupcache_core::{
-    Entry, Error, ErrorKind, Generation, Group, Hold, LeaseHolder, LeaseName, LeaseOwner, LeaseRequest,
-    Leased, Minted, Result,
+use groupcache_core::backend::{
+    Generation, LeaseHolder, LeaseName, LeaseOwner, LeaseRequest, Leased, Minted,
 };
+
+use groupcache_core::{Entry, Error, ErrorKind, Group, Result};
 use memcache::exp::{MetaCommand, MetaCommandResult as Answer};
 
 use crate::backend::{Inner, Share};
@@ -38,7 +39,7 @@ impl Inner {
         };
         let shares = self.ask(Ask::Write, &items, build).await;
         let minted = self.minted(&items, shares).await?;
-        Ok(Minted { vector: minted.into_iter().collect(), hold: Hold::none() })
+        Ok(Minted::new(minted.into_iter().collect()))
     }
 
     /// What [`mint_one`](Self::mint_one) found for each of the items, in order.
@@ -66,7 +67,7 @@ impl Inner {
             Some(value) => match generation(value) {
                 Some(generation) => return Ok(generation),
                 None => Failure::protocol(
-                    "the key of a group holds no generation; another application writes under the same \
+                    "the key of a group guards no generation; another application writes under the same \
                      `key_prefix`",
                 ),
             },
@@ -90,7 +91,7 @@ impl Inner {
                     self.mint_one(item, token, about, commands);
                 }
                 None => {
-                    let expiry = about.time.expiry(request.lasts(), self.clock.now());
+                    let expiry = about.time.expiry(request.duration(), self.clock.now());
                     commands.push(commands::add(&item.name, request.owner().as_bytes(), expiry));
                     commands.push(commands::get(&item.name));
                 }
@@ -101,7 +102,7 @@ impl Inner {
         let minted = self.minted(&items[..proposals.len()], shares).await?;
         let vector = request.vector(minted).ok_or_else(|| Failure::unexpected("ms, mg"))?;
         let holder = if vector == expected { holder } else { LeaseHolder::NotAsked };
-        Ok(Leased { vector, hold: Hold::none(), holder })
+        Ok(Leased::new(vector, holder))
     }
 
     /// Deletes what was seen to be the owner's, and only that: `md` compares the item's CAS number, which

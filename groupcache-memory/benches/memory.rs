@@ -94,7 +94,7 @@ fn read_now(
 async fn read(cache: &Cache<MemoryBackend>, address: &Address) -> Bytes {
     let load = || async { Ok::<_, ()>(Loaded::store(Bytes::new(), body())) };
     match cache.read(address, |entry| Some(entry.body().clone()), load).await {
-        Ok((Served::Entry(body, _) | Served::Computed { value: body, .. }, _)) => body,
+        Ok((Served::Entry(body, _) | Served::Loaded { value: body, .. }, _)) => body,
         Err(()) => Bytes::new(),
     }
 }

@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use groupcache_core::{
-    Backend, Clock, Current, Entry, EntryView, Error, ErrorKind, Found, Group, Hold, Key, Lookup, Minted,
-    Result, SystemClock, TimeLeft,
+use groupcache_core::backend::{
+    CurrentGenerations, EntryView, Found, GenerationGuard, Lookup, Minted, TimeLeft,
 };
+
+use groupcache_core::{Backend, Clock, Entry, Error, ErrorKind, Group, Key, Result, SystemClock};
 use moka::Expiry;
 
 use crate::generations::{Cell, Generations};
@@ -79,26 +80,26 @@ impl MemoryBackend {
 
     fn look(&self, key: &Key, groups: &[Group]) -> Lookup {
         let Some(stored) = self.get(key) else {
-            let (current, hold) = self.current(groups);
-            return Lookup { found: Found::Absent, current, hold };
+            let (current, guard) = self.current(groups);
+            return Lookup::new(Found::Absent, current).with_guard(guard);
         };
-        let (current, hold) = if stored.is_of(groups) {
+        let (current, guard) = if stored.is_of(groups) {
             // A new entry may be about to be computed under these; this one may be evicted meanwhile.
-            (stored.current(), Hold::new(Arc::clone(&stored)))
+            (stored.current(), GenerationGuard::new(Arc::clone(&stored)))
         } else {
             self.current(groups)
         };
-        Lookup { found: Found::Entry(Arc::clone(&stored.entry), stored.expires_at), current, hold }
+        Lookup::new(Found::Entry(Arc::clone(&stored.entry), stored.expires_at), current).with_guard(guard)
     }
 
     fn get(&self, key: &Key) -> Option<Arc<Stored>> {
         self.entries.get(key).filter(|stored| !self.has_expired(stored))
     }
 
-    fn current(&self, groups: &[Group]) -> (Current, Hold) {
+    fn current(&self, groups: &[Group]) -> (CurrentGenerations, GenerationGuard) {
         let cells: Vec<_> = groups.iter().map(|group| self.generations.find(group)).collect();
         let current = cells.iter().map(|cell| cell.as_ref().and_then(|cell| cell.generation())).collect();
-        (current, Hold::new(cells))
+        (current, GenerationGuard::new(cells))
     }
 
     fn has_expired(&self, stored: &Stored) -> bool {
@@ -115,7 +116,7 @@ impl MemoryBackend {
             entry.groups().iter().map(|group| self.generations.find(group)).collect();
         // Invalidated while it was computed: it must not take the place of one that was not.
         let is_current = |cells: &[Arc<Cell>]| {
-            let current: Current = cells.iter().map(|cell| cell.generation()).collect();
+            let current: CurrentGenerations = cells.iter().map(|cell| cell.generation()).collect();
             current.equals(entry.vector())
         };
         let Some(cells) = cells.filter(|cells| is_current(cells)) else { return Ok(()) };
@@ -142,16 +143,16 @@ impl Backend for MemoryBackend {
         Ok(self.look(key, groups))
     }
 
-    fn glance(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>)) {
+    fn lookup_now(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>)) {
         let Some(stored) = self.get(key) else { return };
         let current = stored.current();
-        judge(EntryView { entry: &stored.entry, expires_at: stored.expires_at, current: &current });
+        judge(EntryView::new(&stored.entry, stored.expires_at, &current));
     }
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {
         let cells: Vec<_> = groups.iter().map(|group| self.generations.find_or_create(group)).collect();
         let vector = cells.iter().filter_map(|cell| cell.generation()).collect();
-        Ok(Minted { vector, hold: Hold::new(cells) })
+        Ok(Minted::new(vector).with_guard(GenerationGuard::new(cells)))
     }
 
     async fn bump(&self, groups: &[Group]) -> Result<()> {
@@ -213,7 +214,7 @@ impl Stored {
         std::ptr::eq(own, groups) || own == groups
     }
 
-    fn current(&self) -> Current {
+    fn current(&self) -> CurrentGenerations {
         self.cells.iter().map(|cell| cell.generation()).collect()
     }
 

@@ -5,7 +5,9 @@ use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64 as SystemAtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 
-use groupcache_core::{Generation, Group};
+use groupcache_core::backend::Generation;
+
+use groupcache_core::Group;
 
 use crate::sync::{AtomicU64, Mutex, MutexGuard, RandomState, SHARDS};
 
@@ -13,7 +15,7 @@ use crate::sync::{AtomicU64, Mutex, MutexGuard, RandomState, SHARDS};
 /// another, has a generation it never had.
 static NEXT: SystemAtomicU64 = SystemAtomicU64::new(1);
 
-/// Finds the cells of groups. Knows a group only while somebody holds its cell: the table refers to
+/// Finds the cells of groups. Knows a group only while somebody guards its cell: the table refers to
 /// cells weakly, and a cell takes itself out when the last holder lets go.
 #[derive(Debug)]
 pub(crate) struct Generations {
@@ -37,12 +39,12 @@ impl Generations {
         Arc::new(Self { shards, hasher: RandomState::new() })
     }
 
-    /// The cell of `group`, if somebody holds it.
+    /// The cell of `group`, if somebody guards it.
     pub(crate) fn find(&self, group: &Group) -> Option<Arc<Cell>> {
         self.shard(group).get(group).and_then(Weak::upgrade)
     }
 
-    /// The cell of `group`, a new one with a fresh generation if nobody holds it. Of several callers
+    /// The cell of `group`, a new one with a fresh generation if nobody guards it. Of several callers
     /// at once all get the same.
     pub(crate) fn find_or_create(self: &Arc<Self>, group: &Group) -> Arc<Cell> {
         let mut shard = self.shard(group);
@@ -63,7 +65,7 @@ impl Generations {
         cell
     }
 
-    /// How many groups somebody holds, or held until a moment ago.
+    /// How many groups somebody guards, or held until a moment ago.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }

@@ -12,7 +12,9 @@ mod explore;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use groupcache_core::{Generation, Group};
+use groupcache_core::backend::Generation;
+
+use groupcache_core::Group;
 use shuttle::thread;
 
 use self::explore::{explore, explore_all};

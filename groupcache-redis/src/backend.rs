@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use groupcache_core::{
-    Backend, BreakerCall, CircuitBreaker, Clock, Entry, Error, Group, Groups, Hold, Key, LeaseName,
-    LeaseOwner, LeaseRequest, Leased, Lookup, Minted, Result, TimeLeft,
+use groupcache_core::backend::{
+    BreakerCall, CircuitBreaker, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, TimeLeft,
 };
+
+use groupcache_core::{Backend, Clock, Entry, Error, Group, Groups, Key, Result};
 
 use crate::advice::{self, Advice};
 use crate::builder::RedisBackendBuilder;
@@ -108,7 +109,7 @@ impl Backend for RedisBackend {
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {
         if groups.is_empty() {
-            return Ok(Minted { vector: [].into_iter().collect(), hold: Hold::none() });
+            return Ok(Minted::new([].into_iter().collect()));
         }
         let call = self.0.call()?;
         end(call, self.0.mint(groups).await)

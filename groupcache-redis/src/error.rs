@@ -44,7 +44,7 @@ impl Failure {
         self.kind == ErrorKind::Capacity
     }
 
-    /// Whether the key holds something that is no string.
+    /// Whether the key guards something that is no string.
     pub(crate) fn is_wrong_type(&self) -> bool {
         self.source.as_ref().and_then(RedisError::code) == Some("WRONGTYPE")
     }

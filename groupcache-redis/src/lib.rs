@@ -23,7 +23,7 @@
 //! Those of [`Backend`](groupcache_core::Backend), through crashes, restarts from old snapshots,
 //! failovers and evictions of the server:
 //!
-//! * A group's key holds a *token*, 128 random bits drawn for each attempt on the wire. The
+//! * A group's key guards a *token*, 128 random bits drawn for each attempt on the wire. The
 //!   *generation* that entries are validated by is made of that token and of the life of the server
 //!   that answered (a BLAKE3 digest of it, by exclusive or): its `run_id`, drawn when it started, and its `master_replid`, drawn when
 //!   it was promoted. A server that comes back with older data, or a replica that is promoted without

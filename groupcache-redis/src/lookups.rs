@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use groupcache_core::{Current, Entry, Found, Generation, Group, Groups, Key, Lookup, TimeLeft};
+use groupcache_core::backend::{CurrentGenerations, Found, Generation, Lookup, TimeLeft};
+use groupcache_core::{Entry, Group, Groups, Key};
 use redis::{Cmd, Pipeline, Value};
 
 use crate::backend::Inner;
@@ -192,7 +193,7 @@ fn found(server: &Server, answered: Value, groups: usize) -> Result<Lookup, Fail
     }
     let mut values = values.into_iter();
     let found = found_entry(values.next().unwrap_or(Value::Nil));
-    let current: Current = values.map(|value| generation(server, value)).collect();
+    let current: CurrentGenerations = values.map(|value| generation(server, value)).collect();
     Ok(Lookup::new(found, current))
 }
 

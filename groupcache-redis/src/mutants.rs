@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use groupcache_core::backend::Minted;
 use groupcache_core::mutants::is_on;
-use groupcache_core::{Hold, Minted};
 
 use crate::server::{Server, TOKEN_BYTES};
 
@@ -33,6 +33,6 @@ impl Mint {
         let vector =
             sent.values().map(|(server, token)| server.generation(token)).collect::<Option<Vec<_>>>()?;
         (is_on("unacknowledged_mint") && vector.len() == groups)
-            .then(|| Minted { vector: vector.into_iter().collect(), hold: Hold::none() })
+            .then(|| Minted::new(vector.into_iter().collect()))
     }
 }

@@ -1,6 +1,8 @@
 //! What things are called in the store.
 
-use groupcache_core::{Group, Key, LeaseName};
+use groupcache_core::backend::LeaseName;
+
+use groupcache_core::{Group, Key};
 
 /// A hash in hexadecimal digits, and what stands before it.
 const SUFFIX_BYTES: usize = 64 + 3;

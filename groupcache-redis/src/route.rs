@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use groupcache_core::{ErrorKind, Generation};
+use groupcache_core::backend::Generation;
+
+use groupcache_core::ErrorKind;
 use redis::{Pipeline, ServerErrorKind, Value};
 
 use crate::cluster::Cluster;

@@ -1,6 +1,8 @@
 //! What a server says about itself, and which of its lives it is in.
 
-use groupcache_core::{ErrorKind, Generation};
+use groupcache_core::backend::Generation;
+
+use groupcache_core::ErrorKind;
 
 use crate::error::Failure;
 
@@ -72,7 +74,7 @@ impl Server {
         if self.is_cluster && !in_cluster {
             return Err(Failure::new(
                 ErrorKind::Configuration,
-                "`url` is a node of a Redis Cluster, of which one node alone holds a part only; see `cluster`",
+                "`url` is a node of a Redis Cluster, of which one node alone guards a part only; see `cluster`",
             ));
         }
         if in_cluster && self.epoch.is_none() {

@@ -4,10 +4,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use groupcache_core::{
-    Entry, ErrorKind, Generation, Group, Hold, Key, LeaseHolder, LeaseName, LeaseOwner, LeaseRequest, Leased,
-    Minted,
+use groupcache_core::backend::{
+    Generation, LeaseHolder, LeaseName, LeaseOwner, LeaseRequest, Leased, Minted,
 };
+
+use groupcache_core::{Entry, ErrorKind, Group, Key};
 use redis::{Pipeline, Value};
 
 use crate::backend::Inner;
@@ -48,7 +49,7 @@ impl Inner {
         }
         let answers = answers?;
         let minted = groups.iter().zip(answers).map(|(group, answer)| take_minted(group, answer));
-        Ok(Minted { vector: minted.collect::<Result<_, _>>()?, hold: Hold::none() })
+        Ok(Minted::new(minted.collect::<Result<_, _>>()?))
     }
 
     /// Mints what is missing and asks for the lease in the same wave. Its name is that of the vector
@@ -62,7 +63,7 @@ impl Inner {
         let expected = request.vector(expected).ok_or_else(|| Failure::unexpected("SET"))?;
         let lease = names.len();
         names.push(self.names.lease(&request.name(&expected)));
-        let (owner, lasts) = (*request.owner().as_bytes(), millis(request.lasts()));
+        let (owner, lasts) = (*request.owner().as_bytes(), millis(request.duration()));
         let generation_millis = self.generation_millis(Duration::ZERO);
         // Each is sent once; another attempt sends another token, whose vector is not the expected one.
         let proposed = Mutex::new(proposed.into_iter().map(Some).collect::<Vec<_>>());
@@ -86,7 +87,7 @@ impl Inner {
             Value::BulkString(there) if there == owner => LeaseHolder::Ours,
             _ => LeaseHolder::Other,
         };
-        Ok(Leased { vector, hold: Hold::none(), holder })
+        Ok(Leased::new(vector, holder))
     }
 
     /// Compared and removed at one moment.
@@ -215,7 +216,7 @@ fn take_minted(group: &Group, mut answer: Answer<Token>) -> Result<Generation, F
     let generation = match there {
         Value::BulkString(token) => answer.generation(&token).ok_or_else(|| {
             Failure::protocol(format!(
-                "the key of the group {group} holds no generation; another application writes under the \
+                "the key of the group {group} guards no generation; another application writes under the \
                  same `key_prefix`"
             ))
         })?,

@@ -37,7 +37,7 @@ fn hit_on(servers: &MemcachedServers, bench: &mut BenchmarkGroup<'_, WallTime>) 
         .max_connections(CONNECTIONS)
         .connect_time_limit(patience)
         .response_time_limit(patience);
-    let cache = Cache::builder(backend.build().expect("builds")).soft_time_limit(patience).build();
+    let cache = Cache::builder(backend.build().expect("builds")).read_time_limit(patience).build();
     for (kibibytes, groups, concurrency) in
         [(1, 1, 1), (1, 1, 64), (1, 1, 256), (64, 1, 1), (64, 1, 64), (64, 1, 256), (1, 4, 64), (1, 16, 64)]
     {

@@ -20,7 +20,7 @@ fn hit(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let connection = runtime.block_on(connect(&server));
     let backend = RedisBackend::builder(server.url()).build().expect("builds");
-    let cache = Cache::builder(backend).soft_time_limit(Duration::from_secs(10)).build();
+    let cache = Cache::builder(backend).read_time_limit(Duration::from_secs(10)).build();
 
     let mut bench = criterion.benchmark_group("hit");
     bench.sample_size(20).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use groupcache_core::{Backend, Entry, Found, Group, Groups, Key, Lookup, TimeLeft, Vector};
+use groupcache_core::backend::{Found, GenerationVector, Lookup, TimeLeft};
+use groupcache_core::{Backend, Entry, Group, Groups, Key};
 use tokio::time::sleep;
 
 /// So many milliseconds.
@@ -34,7 +35,7 @@ pub fn stored_name(kind: char, hash: [u8; 32]) -> String {
 
 /// An entry that cost nothing to compute.
 #[must_use]
-pub fn entry(key: Key, groups: &Groups, vector: Vector, body: impl Into<Bytes>) -> Arc<Entry> {
+pub fn entry(key: Key, groups: &Groups, vector: GenerationVector, body: impl Into<Bytes>) -> Arc<Entry> {
     Arc::new(Entry::new(key, groups.clone(), vector, body.into(), Duration::ZERO))
 }
 
@@ -63,14 +64,14 @@ pub fn is_hit(lookup: &Lookup) -> bool {
     matches!(&lookup.found, Found::Entry(entry, _) if lookup.current.equals(entry.vector()))
 }
 
-/// Waits until it holds, for some seconds at most.
+/// Waits until it guards, for some seconds at most.
 ///
 /// # Panics
 ///
 /// If it never does.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub async fn eventually(what: &str, mut guards: impl AsyncFnMut() -> bool) {
     for _ in 0..500 {
-        if holds().await {
+        if guards().await {
             return;
         }
         sleep(millis(10)).await;

@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use groupcache_core::{
-    Backend, Entry, Error, ErrorKind, Group, Groups, Key, LeaseName, LeaseOwner, LeaseRequest, Leased,
-    Lookup, Minted, Result, TimeLeft,
-};
+use groupcache_core::backend::{LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, TimeLeft};
+
+use groupcache_core::{Backend, Entry, Error, ErrorKind, Group, Groups, Key, Result};
 use tokio::sync::Semaphore;
 
 /// What a backend is asked to do.

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use groupcache_core::{
-    Backend, Entry, Error, ErrorKind, Found, Generation, Group, Hold, Key, Lookup, Minted, Result, TimeLeft,
-};
+use groupcache_core::backend::{Found, Generation, Lookup, Minted, TimeLeft};
+use groupcache_core::{Backend, Entry, Error, ErrorKind, Group, Key, Result};
 use groupcache_redis::redis::{self, Pipeline, aio::MultiplexedConnection};
 use tokio::sync::Mutex;
 
@@ -133,7 +132,7 @@ impl Backend for PlainRedis {
         }
         let (tokens, identity): (Vec<Vec<u8>>, _) = self.send(&pipeline).await?;
         let vector = tokens.iter().filter_map(|token| generation(token, identity)).collect();
-        Ok(Minted { vector, hold: Hold::none() })
+        Ok(Minted::new(vector))
     }
 
     async fn bump(&self, groups: &[Group]) -> Result<()> {

@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use groupcache_core::{
-    Backend, Current, Entry, Error, ErrorKind, Found, Generation, Group, Hold, Key, Lookup, Minted, Result,
-    TimeLeft,
-};
+use groupcache_core::backend::{CurrentGenerations, Found, Generation, Lookup, Minted, TimeLeft};
+use groupcache_core::{Backend, Entry, Error, ErrorKind, Group, Key, Result};
 use groupcache_memcached::memcache::exp::{AsyncMetaClient, Delete, Get, MutationStatus, Op, OpResult, Set};
 
 use crate::broken::Retry;
@@ -102,7 +100,7 @@ impl Backend for PlainMemcached {
         for group in groups {
             current.push(self.get(&name(group.hash())).await?.and_then(|value| generation(&value)));
         }
-        Ok(Lookup::new(found, current.into_iter().collect::<Current>()))
+        Ok(Lookup::new(found, current.into_iter().collect::<CurrentGenerations>()))
     }
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {
@@ -114,7 +112,7 @@ impl Backend for PlainMemcached {
             let there = answers.last().and_then(|answer| generation(answer.as_get()?.value.as_deref()?));
             vector.push(there.ok_or_else(|| Error::new(ErrorKind::Unavailable, NAME))?);
         }
-        Ok(Minted { vector: vector.into_iter().collect(), hold: Hold::none() })
+        Ok(Minted::new(vector.into_iter().collect()))
     }
 
     async fn bump(&self, groups: &[Group]) -> Result<()> {

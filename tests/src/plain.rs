@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use groupcache_core::{
-    Backend, Clock, Current, Entry, EntryView, Error, ErrorKind, Found, Generation, Group, Groups, Hold, Key,
-    LeaseHolder, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, Result, SystemClock, TimeLeft,
+use groupcache_core::backend::{
+    CurrentGenerations, EntryView, Found, Generation, LeaseHolder, LeaseName, LeaseOwner, LeaseRequest,
+    Leased, Lookup, Minted, TimeLeft,
 };
+
+use groupcache_core::{Backend, Clock, Entry, Error, ErrorKind, Group, Groups, Key, Result, SystemClock};
 
 /// Maps in a mutex. Knows no bounds; keeps entries encoded, as a store in another process does, and
 /// tells the time left only where it is needed. Clones are the same store.
@@ -248,7 +250,7 @@ impl PlainBackend {
         Generation::random()
     }
 
-    fn current(&self, contents: &Contents, groups: &[Group]) -> Current {
+    fn current(&self, contents: &Contents, groups: &[Group]) -> CurrentGenerations {
         let find = |at: usize, group: &Group| {
             let at = if self.has(Bug::OneGroupOfSeveral) && at > 0 { 0 } else { at };
             let name = if at == 0 { self.name_of(&groups[0]) } else { self.name_of(group) };
@@ -325,13 +327,13 @@ impl Backend for PlainBackend {
         Ok(self.look(key, groups, time_left))
     }
 
-    fn glance(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>)) {
+    fn lookup_now(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>)) {
         // What is kept encoded is not there to be shown; only the mistake does.
         if self.has(Bug::GlanceGuesses)
             && let Found::Entry(entry, expires_at) = self.look(key, &[], TimeLeft::Needed).found
         {
-            let current: Current = entry.vector().iter().copied().map(Some).collect();
-            judge(EntryView { entry: &entry, expires_at, current: &current });
+            let current: CurrentGenerations = entry.vector().iter().copied().map(Some).collect();
+            judge(EntryView::new(&entry, expires_at, &current));
         }
     }
 
@@ -358,7 +360,7 @@ impl Backend for PlainBackend {
                 generation
             };
             let vector = groups.iter().zip(looked.iter()).map(mint).collect();
-            return Ok(Minted { vector, hold: Hold::none() });
+            return Ok(Minted::new(vector));
         }
         let mut contents = self.contents.lock().unwrap();
         let mint = |group: &Group| {
@@ -374,7 +376,7 @@ impl Backend for PlainBackend {
                 }
             }
         };
-        Ok(Minted { vector: groups.iter().map(mint).collect(), hold: Hold::none() })
+        Ok(Minted::new(groups.iter().map(mint).collect()))
     }
 
     async fn lease(&self, request: &LeaseRequest<'_>) -> Result<Leased> {
@@ -391,7 +393,7 @@ impl Backend for PlainBackend {
         if guessed_wrong {
             let guessed = self.has(Bug::LeaseGuesses);
             let holder = if guessed { LeaseHolder::Ours } else { LeaseHolder::NotAsked };
-            return Ok(Leased { vector, hold: Hold::none(), holder });
+            return Ok(Leased::new(vector, holder));
         }
         let mut contents = self.contents.lock().unwrap();
         if all {
@@ -400,7 +402,7 @@ impl Backend for PlainBackend {
             contents.generations.extend(names.zip(vector.iter().copied()));
         }
         let now = self.clock.now();
-        let until = match request.lasts() {
+        let until = match request.duration() {
             _ if self.has(Bug::LeaseNeverEnds) => None,
             lasts if self.has(Bug::LeaseBecomesADate) && lasts.as_secs() > 30 * 86_400 => Some(now),
             lasts => now.checked_add(lasts),
@@ -419,7 +421,7 @@ impl Backend for PlainBackend {
                 LeaseHolder::Ours
             }
         };
-        Ok(Leased { vector, hold: Hold::none(), holder })
+        Ok(Leased::new(vector, holder))
     }
 
     async fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> Result<()> {

@@ -176,7 +176,7 @@ impl RedisServer {
             .unwrap_or_default()
     }
 
-    /// Waits until `condition` holds.
+    /// Waits until `condition` guards.
     ///
     /// # Panics
     ///

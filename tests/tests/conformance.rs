@@ -5,65 +5,68 @@
 
 use std::sync::Arc;
 
+use groupcache_conformance::{Expectations, lost_generation, rollback, violations};
 use groupcache_core::BoxBackend;
-use groupcache_core::conformance::{Expectations, lost_generation, rollback, violations};
 use groupcache_memory::MemoryBackend;
 use groupcache_tests::{Bug, CountingBackend, PlainBackend, ScriptedBackend};
 
-async fn memory(_: String) -> MemoryBackend {
-    MemoryBackend::with_max_bytes(64 << 20)
+async fn memory(_: String) -> Option<MemoryBackend> {
+    Some(MemoryBackend::with_max_bytes(64 << 20))
 }
 
-async fn boxed(space: String) -> BoxBackend {
-    BoxBackend::new(memory(space).await)
+async fn boxed(space: String) -> Option<BoxBackend> {
+    Some(BoxBackend::new(memory(space).await?))
 }
 
-async fn shared_pointer(space: String) -> Arc<MemoryBackend> {
-    Arc::new(memory(space).await)
+async fn shared_pointer(space: String) -> Option<Arc<MemoryBackend>> {
+    Some(Arc::new(memory(space).await?))
 }
 
-async fn boxed_pointer_to_plain(_: String) -> BoxBackend {
-    BoxBackend::new(Arc::new(PlainBackend::new()))
+async fn boxed_pointer_to_plain(_: String) -> Option<BoxBackend> {
+    Some(BoxBackend::new(Arc::new(PlainBackend::new())))
 }
 
-async fn plain(_: String) -> PlainBackend {
-    PlainBackend::new()
+async fn plain(_: String) -> Option<PlainBackend> {
+    Some(PlainBackend::new())
 }
 
 /// Name spaces in one store, several connections to each.
-async fn plain_and_shared(space: String) -> PlainBackend {
-    PlainBackend::shared(&space)
+async fn plain_and_shared(space: String) -> Option<PlainBackend> {
+    Some(PlainBackend::shared(&space))
 }
 
-async fn wrapped(space: String) -> ScriptedBackend<CountingBackend<PlainBackend>> {
-    ScriptedBackend::new(CountingBackend::new(plain(space).await))
+async fn wrapped(space: String) -> Option<ScriptedBackend<CountingBackend<PlainBackend>>> {
+    Some(ScriptedBackend::new(CountingBackend::new(plain(space).await?)))
 }
 
 mod of_memory {
-    groupcache_core::conformance_tests!(super::memory);
+    groupcache_conformance::conformance_tests!(super::memory);
 }
 
 mod of_a_boxed_backend {
-    groupcache_core::conformance_tests!(super::boxed);
+    groupcache_conformance::conformance_tests!(super::boxed);
 }
 
 mod of_a_shared_pointer {
-    groupcache_core::conformance_tests!(super::shared_pointer);
+    groupcache_conformance::conformance_tests!(super::shared_pointer);
 }
 
 mod of_a_boxed_pointer {
-    groupcache_core::conformance_tests!(super::boxed_pointer_to_plain, super::Expectations::new().leases());
+    groupcache_conformance::conformance_tests!(
+        super::boxed_pointer_to_plain,
+        super::Expectations::new().leases()
+    );
 }
 
 mod of_a_plain_backend {
-    groupcache_core::conformance_tests!(
+    groupcache_conformance::conformance_tests!(
         super::plain_and_shared,
         super::Expectations::new().shared().leases()
     );
 }
 
 mod of_wrappers {
-    groupcache_core::conformance_tests!(super::wrapped, super::Expectations::new().leases());
+    groupcache_conformance::conformance_tests!(super::wrapped, super::Expectations::new().leases());
 }
 
 macro_rules! finds {
@@ -72,7 +75,7 @@ macro_rules! finds {
         mod finds {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                let make = |_| async { super::PlainBackend::with_bug(super::Bug::$bug) };
+                let make = |_| async { Some(super::PlainBackend::with_bug(super::Bug::$bug)) };
                 let found = super::violations(&make, super::Expectations::new().leases()).await;
                 assert!(found.iter().any(|one| one.promise() == $promise), "{found:?}");
                 for case in [$(stringify!($case)),+] {
@@ -91,7 +94,7 @@ macro_rules! finds {
             let mut finding = [$($(stringify!($case)),+),*].to_vec();
             // Shown by tests of their own.
             finding.extend(["connections_to_one_store_see_the_same", "name_spaces_never_meet"]);
-            for case in groupcache_core::__conformance_cases!(names {}) {
+            for case in groupcache_conformance::__conformance_cases!(names {}) {
                 assert!(finding.contains(&case), "{case} has not been seen to find anything");
             }
         }
@@ -157,7 +160,7 @@ async fn name_spaces_that_meet_are_found() {
     let one_for_all = PlainBackend::new();
     let make = move |_| {
         let backend = one_for_all.clone();
-        async move { backend }
+        async move { Some(backend) }
     };
     let found = violations(&make, Expectations::new()).await;
     let promise = "entries and generations of different name spaces never meet";

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use groupcache_core::conformance::{Fault, FaultBackend, FaultPlan, HistoryRecorder, Survived, under_faults};
+use groupcache_conformance::{Fault, FaultBackend, FaultPlan, HistoryRecorder, Survived, under_faults};
 use groupcache_core::{Backend, BoxBackend, Cache, Entry, EntryOptions, Group, Groups, Key};
 use groupcache_memory::MemoryBackend;
 use groupcache_tests::{Bug, PlainBackend, scale, seeds};

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use groupcache_core::conformance::laws;
+use groupcache_conformance::laws;
 use groupcache_core::{
     Address, BoxInvalidator, ByArguments, ByModel, ByModels, ByTag, Cache, Call as _, Group, Groups,
     Invalidator, Key, KeyStrategy, Model, NamedCall, RecordingInvalidator, Result, groups_of,

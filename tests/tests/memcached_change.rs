@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use groupcache_core::{
-    Backend, Cache, Entry, Group, Groups, Key, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted,
-    Result, TimeLeft,
-};
+use groupcache_core::backend::{LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, TimeLeft};
+
+use groupcache_core::{Backend, Cache, Entry, Group, Groups, Key, Result};
 use groupcache_memcached::{MemcachedBackend, MemcachedBackendBuilder};
 use groupcache_tests::history::{Plan, Report, finds_stale_reads, operations, run};
 use groupcache_tests::memcached::{MemcachedServer, MemcachedServers, url_of};

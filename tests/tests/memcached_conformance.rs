@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use groupcache_core::conformance::{Expectations, lost_generation, violations};
+use groupcache_conformance::{Expectations, lost_generation, violations};
 use groupcache_memcached::MemcachedBackend;
 use groupcache_tests::memcached::MemcachedServers;
 
@@ -14,7 +14,7 @@ async fn every_case_holds_with(servers: usize) {
     let url = servers.url();
     let make = |space: String| {
         let backend = MemcachedBackend::builder(&url).key_prefix(space).build().expect("builds");
-        async move { backend }
+        async move { Some(backend) }
     };
     let found = violations(&make, EXPECTATIONS).await;
     assert!(found.is_empty(), "{found:#?}");

@@ -27,7 +27,7 @@ fn cache(servers: &str, lease: Duration) -> Cache<MemcachedBackend> {
     let backend =
         MemcachedBackend::builder(servers).connect_time_limit(PATIENCE).response_time_limit(PATIENCE);
     Cache::builder(backend.build().expect("builds"))
-        .soft_time_limit(PATIENCE)
+        .read_time_limit(PATIENCE)
         .options(EntryOptions::new().lease(lease))
         .build()
 }

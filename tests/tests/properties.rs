@@ -9,7 +9,9 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use groupcache_core::{Backend, Cache, EntryOptions, Error, Fill, Group, Groups, Key, ManualClock, depend};
+use groupcache_core::{
+    Backend, Cache, EntryOptions, Error, Group, Groups, Key, LoadContext, ManualClock, depend,
+};
 use groupcache_memory::MemoryBackend;
 use groupcache_tests::{PlainBackend, scale, seeds};
 use proptest::prelude::*;
@@ -297,7 +299,7 @@ impl<B: Subject> Tested<B> {
                 depend(groups(&found_out)).await;
                 let data = data.lock().unwrap();
                 if !late.is_empty() {
-                    Fill::current().unwrap().depend_late(groups(&late));
+                    LoadContext::current().unwrap().depend_late(groups(&late));
                 }
                 let of = named(key).into_iter().chain(found_out).chain(late);
                 of.map(|group| (group, data.get(&group).copied().unwrap_or(0))).collect::<Versions>()

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use groupcache_core::conformance::{Expectations, violations};
-use groupcache_core::{Backend, Cache, Entry, ErrorKind, Found, Group, Groups, Key, TimeLeft};
+use groupcache_conformance::{Expectations, violations};
+use groupcache_core::backend::{Found, TimeLeft};
+use groupcache_core::{Backend, Cache, Entry, ErrorKind, Group, Groups, Key};
 use groupcache_redis::RedisBackend;
 use groupcache_tests::clusters::RedisCluster;
 use groupcache_tests::servers::RedisServer;
@@ -56,7 +57,7 @@ async fn every_case_of_the_conformance_kit_holds() {
     let redis = |space: String| {
         let builder = cluster.builder().key_prefix(space).response_time_limit(Duration::from_secs(5));
         let backend = builder.build().expect("builds");
-        async move { backend }
+        async move { Some(backend) }
     };
     let found = violations(&redis, Expectations::new().shared().leases()).await;
     assert!(found.is_empty(), "{found:#?}");

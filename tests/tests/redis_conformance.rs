@@ -1,6 +1,6 @@
 //! The Redis backend keeps every promise of a backend.
 
-use groupcache_core::conformance::{Expectations, lost_generation, rollback, violations};
+use groupcache_conformance::{Expectations, lost_generation, rollback, violations};
 use groupcache_redis::RedisBackend;
 use groupcache_tests::servers::RedisServer;
 
@@ -10,7 +10,7 @@ async fn every_case_of_the_kit_holds() {
     let url = server.url();
     let redis = |space: String| {
         let backend = RedisBackend::builder(&url).key_prefix(space).build().expect("builds");
-        async move { backend }
+        async move { Some(backend) }
     };
     let found = violations(&redis, Expectations::new().shared().leases()).await;
     assert!(found.is_empty(), "{found:#?}");

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use groupcache_core::{
-    Backend, Cache, Current, EntryOptions, Group, Groups, Key, LeaseHolder, LeaseOwner, LeaseRequest,
-    TimeLeft,
-};
+use groupcache_core::backend::{CurrentGenerations, LeaseHolder, LeaseOwner, LeaseRequest, TimeLeft};
+
+use groupcache_core::{Backend, Cache, EntryOptions, Group, Groups, Key};
 use groupcache_redis::{RedisBackend, RedisBackendBuilder};
 use groupcache_tests::clusters::RedisCluster;
 use groupcache_tests::servers::RedisServer;
@@ -29,7 +28,7 @@ fn processes(lasts: Duration, build: impl Fn() -> RedisBackendBuilder) -> Vec<Ca
     let patience = Duration::from_secs(10);
     let process = || {
         let backend = build().response_time_limit(patience).build().expect("builds");
-        Cache::builder(backend).soft_time_limit(patience).build().with_options(options)
+        Cache::builder(backend).read_time_limit(patience).build().with_options(options)
     };
     (0..3).map(|_| process()).collect()
 }
@@ -112,7 +111,7 @@ async fn a_lease_has_one_holder_and_is_given_back() {
     let backend = RedisBackend::builder(server.url()).build().expect("builds");
     let (key, groups) = (Key::of("page").expect("a key"), groups());
     let (one, other) = (LeaseOwner::random(), LeaseOwner::random());
-    let ask = async |current: &Current, owner| {
+    let ask = async |current: &CurrentGenerations, owner| {
         let request = LeaseRequest::new(&key, &groups, current, owner, DAY).expect("fits");
         backend.lease(&request).await.expect("asks")
     };
@@ -120,7 +119,7 @@ async fn a_lease_has_one_holder_and_is_given_back() {
     let first = ask(&cold, one).await;
     assert_eq!(first.holder, LeaseHolder::Ours);
     assert_eq!(ask(&cold, other).await.holder, LeaseHolder::NotAsked, "another won the generations");
-    let current: Current = first.vector.iter().copied().map(Some).collect();
+    let current: CurrentGenerations = first.vector.iter().copied().map(Some).collect();
     assert_eq!(ask(&current, other).await.holder, LeaseHolder::Other);
     assert_eq!(ask(&current, one).await.holder, LeaseHolder::Ours, "asking again changes nothing");
     let request = LeaseRequest::new(&key, &groups, &current, one, DAY).expect("fits");

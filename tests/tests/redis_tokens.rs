@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use groupcache_core::{Backend, Entry, ErrorKind, Found, Group, Groups, Key, Lookup, TimeLeft, Vector};
+use groupcache_core::backend::{Found, GenerationVector, Lookup, TimeLeft};
+
+use groupcache_core::{Backend, Entry, ErrorKind, Group, Groups, Key};
 use groupcache_redis::RedisBackend;
 use groupcache_tests::proxy::Proxy;
 use groupcache_tests::servers::RedisServer;
@@ -13,7 +15,7 @@ fn group() -> Groups {
     Group::new("book").into()
 }
 
-fn entry(vector: Vector) -> Arc<Entry> {
+fn entry(vector: GenerationVector) -> Arc<Entry> {
     let key = Key::of("page").expect("a key");
     Arc::new(Entry::new(key, group(), vector, "old".into(), Duration::ZERO))
 }

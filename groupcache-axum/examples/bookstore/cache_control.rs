@@ -14,7 +14,7 @@ use crate::error::ApiError;
 pub(crate) struct CacheStats {
     backend: &'static str,
     misses: u64,
-    loads_under_way: usize,
+    loads_in_flight: usize,
     #[serde(flatten)]
     counters: Stats,
 }
@@ -25,7 +25,7 @@ pub(crate) async fn stats(State(state): State<AppState>) -> Json<CacheStats> {
     Json(CacheStats {
         backend: cache.backend_name(),
         misses: counters.misses(),
-        loads_under_way: cache.loads_under_way(),
+        loads_in_flight: cache.loads_in_flight(),
         counters,
     })
 }

@@ -39,7 +39,7 @@ pub(crate) enum OpenError {
     Sqlite(#[from] sqlx::Error),
     #[error("the list of books to fill it with: {0}")]
     Csv(#[from] csv::Error),
-    #[error("the file already holds a table named like one of ours, but not all of ours")]
+    #[error("the file already guards a table named like one of ours, but not all of ours")]
     NotOurs,
 }
 
@@ -161,7 +161,7 @@ pub(crate) async fn delete_book(pool: &SqlitePool, id: i64) -> sqlx::Result<Opti
     Ok(Some(old))
 }
 
-/// Begins a transaction that holds the write lock from the start. One that began as a reader
+/// Begins a transaction that guards the write lock from the start. One that began as a reader
 /// could be refused the lock later, at once and without waiting, if another write came between.
 async fn begin_write(pool: &SqlitePool) -> sqlx::Result<Transaction<'static, Sqlite>> {
     pool.begin_with("BEGIN IMMEDIATE").await

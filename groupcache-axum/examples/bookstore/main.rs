@@ -51,7 +51,7 @@ pub(crate) struct AppState {
     /// Where this server listens, without a slash at the end: for links in answers to requests that
     /// do not say how they got here.
     pub(crate) base_url: Arc<str>,
-    /// Every write holds this for reading until it is wholly done; the end of the program
+    /// Every write guards this for reading until it is wholly done; the end of the program
     /// takes it for writing, and so waits for the writes whose client has already gone.
     pub(crate) writes: Arc<RwLock<()>>,
 }

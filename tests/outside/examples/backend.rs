@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use groupcache_core::{
-    Backend, BoxBackend, Cache, Clock, Entry, EntryOptions, Error, ErrorKind, Found, Generation, Group, Hold,
-    Key, Lookup, ManualClock, Minted, Result, TimeLeft,
-};
+use groupcache_core::backend::{Found, Generation, GenerationGuard, Lookup, Minted, TimeLeft};
+
+use groupcache_core::{Backend, BoxBackend, Cache, Clock, Entry, EntryOptions, Error, ErrorKind, Group, Key, ManualClock, Result};
 
 /// Bodies larger than this are refused.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -91,7 +90,7 @@ impl Backend for MapBackend {
             known.value
         });
         // Generations live by time here, so there is nothing to hold.
-        Ok(Minted { vector: vector.collect(), hold: Hold::none() })
+        Ok(Minted::new(vector.collect()))
     }
 
     async fn bump(&self, groups: &[Group]) -> Result<()> {

@@ -101,7 +101,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let cdn = Arc::new(Cdn::default());
     // First the cache, then the CDN in front of it: told at the same time, the CDN could be the first,
     // fetch the old page from the cache once more, and keep it.
-    let pages = Pages::builder(cache.clone()).also_telling(Arc::clone(&cdn)).build();
+    let pages = Pages::builder(cache.clone()).downstream_invalidator(Arc::clone(&cdn)).build();
     let book = pages.against_model::<Book>().wrap(view_book);
     let origin: Router = pages.router().route("/books/{id}", get(book)).build()?;
 

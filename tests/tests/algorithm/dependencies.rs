@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use groupcache_core::{Fill, depend};
+use groupcache_core::{LoadContext, depend};
 use groupcache_tests::{CountingBackend, Counts, Operation, PlainBackend, ScriptedBackend, Step};
 
 use crate::*;
@@ -19,7 +19,7 @@ async fn page<B: Backend>(cache: &Cache<B>, author: &AtomicU32) -> u32 {
 async fn late_page<B: Backend>(cache: &Cache<B>, author: &AtomicU32) -> u32 {
     load_with(cache, "page", group("page"), || async {
         let author = author.load(Ordering::SeqCst);
-        Fill::current().unwrap().depend_late(group("author"));
+        LoadContext::current().unwrap().depend_late(group("author"));
         author
     })
     .await
@@ -220,7 +220,7 @@ async fn those_who_joined_a_flight_with_a_late_group_try_again_together() {
         tokio::spawn(async move {
             load_with(&cache, "page", group("page"), || async move {
                 gate.pass().await;
-                Fill::current().unwrap().depend_late(group("author"));
+                LoadContext::current().unwrap().depend_late(group("author"));
                 value
             })
             .await
@@ -278,7 +278,7 @@ async fn a_dependency_that_comes_after_the_end_of_the_computation_changes_nothin
         let late = Arc::clone(&late);
         let gate = Arc::clone(&gate);
         async move {
-            let fill = Fill::current().unwrap();
+            let fill = LoadContext::current().unwrap();
             *late.lock().unwrap() =
                 Some((fill.clone(), tokio::spawn(async move { fill.depend(group("late")).await })));
             gate.reached().await;
@@ -299,14 +299,14 @@ async fn a_dependency_that_comes_after_the_end_of_the_computation_changes_nothin
 #[tokio::test]
 async fn depending_outside_a_computation_does_nothing() {
     depend(group("g")).await;
-    assert!(Fill::current().is_none());
+    assert!(LoadContext::current().is_none());
 }
 
 #[tokio::test]
 async fn a_spawned_task_can_take_the_computation_along() {
     let cache = memory();
     load_with(&cache, "k", group("g"), || async {
-        let fill = Fill::current().unwrap();
+        let fill = LoadContext::current().unwrap();
         tokio::spawn(async move { fill.depend(group("elsewhere")).await }).await.unwrap();
         1
     })

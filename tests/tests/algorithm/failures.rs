@@ -11,7 +11,7 @@ const HARD: Duration = Duration::from_millis(2000);
 
 fn scripted() -> (ScriptedBackend<PlainBackend>, Cache<ScriptedBackend<PlainBackend>>) {
     let backend = ScriptedBackend::new(PlainBackend::new());
-    let cache = Cache::builder(backend.clone()).soft_time_limit(SOFT).hard_time_limit(HARD).build();
+    let cache = Cache::builder(backend.clone()).read_time_limit(SOFT).write_time_limit(HARD).build();
     (backend, cache)
 }
 
@@ -70,7 +70,7 @@ async fn a_value_that_cannot_be_stored_is_served_and_counted() {
     settle().await;
     assert_eq!(cache.stats().store_failures, 1);
     assert_eq!(load(&cache, "k", group("g"), 2).await, 2);
-    assert_eq!(cache.loads_under_way(), 0);
+    assert_eq!(cache.loads_in_flight(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +93,7 @@ async fn a_store_that_hangs_delays_a_read_by_the_soft_limit_in_all() {
 #[tokio::test(start_paused = true)]
 async fn a_limit_beyond_all_clocks_is_none() {
     let backend = ScriptedBackend::new(PlainBackend::new());
-    let cache = Cache::builder(backend.clone()).soft_time_limit(Duration::MAX).build();
+    let cache = Cache::builder(backend.clone()).read_time_limit(Duration::MAX).build();
     assert_eq!(load(&cache, "k", group("g"), 1).await, 1);
     let slow = Gate::new();
     backend.next(Operation::Lookup, Step::WaitBefore(Arc::clone(&slow)));
@@ -164,7 +164,7 @@ async fn a_reader_does_not_wait_for_its_value_to_be_stored() {
     tokio::time::sleep(HARD).await;
     settle().await;
     assert_eq!(cache.stats().store_failures, 1, "given up after the hard limit");
-    assert_eq!(cache.loads_under_way(), 0);
+    assert_eq!(cache.loads_in_flight(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -58,7 +58,7 @@ async fn is_stored<B: Backend>(cache: &Cache<B>) -> bool {
     let address = Address { key: Key::of("told").unwrap(), groups: group("g") };
     let load = || async { Ok::<_, Error>(Loaded::store((), "body".into())) };
     match cache.read(&address, |_| Some(()), load).await.unwrap().0 {
-        Served::Computed { stored, .. } => stored,
+        Served::Loaded { stored, .. } => stored,
         Served::Entry(..) => panic!("there was nothing to serve"),
     }
 }
@@ -246,14 +246,14 @@ async fn a_refresh_that_never_ends_makes_way_for_those_who_wait() {
     let address = Address { key: Key::of("k").unwrap(), groups: group("g") };
     let never = || std::future::pending::<Result<Loaded<()>, Infallible>>();
     let (_, refresh) = cache.read(&address, |_| Some(()), never).await.unwrap();
-    let unattended = tokio::spawn(refresh.unwrap().run_unattended(|_| Some(())));
+    let unattended = tokio::spawn(refresh.unwrap().run_in_background(|_| Some(())));
     // Past the window, so that readers wait.
     clock.advance(60 * SECOND);
     let began = tokio::time::Instant::now();
     assert_eq!(load(&cache, "k", group("g"), 2).await, 2);
     assert_eq!(began.elapsed().as_secs(), 60);
     unattended.await.unwrap();
-    assert_eq!(cache.stats().loads_abandoned, 1);
+    assert_eq!(cache.stats().loads_cancelled, 1);
 }
 
 #[tokio::test]

@@ -82,14 +82,14 @@ fn values_that_are_the_same_have_one_key() {
 /// Encoded while another is being encoded.
 #[test]
 fn a_value_that_asks_for_keys_while_it_is_written_has_its_own() {
-    struct Nested;
-    impl Serialize for Nested {
+    struct NestedRead;
+    impl Serialize for NestedRead {
         fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
             serializer.serialize_str(&format!("{:?}", Key::of("inner").map_err(serde::ser::Error::custom)?))
         }
     }
     let inner = format!("{:?}", Key::of("inner").unwrap());
-    assert_eq!(key(&("outer", Nested)), key(&("outer", &*inner)));
+    assert_eq!(key(&("outer", NestedRead)), key(&("outer", &*inner)));
 }
 
 #[test]

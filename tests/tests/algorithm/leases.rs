@@ -3,7 +3,9 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use groupcache_core::{EntryOptions, Error, Key, LeaseHolder, LeaseOwner, LeaseRequest, TimeLeft};
+use groupcache_core::backend::{LeaseHolder, LeaseOwner, LeaseRequest, TimeLeft};
+
+use groupcache_core::{EntryOptions, Error, Key};
 use groupcache_tests::{CountingBackend, Counts, Operation, PlainBackend, ScriptedBackend, Step};
 use tokio::task::JoinSet;
 
@@ -11,15 +13,15 @@ use crate::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn process<B: Backend + Clone>(store: &B, lasts: Duration) -> Cache<B> {
-    Cache::builder(store.clone()).options(EntryOptions::new().lease(lasts)).build()
+fn process<B: Backend + Clone>(store: &B, duration: Duration) -> Cache<B> {
+    Cache::builder(store.clone()).options(EntryOptions::new().lease(duration)).build()
 }
 
 /// Another process asks for the lease that a reader of `key` and `groups` would ask for, and dies.
-async fn lease_of_one_who_died(store: &PlainBackend, key: &str, groups: &Groups, lasts: Duration) {
+async fn lease_of_one_who_died(store: &PlainBackend, key: &str, groups: &Groups, duration: Duration) {
     let key = Key::of(key).unwrap();
     let current = store.lookup(&key, groups, TimeLeft::NotNeeded).await.unwrap().current;
-    let request = LeaseRequest::new(&key, groups, &current, LeaseOwner::random(), lasts).unwrap();
+    let request = LeaseRequest::new(&key, groups, &current, LeaseOwner::random(), duration).unwrap();
     assert_eq!(store.lease(&request).await.unwrap().holder, LeaseHolder::Ours);
 }
 
@@ -81,7 +83,7 @@ async fn one_that_waits_is_served_what_the_other_process_stored() {
     }
     let stats = other.stats();
     assert_eq!((stats.loads, stats.shared, stats.lease_waits), (0, 4, 1));
-    assert_eq!(other.loads_under_way(), 0);
+    assert_eq!(other.loads_in_flight(), 0);
 }
 
 #[tokio::test]
@@ -263,10 +265,10 @@ async fn a_lease_that_cannot_be_had_does_not_keep_a_value_from_being_stored() {
 
 #[tokio::test]
 async fn no_length_of_a_lease_is_too_much() {
-    for lasts in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
-        let cache = process(&PlainBackend::new(), lasts);
-        assert_eq!(load(&cache, "k", group("g"), 1).await, 1, "{lasts:?}");
-        assert_eq!(load(&cache, "k", group("g"), 2).await, 1, "{lasts:?}");
+    for duration in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+        let cache = process(&PlainBackend::new(), duration);
+        assert_eq!(load(&cache, "k", group("g"), 1).await, 1, "{duration:?}");
+        assert_eq!(load(&cache, "k", group("g"), 2).await, 1, "{duration:?}");
     }
 }
 

@@ -1,8 +1,8 @@
 //! What is particular to the memory of one process: nothing grows without bound.
 
-use groupcache_core::{
-    Entry, EntryOptions, Error, ErrorKind, Found, Generation, Key, ManualClock, SystemClock, TimeLeft,
-};
+use groupcache_core::backend::{Found, Generation, TimeLeft};
+
+use groupcache_core::{Entry, EntryOptions, Error, ErrorKind, Key, ManualClock, SystemClock};
 
 use crate::*;
 
@@ -140,7 +140,7 @@ async fn a_computation_holds_the_groups_of_the_entry_that_it_replaces() {
     let reader = load_behind(&cache, "k", group("g"), &gate, 1);
     gate.reached().await;
     cache.delete("k").await.unwrap();
-    // Long enough for what nobody holds to be freed.
+    // Long enough for what nobody guards to be freed.
     for _ in 0..30 {
         cache.backend().run_pending_tasks();
         cache.get::<u32, _, _>("none", Groups::none()).await;

@@ -32,7 +32,7 @@ async fn first_reads_compute_once<B: Backend + Clone>(backend: B) {
     let values = soon(readers.join_all()).await;
     assert_eq!(computed.load(Ordering::SeqCst), 1);
     assert_eq!(values, [0; READERS]);
-    assert_eq!(cache.loads_under_way(), 0);
+    assert_eq!(cache.loads_in_flight(), 0);
 }
 
 #[tokio::test]
@@ -98,8 +98,8 @@ async fn one_who_waits_takes_over_from_a_leader_that_is_cancelled() {
     }
     assert!(values.iter().all(|value| *value == values[0] && *value > 1), "{values:?}");
     assert_eq!(cache.stats().loads, 2);
-    assert_eq!(cache.stats().loads_abandoned, 1);
-    assert_eq!(cache.loads_under_way(), 0);
+    assert_eq!(cache.stats().loads_cancelled, 1);
+    assert_eq!(cache.loads_in_flight(), 0);
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn one_who_waits_takes_over_from_a_leader_that_panics() {
     gate.open();
     assert!(soon(leader).await.unwrap_err().is_panic());
     assert_eq!(soon(waiter).await.unwrap(), 2);
-    assert_eq!(cache.loads_under_way(), 0);
+    assert_eq!(cache.loads_in_flight(), 0);
 }
 
 #[tokio::test]
@@ -191,7 +191,7 @@ async fn those_who_come_while_the_entry_is_being_stored_share_the_value() {
     assert_eq!(cache.stats().shared, 1);
     storing.open();
     settle().await;
-    assert_eq!(cache.loads_under_way(), 0);
+    assert_eq!(cache.loads_in_flight(), 0);
     assert_eq!(load(&cache, "k", group("g"), 3).await, 1);
 }
 

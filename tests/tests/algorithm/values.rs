@@ -159,13 +159,13 @@ async fn a_cache_says_what_it_is_on_and_what_is_under_way() {
     let gate = Gate::new();
     let one = load_behind(&cache, "one", group("g"), &gate, 1);
     gate.reached().await;
-    assert_eq!(cache.loads_under_way(), 1);
+    assert_eq!(cache.loads_in_flight(), 1);
     let other = load_behind(&cache, "other", group("g"), &gate, 2);
     gate.reached().await;
-    assert_eq!(cache.loads_under_way(), 2);
+    assert_eq!(cache.loads_in_flight(), 2);
     gate.open();
     assert_eq!((soon(one).await.unwrap(), soon(other).await.unwrap()), (1, 2));
-    assert_eq!(cache.loads_under_way(), 0);
+    assert_eq!(cache.loads_in_flight(), 0);
 }
 
 #[tokio::test]

@@ -2,10 +2,9 @@
 
 use std::fmt::Debug;
 
-use groupcache_core::{
-    Address, BoxBackend, BoxInvalidator, Entry, EntryOptions, Generation, Hold, Key, LeaseOwner,
-    LeaseRequest, ManualClock, Vector,
-};
+use groupcache_core::backend::{Generation, GenerationGuard, GenerationVector, LeaseOwner, LeaseRequest};
+
+use groupcache_core::{Address, BoxBackend, BoxInvalidator, Entry, EntryOptions, Key, ManualClock};
 
 use crate::*;
 
@@ -20,10 +19,13 @@ fn says(thing: &dyn Debug, what: &[&str]) {
 fn entries_and_what_they_are_made_of() {
     let key = Key::of("page").unwrap();
     let groups = Groups::from(Group::new("book").with("id", 5).with_null("shelf"));
-    let vector: Vector = Generation::new(0xabc).into_iter().collect();
+    let vector: GenerationVector = Generation::new(0xabc).into_iter().collect();
     says(&groups, &["book{id=5,shelf=null}"]);
     says(&vector, &["Generation(abc)"]);
-    assert_eq!(format!("{:?} {:?}", Hold::none(), Hold::new(())), "Hold(none) Hold(..)");
+    assert_eq!(
+        format!("{:?} {:?}", GenerationGuard::none(), GenerationGuard::new(())),
+        "Hold(none) Hold(..)"
+    );
     let owner = LeaseOwner::random();
     let current = vector.iter().copied().map(Some).collect();
     let request = LeaseRequest::new(&key, &groups, &current, owner, Duration::from_secs(1)).unwrap();
@@ -46,7 +48,7 @@ async fn caches_and_what_is_under_way() {
     let cache = Cache::builder(backend).clock(clock.clone()).options(options).build();
     says(&BoxBackend::new(MemoryBackend::with_max_bytes(1)), &["BoxBackend(\"memory\")"]);
     says(&BoxInvalidator::new(cache.clone()), &["BoxInvalidator"]);
-    let builder = Cache::builder(MemoryBackend::with_max_bytes(1)).soft_time_limit(Duration::from_millis(7));
+    let builder = Cache::builder(MemoryBackend::with_max_bytes(1)).read_time_limit(Duration::from_millis(7));
     says(&builder, &["CacheBuilder", "soft_time_limit: 7ms", "hard_time_limit: 5s"]);
     says(&cache, &["Cache", "\"memory\"", "stale_while_revalidate"]);
     load(&cache, "k", group("g"), 1).await;

@@ -2,10 +2,12 @@
 
 use std::sync::Mutex;
 
-use groupcache_core::{
-    BoxBackend, Current, Entry, EntryView, Found, Generation, Key, LeaseHolder, LeaseName, LeaseOwner,
-    LeaseRequest, Leased, Lookup, Minted, Result, TimeLeft, Vector,
+use groupcache_core::backend::{
+    CurrentGenerations, EntryView, Found, Generation, GenerationVector, LeaseHolder, LeaseName, LeaseOwner,
+    LeaseRequest, Leased, Lookup, Minted, TimeLeft,
 };
+
+use groupcache_core::{BoxBackend, Entry, Key, Result};
 
 use crate::*;
 
@@ -19,19 +21,19 @@ impl Witness {
     }
 }
 
-fn one() -> Vector {
+fn one() -> GenerationVector {
     Generation::new(1).into_iter().collect()
 }
 
 fn nothing() -> Lookup {
-    Lookup::new(Found::Absent, Current::default())
+    Lookup::new(Found::Absent, CurrentGenerations::default())
 }
 
 impl Backend for Witness {
     fn name(&self) -> &'static str {
         "witness"
     }
-    fn glance(&self, _: &Key, _: &mut dyn FnMut(EntryView<'_>)) {
+    fn lookup_now(&self, _: &Key, _: &mut dyn FnMut(EntryView<'_>)) {
         self.saw("glance");
     }
     async fn lookup(&self, _: &Key, _: &[Group], _: TimeLeft) -> Result<Lookup> {
@@ -44,12 +46,12 @@ impl Backend for Witness {
     }
     async fn mint(&self, _: &[Group]) -> Result<Minted> {
         self.saw("mint");
-        Ok(Minted { vector: one(), hold: groupcache_core::Hold::none() })
+        Ok(Minted::new(one()))
     }
     async fn lease(&self, _: &LeaseRequest<'_>) -> Result<Leased> {
         self.saw("lease");
-        let hold = groupcache_core::Hold::none();
-        Ok(Leased { vector: one(), hold, holder: LeaseHolder::Other })
+        let hold = groupcache_core::backend::GenerationGuard::none();
+        Ok(Leased::new(one(), LeaseHolder::Other).with_guard(hold))
     }
     async fn release(&self, _: &LeaseName, _: LeaseOwner) -> Result<()> {
         self.saw("release");
@@ -74,14 +76,14 @@ impl Backend for Witness {
 
 async fn passes_everything_on<B: Backend>(backend: B, witness: Witness) {
     let (key, groups) = (Key::of("k").unwrap(), group("g"));
-    let current = Current::from_iter([None]);
+    let current = CurrentGenerations::from_iter([None]);
     let request =
         LeaseRequest::new(&key, &groups, &current, LeaseOwner::random(), Duration::from_secs(1)).unwrap();
     let entry = Arc::new(Entry::new(key.clone(), groups.clone(), one(), "body".into(), Duration::ZERO));
 
     assert_eq!(backend.name(), "witness");
     assert_eq!(backend.default_time_to_live(), Some(Duration::from_secs(7)));
-    backend.glance(&key, &mut |_| panic!("it shows nothing"));
+    backend.lookup_now(&key, &mut |_| panic!("it shows nothing"));
     backend.lookup(&key, &groups, TimeLeft::Needed).await.unwrap();
     let questions = [(key.clone(), groups.clone()), (key.clone(), groups.clone())];
     assert_eq!(backend.lookup_many(&questions).await.unwrap().len(), 2);

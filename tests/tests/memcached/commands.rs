@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use groupcache_core::{Backend, Cache, Found, Generation, Group, Groups, Vector};
+use groupcache_core::backend::{Found, Generation, GenerationVector};
+
+use groupcache_core::{Backend, Cache, Group, Groups};
 use groupcache_memcached::MemcachedBackend;
 use groupcache_tests::asking::{entry, eventually, groups, is_hit, key, look, millis, store};
 use groupcache_tests::memcached::MemcachedServers;
@@ -138,7 +140,7 @@ async fn many_readers_at_once_share_exchanges_and_each_gets_its_own_answer() {
     let Some(watched) = Watched::start().await else { return };
     let none = Groups::none();
     for number in 0..50 {
-        let page = entry(key(&number), &none, Vector::default(), number.to_string());
+        let page = entry(key(&number), &none, GenerationVector::default(), number.to_string());
         watched.backend.store(&page, None).await.expect("stores");
     }
     let reading = async {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use groupcache_core::{Backend, Cache, Found, Group, Groups, TimeLeft, Vector};
+use groupcache_core::backend::{Found, GenerationVector, TimeLeft};
+use groupcache_core::{Backend, Cache, Group, Groups};
 use groupcache_memcached::MemcachedBackend;
 use groupcache_tests::asking::{entry, eventually, groups, is_hit, key, look, millis, store};
 use groupcache_tests::impostor::Impostor;
@@ -71,7 +72,10 @@ async fn no_answer_is_taken_for_that_to_another_request() {
     let none = Groups::none();
     for number in 0..50 {
         let body = format!("body of {number}").repeat(1 + number * 20);
-        backend.store(&entry(key(&number), &none, Vector::default(), body), None).await.expect("stores");
+        backend
+            .store(&entry(key(&number), &none, GenerationVector::default(), body), None)
+            .await
+            .expect("stores");
     }
     let mut readers = tokio::task::JoinSet::new();
     for reader in 0..32_u64 {
@@ -154,7 +158,7 @@ async fn no_token_is_sent_twice() {
 async fn a_server_that_closes_every_connection_is_not_hammered() {
     let impostor = Impostor::hanging_up().await;
     let url = format!("memcached://{}", impostor.address());
-    let never = || groupcache_core::CircuitBreaker::new("memcached").failures_to_open(0);
+    let never = || groupcache_core::backend::CircuitBreaker::new("memcached").failures_to_open(0);
     let backend = MemcachedBackend::builder(url).circuit_breaker(never).build().expect("builds");
     let (began, mut asked) = (Instant::now(), 0);
     while began.elapsed() < Duration::from_secs(1) {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use groupcache_core::{Backend, ErrorKind, TimeLeft};
+use groupcache_core::backend::TimeLeft;
+
+use groupcache_core::{Backend, ErrorKind};
 use groupcache_memcached::MemcachedBackend;
 use groupcache_tests::asking::{groups, key, millis};
 use groupcache_tests::impostor::Impostor;

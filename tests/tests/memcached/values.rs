@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use groupcache_core::{Backend, Cache, ErrorKind, Found, Group, Groups};
+use groupcache_core::backend::Found;
+use groupcache_core::{Backend, Cache, ErrorKind, Group, Groups};
 use groupcache_memcached::MemcachedBackend;
 use groupcache_tests::asking::{entry, eventually, groups, is_hit, key, look, millis, store, stored_name};
 use groupcache_tests::log::Log;

@@ -4,7 +4,7 @@
 //! follow another soon, so anything may happen between two of them. What never happens was lost.
 
 use crate::state::{
-    AUTHOR, Asks, BOOK, Contents, Course, Entry, Fill, GROUPS, Generation, Generations, Left, Message,
+    AUTHOR, Asks, BOOK, Contents, Course, Entry, GROUPS, Generation, Generations, Left, LoadContext, Message,
     Minting, Phase, Reader, State, Writer,
 };
 use crate::variants::Variant;
@@ -199,18 +199,18 @@ impl Protocol {
             Phase::Checking(..) => actions.push(Action::Check(at)),
             Phase::Computing(_, fill) => {
                 match fill {
-                    Fill { minting: Some(_), .. } => {
+                    LoadContext { minting: Some(_), .. } => {
                         if state.left.mints_again > 0 {
                             actions.push(Action::MintAgain(at));
                         }
                         actions.push(Action::GiveUp(at));
                     }
-                    Fill { data: [None, _], .. } => actions.push(Action::Read(at, BOOK)),
-                    Fill { data: [_, Some(_)], .. } => actions.push(Action::Finish(at)),
-                    Fill { vector: [_, Some(_)], .. } => {
+                    LoadContext { data: [None, _], .. } => actions.push(Action::Read(at, BOOK)),
+                    LoadContext { data: [_, Some(_)], .. } => actions.push(Action::Finish(at)),
+                    LoadContext { vector: [_, Some(_)], .. } => {
                         actions.extend([Action::Read(at, AUTHOR), Action::Finish(at)]);
                     }
-                    Fill { vector: [_, None], .. } => {
+                    LoadContext { vector: [_, None], .. } => {
                         actions.extend([Action::Depend(at), Action::FindLate(at), Action::Finish(at)]);
                     }
                 }

@@ -2,8 +2,8 @@
 
 use crate::protocol::{Protocol, Steps};
 use crate::state::{
-    AUTHOR, Asks, BOOK, Contents, Course, Data, Entry, Fill, Flight, FlightId, GROUPS, Generations, Message,
-    Minting, Phase, Reader, State, Ticket, Version,
+    AUTHOR, Asks, BOOK, Contents, Course, Data, Entry, Flight, FlightId, GROUPS, Generations, LoadContext,
+    Message, Minting, Phase, Reader, State, Ticket, Version,
 };
 use crate::store::{Verdict, has_all, is_current, judge};
 use crate::variants::Variant;
@@ -53,7 +53,7 @@ impl Protocol {
             let taken = sent.map(|token| token.map(|token| self.generation(state, token)));
             return self.minted(state, at, taken);
         }
-        if let Phase::Computing(ticket, Fill { leads: true, .. }) = state.readers[at].phase {
+        if let Phase::Computing(ticket, LoadContext { leads: true, .. }) = state.readers[at].phase {
             let id = self.flight(&state.readers[at], &ticket);
             for waiter in self.land(state, id, None) {
                 self.compute_alone(state, waiter);
@@ -125,7 +125,7 @@ impl Protocol {
 
     pub(crate) fn compute(&self, state: &mut State, at: usize, ticket: Ticket, leads: bool) {
         let nobodys = Ticket { asks: Asks::Named, vector: [None; GROUPS], looked: [None; GROUPS] };
-        let fill = Fill { leads, vector: ticket.vector, data: [None; GROUPS], minting: None };
+        let fill = LoadContext { leads, vector: ticket.vector, data: [None; GROUPS], minting: None };
         state.readers[at].phase = Phase::Computing(if leads { ticket } else { nobodys }, fill);
         if self.bounds.steps == Steps::Coarse {
             self.read(state, at, BOOK);
@@ -162,7 +162,7 @@ impl Protocol {
 
     /// The group's data was read before anybody thought of its generation: served, not stored.
     pub(crate) fn find_late(&self, state: &mut State, at: usize) {
-        if let Phase::Computing(ticket, Fill { leads: true, .. }) = state.readers[at].phase {
+        if let Phase::Computing(ticket, LoadContext { leads: true, .. }) = state.readers[at].phase {
             let id = self.flight(&state.readers[at], &ticket);
             for waiter in self.land(state, id, None) {
                 let Phase::Aboard(ticket) = state.readers[waiter].phase else { unreachable!() };
@@ -226,14 +226,16 @@ impl State {
         self.flights.iter_mut().find(|flight| flight.id == id).unwrap_or_else(|| unreachable!())
     }
 
-    pub(crate) fn fill_mut(&mut self, at: usize) -> &mut Fill {
+    pub(crate) fn fill_mut(&mut self, at: usize) -> &mut LoadContext {
         let Phase::Computing(_, fill) = &mut self.readers[at].phase else { unreachable!() };
         fill
     }
 
     pub(crate) fn minting_mut(&mut self, at: usize) -> &mut Minting {
         match &mut self.readers[at].phase {
-            Phase::Minting(_, minting) | Phase::Computing(_, Fill { minting: Some(minting), .. }) => minting,
+            Phase::Minting(_, minting) | Phase::Computing(_, LoadContext { minting: Some(minting), .. }) => {
+                minting
+            }
             _ => unreachable!(),
         }
     }

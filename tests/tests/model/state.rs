@@ -112,7 +112,7 @@ pub(crate) enum Phase {
     Aboard(Ticket),
     /// Looks whether the vector of a flight that it waited for is current.
     Checking(Ticket, Entry),
-    Computing(Ticket, Fill),
+    Computing(Ticket, LoadContext),
     Done {
         stale: bool,
     },
@@ -143,7 +143,7 @@ pub(crate) struct Ticket {
 
 /// A computation under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Fill {
+pub(crate) struct LoadContext {
     pub(crate) leads: bool,
     pub(crate) vector: Generations,
     pub(crate) data: Data,

@@ -8,7 +8,7 @@ const NAMES: [&str; GROUPS] = ["book", "author"];
 /// What happened, a line a step.
 pub(crate) fn tell(protocol: &Protocol, path: &[(State, Option<Action>)]) -> Vec<String> {
     let mut lines: Vec<_> =
-        path.first().map(|(state, _)| format!("at first: {}", holds(&state.store))).into_iter().collect();
+        path.first().map(|(state, _)| format!("at first: {}", guards(&state.store))).into_iter().collect();
     for pair in path.windows(2) {
         let [(before, Some(action)), (after, _)] = pair else { continue };
         let mut line = step(protocol, before, *action, after);
@@ -78,7 +78,7 @@ fn step(protocol: &Protocol, before: &State, action: Action, after: &State) -> S
         Action::EvictEntry => "the entry is evicted".into(),
         Action::EvictGeneration(group) => format!("the generation of {} is evicted", NAMES[group]),
         Action::Replicate => "the replica catches up".into(),
-        Action::FailOver => format!("the store fails over: {}", holds(&after.store)),
+        Action::FailOver => format!("the store fails over: {}", guards(&after.store)),
     }
 }
 
@@ -165,7 +165,7 @@ fn data(data: Data) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
 
-fn holds(contents: &Contents) -> String {
+fn guards(contents: &Contents) -> String {
     let known = contents.tokens.iter().zip(NAMES).filter_map(|(token, name)| token.map(|_| name));
     let known: Vec<_> = known.collect();
     match (contents.entry, known.is_empty()) {

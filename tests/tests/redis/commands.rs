@@ -1,6 +1,8 @@
 //! What each operation of the Redis backend costs, counted at the server.
 
-use groupcache_core::{Backend, Cache, Generation, Group, Groups};
+use groupcache_core::backend::Generation;
+
+use groupcache_core::{Backend, Cache, Group, Groups};
 use groupcache_redis::RedisBackend;
 use groupcache_tests::asking::{eventually, groups, is_hit, key, look, store};
 use groupcache_tests::proxy::Proxy;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use groupcache_core::{Backend, Cache, ErrorKind, Group, TimeLeft};
+use groupcache_core::backend::TimeLeft;
+
+use groupcache_core::{Backend, Cache, ErrorKind, Group};
 use groupcache_redis::RedisBackend;
 use groupcache_tests::asking::{eventually, groups, is_hit, key, look, millis, store};
 use groupcache_tests::impostor::Impostor;
@@ -63,7 +65,7 @@ async fn a_connection_that_was_closed_while_idle_fails_nothing() {
 async fn a_server_that_closes_every_connection_is_not_hammered() {
     let impostor = Impostor::hanging_up().await;
     let url = format!("redis://{}/", impostor.address());
-    let never = groupcache_core::CircuitBreaker::new("redis").failures_to_open(0);
+    let never = groupcache_core::backend::CircuitBreaker::new("redis").failures_to_open(0);
     let backend = RedisBackend::builder(url).circuit_breaker(never).build().expect("builds");
     let (began, mut asked) = (Instant::now(), 0);
     while began.elapsed() < Duration::from_secs(1) {
@@ -131,7 +133,8 @@ async fn a_server_that_hangs_or_dies_costs_little_and_comes_back_by_itself() {
     let (log, _guard) = Log::start();
     let soft = millis(250);
     let backend = connected(RedisBackend::builder(server.url())).await;
-    let cache = Cache::builder(backend).soft_time_limit(soft).hard_time_limit(Duration::from_secs(2)).build();
+    let cache =
+        Cache::builder(backend).read_time_limit(soft).write_time_limit(Duration::from_secs(2)).build();
     assert_eq!(read(&cache, "page", 1).await, 1);
     eventually("it is stored", async || cache.stats().stores == 1).await;
 

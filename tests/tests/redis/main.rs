@@ -49,7 +49,7 @@ fn reads(server: &RedisServer) -> u64 {
 }
 
 /// How often the server had to read for this, the question itself not counted: once for each
-/// pipeline that its buffer holds.
+/// pipeline that its buffer guards.
 async fn round_trips(server: &RedisServer, work: impl Future<Output = ()>) -> u64 {
     let first = reads(server);
     let before = reads(server);

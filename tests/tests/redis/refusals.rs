@@ -1,6 +1,8 @@
 //! What Redis servers refuse, and what is wrong with some of them.
 
-use groupcache_core::{Backend, ErrorKind, Group, TimeLeft};
+use groupcache_core::backend::TimeLeft;
+
+use groupcache_core::{Backend, ErrorKind, Group};
 use groupcache_redis::RedisBackend;
 use groupcache_tests::asking::{entry, eventually, groups, is_hit, key, look, millis, store};
 use groupcache_tests::servers::RedisServer;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use groupcache_core::{Backend, ErrorKind, Found, Group, Groups, TimeLeft};
+use groupcache_core::backend::{Found, TimeLeft};
+use groupcache_core::{Backend, ErrorKind, Group, Groups};
 use groupcache_tests::asking::{entry, groups, is_hit, key, look, millis, store};
 use groupcache_tests::servers::RedisServer;
 use tokio::time::{Instant, sleep};
