@@ -153,12 +153,12 @@ where
             Ok(load(&view, page, response).await)
         }
     };
-    let (served, refresh) = view.cache.read(&address, accept, load).await?;
-    if let Some(refresh) = refresh {
+    let outcome = view.cache.read(&address, accept, load).await?;
+    if let Some(refresh) = outcome.refresh {
         // The expired page goes out; the next one is computed meanwhile, and a failure is counted.
         tokio::spawn(refresh.run_in_background(accept));
     }
-    Ok(match served {
+    Ok(match outcome.served {
         Served::Entry(hit, ServedFrom::Hit) => respond_hit(&hit, page.parts()),
         Served::Entry(hit, how) => respond(&hit.response, page.parts(), cache_status::of_entry(how)),
         Served::Loaded { value: Rendered::Whole(stored, extensions), miss, stored: kept } => {

@@ -23,7 +23,8 @@ use crate::data::group::Group;
 use crate::data::key::Key;
 use crate::error::Result;
 use crate::load_context::{CacheId, LoadContext, Minter};
-use crate::read::single_flight::{FlightId, FlightOutcome, Leader, Role, SingleFlight};
+use crate::read::flight_id::FlightId;
+use crate::read::single_flight::{FlightOutcome, Leader, Role, SingleFlight};
 use crate::sync::Mutex;
 
 /// Not one of shuttle's: looking at it is no point at which another task may run.
@@ -52,13 +53,14 @@ fn id() -> FlightId {
 
 fn shared() -> FlightOutcome {
     let FlightId { key, groups, vector } = id();
-    FlightOutcome::Shared(Arc::new(Entry::new(key, groups, vector, Bytes::new(), Duration::ZERO)), None)
+    let entry = Arc::new(Entry::new(key, groups, vector, Bytes::new(), Duration::ZERO));
+    FlightOutcome::Shared { entry, expires_at: None }
 }
 
 async fn compute_and_land(mut lead: Leader, leaders: &Leaders) {
     yield_now().await;
     leaders.end();
-    lead.land(shared());
+    lead.finish(shared());
     // The entry is being stored.
     yield_now().await;
     drop(lead);
@@ -88,7 +90,7 @@ fn readers(go_away_when_leading: &'static [bool]) {
                                 compute_and_land(lead, &leaders).await;
                             }
                         }
-                        Role::Follower(landing) => assert!(matches!(landing, FlightOutcome::Shared(..))),
+                        Role::Follower(landing) => assert!(matches!(landing, FlightOutcome::Shared { .. })),
                     }
                 })
             })
@@ -128,11 +130,11 @@ fn one_boards_while(ends: impl Fn(Leader) -> Option<Leader> + Send + 'static) ->
 #[test]
 fn who_boards_while_a_flight_lands_shares_it_in_every_order() {
     let land = |mut lead: Leader| {
-        lead.land(shared());
+        lead.finish(shared());
         Some(lead)
     };
     explore_all(move || match one_boards_while(land) {
-        Role::Follower(FlightOutcome::Shared(..)) => {}
+        Role::Follower(FlightOutcome::Shared { .. }) => {}
         other => panic!("{other:?}"),
     });
 }
@@ -245,15 +247,15 @@ fn readers_of_a_store() {
                     (Arc::clone(&flights), Arc::clone(&store), Arc::clone(&computed));
                 spawn(async move {
                     loop {
-                        let gone = flights.gone(&id().key);
+                        let gone = flights.finished_count(&id().key);
                         if *store.lock() {
                             return;
                         }
                         match flights.join(id()).await {
-                            Role::Leader(_) if flights.gone(&id().key) != gone => {}
+                            Role::Leader(_) if flights.finished_count(&id().key) != gone => {}
                             Role::Leader(mut lead) => {
                                 computed.fetch_add(1, Ordering::SeqCst);
-                                lead.land(shared());
+                                lead.finish(shared());
                                 *store.lock() = true;
                                 drop(lead);
                                 return;
@@ -305,7 +307,7 @@ impl Store {
         Arc::new(Self { generation, version, asked: AtomicUsize::new(0) })
     }
 
-    fn fill(self: &Arc<Self>) -> LoadContext {
+    fn context(self: &Arc<Self>) -> LoadContext {
         LoadContext::new(CacheId(1), Arc::new(StoreMinter(Arc::clone(self))))
     }
 }
@@ -315,12 +317,12 @@ impl Store {
 fn two_branches_depend_on_a_group() {
     block_on(async {
         let store = Store::new();
-        let fill = store.fill();
+        let context = store.context();
         let branches: Vec<_> = (0..2)
             .map(|_| {
-                let (store, fill) = (Arc::clone(&store), fill.clone());
+                let (store, context) = (Arc::clone(&store), context.clone());
                 spawn(async move {
-                    fill.depend(Group::new("g")).await;
+                    context.depend(Group::new("g")).await;
                     *store.version.lock()
                 })
             })
@@ -337,12 +339,12 @@ fn two_branches_depend_on_a_group() {
             oldest = oldest.min(branch.await.unwrap());
         }
         writer.await.unwrap();
-        let sealed = fill.seal();
+        let sealed = context.seal();
         assert_eq!(sealed.groups.len(), 1);
         let current: GenerationVector = [generation(2)].into_iter().collect();
         assert!(sealed.storable);
         assert!(oldest == 2 || sealed.vector != current, "old data under a generation of after its change");
-        assert_eq!(fill.seal().groups.len(), 0, "the end comes once");
+        assert_eq!(context.seal().groups.len(), 0, "the end comes once");
     });
 }
 
@@ -357,17 +359,17 @@ fn data_read_before_an_invalidation_never_has_a_generation_of_after_it() {
 fn a_branch_is_given_up() {
     block_on(async {
         let store = Store::new();
-        let fill = store.fill();
+        let context = store.context();
         let branch = spawn({
-            let fill = fill.clone();
-            async move { fill.depend(Group::new("g")).await }
+            let context = context.clone();
+            async move { context.depend(Group::new("g")).await }
         });
         let sealing = spawn({
-            let fill = fill.clone();
+            let context = context.clone();
             async move {
                 yield_now().await;
                 yield_now().await;
-                fill.seal()
+                context.seal()
             }
         });
         branch.abort();

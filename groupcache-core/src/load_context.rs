@@ -1,5 +1,4 @@
-//! A computation under way: the groups it depends on and the generations they had before it read
-//! their data.
+//! The context of a load: the groups that it depends on, and the generations they had before it read their data.
 
 use std::fmt;
 use std::future::Future;
@@ -18,19 +17,24 @@ tokio::task_local! {
     static CURRENT: LoadContext;
 }
 
-/// Declares that the computation under way depends on `groups`, wherever in its call tree this is
-/// called. **Await it before reading the data of those groups.**
+/// Declares that the current load depends on `groups`. **Await it before reading the data of those groups.**
 ///
-/// One round trip for groups that the computation does not depend on yet, none for others. If the
-/// generations cannot be had, the computed value is served and not stored. Outside a computation of
-/// a cache this does nothing, so that code which is sometimes cached can always call it. A task
-/// spawned by the computation is outside: take [`LoadContext::current`] along.
+/// May be called anywhere in the call tree of a loader. Outside a load it does nothing, so code that is only
+/// sometimes cached can always call it. A task that the loader spawns is outside the load: pass it
+/// [`LoadContext::current`].
+///
+/// One round trip if any of the groups is new to the load, none otherwise. If the backend does not return the
+/// generations, or if this future is dropped before it is ready, the loaded value is served and not stored.
 ///
 /// ```
-/// # use groupcache_core::{Backend, Cache, Group, depend};
-/// # async fn book(id: i64) -> (String, i64) { (String::new(), id) }
-/// # async fn author(id: i64) -> String { id.to_string() }
-/// # async fn example(cache: Cache<impl Backend>) -> Result<(), std::io::Error> {
+/// use groupcache_core::{Cache, Group, depend};
+/// use groupcache_memory::MemoryBackend;
+///
+/// # async fn book(id: i64) -> (String, i64) { ("Emma".to_owned(), id + 2) }
+/// # async fn author(id: i64) -> String { format!("author {id}") }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let cache = Cache::builder(MemoryBackend::with_max_bytes(64 << 20)).build();
 /// let page: String = cache
 ///     .get_or_load(&("page", 5), Group::new("book").with("id", 5), || async {
 ///         let (title, author_id) = book(5).await;
@@ -38,42 +42,69 @@ tokio::task_local! {
 ///         Ok::<_, std::io::Error>(format!("{title} by {}", author(author_id).await))
 ///     })
 ///     .await?;
+/// assert_eq!(page, "Emma by author 7");
 /// # Ok(())
 /// # }
 /// ```
 pub fn depend<G: Into<Groups>>(groups: G) -> impl Future<Output = ()> + Send + use<G> {
-    let fill = LoadContext::current().map(|fill| (fill, groups.into()));
+    let context = LoadContext::current().map(|context| (context, groups.into()));
     async move {
-        if let Some((fill, groups)) = fill {
-            fill.mint(groups).await;
+        if let Some((context, groups)) = context {
+            context.mint(groups).await;
         }
     }
 }
 
-/// A computation under way. Cheap to clone; clones are the same computation.
+/// The context of a load: what the loaded value depends on.
+///
+/// Cloning is cheap, and clones are the same context. Take one along to declare dependencies from a spawned
+/// task:
+///
+/// ```
+/// use groupcache_core::{Cache, Group, LoadContext};
+/// use groupcache_memory::MemoryBackend;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let cache = Cache::builder(MemoryBackend::with_max_bytes(64 << 20)).build();
+/// let total: u32 = cache
+///     .get_or_load("total", Group::new("orders"), || async {
+///         let context = LoadContext::current().expect("inside a load");
+///         let rates = tokio::spawn(async move {
+///             context.depend(Group::new("rates")).await;
+///             7
+///         });
+///         rates.await
+///     })
+///     .await?;
+/// assert_eq!(total, 7);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct LoadContext(Arc<Inner>);
 
 struct Inner {
-    /// Which cache this computation fills: generations of one mean nothing to another.
+    /// The cache that this load is for. Generations of one cache mean nothing to another.
     cache: CacheId,
     minter: Arc<dyn Minter>,
     state: Mutex<State>,
 }
 
-/// Identifies a cache as long as something of it lives.
+/// Identifies a cache as long as any of its clones lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CacheId(pub(crate) usize);
 
-/// A read inside the computation that the current task is in, if any. Whatever takes the place of a
-/// value that the read did not return, because it failed or was given up, has groups that nobody has
-/// declared to that computation.
+/// A read inside a load.
+///
+/// If the read fails or is cancelled, the load may use another value instead, whose groups nothing declares to
+/// it. So the load is not stored unless the read completes.
 pub(crate) struct NestedRead {
     outer: Option<LoadContext>,
-    answered: bool,
+    is_completed: bool,
 }
 
-/// What a fill needs of its cache.
+/// What a load context needs of its cache.
 #[async_trait]
 pub(crate) trait Minter: Send + Sync {
     async fn mint(&self, groups: &[Group]) -> Result<Minted>;
@@ -91,31 +122,31 @@ struct State {
 struct Dependency {
     group: Group,
     generation: Generation,
-    /// Whether this computation said that it depends on it; otherwise an earlier one did, and its
-    /// generation was fetched in case this one does too.
+    /// Whether this load has declared the group. Otherwise an earlier load of the key did, and the generation
+    /// was read in case this one does too.
     declared: bool,
 }
 
-/// What a computation turned out to depend on.
+/// What a load turned out to depend on.
 #[derive(Debug)]
 pub(crate) struct Sealed {
     pub(crate) groups: Groups,
     pub(crate) vector: GenerationVector,
     pub(crate) guards: Vec<GenerationGuard>,
-    /// Groups found after their data was read.
+    /// Groups that were declared after their data was read.
     pub(crate) late: Vec<Group>,
     pub(crate) expires_at: Option<Instant>,
     pub(crate) storable: bool,
 }
 
 impl LoadContext {
-    /// The computation that the current task is in, if any.
+    /// Returns the context of the load that the current task is in, if any.
     #[must_use]
     pub fn current() -> Option<Self> {
         CURRENT.try_with(Self::clone).ok()
     }
 
-    /// Like the function [`depend`], for code that carries the fill along.
+    /// Declares that this load depends on `groups`, like the function [`depend`].
     pub fn depend<G: Into<Groups>>(&self, groups: G) -> impl Future<Output = ()> + Send + use<G> {
         self.clone().mint(groups.into())
     }
@@ -131,13 +162,13 @@ impl LoadContext {
         if unknown.is_empty() {
             return;
         }
-        // Given up while it waits, it leaves a computation that may read the data all the same.
-        let given_up = CancelledDepend(&self);
+        // If this future is dropped while it waits, the loader may read the data all the same.
+        let cancelled = CancelledDepend(&self);
         let minted = self.0.minter.mint(&unknown).await;
-        std::mem::forget(given_up);
+        std::mem::forget(cancelled);
         let mut state = self.0.state.lock();
         match minted {
-            // After the end there is no entry left to add it to.
+            // The load has ended: there is no entry left to add the groups to.
             Ok(_) if state.sealed => {}
             Ok(minted) => {
                 state.guards.push(minted.guard);
@@ -146,8 +177,8 @@ impl LoadContext {
                     if crate::mutants::is_on("later_generation") {
                         state.dependencies.retain(|known| known.group != *group);
                     }
-                    // Somebody may have declared it meanwhile. Either generation is from before this
-                    // declarer's read, only the earlier one is from before the other's too.
+                    // Another task may have declared the group meanwhile. Both generations are from before
+                    // this task reads, but only the earlier one is from before the other task reads.
                     if !state.declare(group) {
                         state.add(group.clone(), *generation, true);
                     }
@@ -157,9 +188,10 @@ impl LoadContext {
         }
     }
 
-    /// Declares a dependency whose data was already read. The value is served and not stored, and
-    /// the group remembered, so that the next computation of this key has its generation from the
-    /// start and can be stored.
+    /// Declares that this load depends on `groups` whose data was already read.
+    ///
+    /// The loaded value is served and not stored. The process remembers the groups, so that the next load of
+    /// this key starts with their generations and can be stored. No round trip.
     pub fn depend_late(&self, groups: impl Into<Groups>) {
         let mut state = self.0.state.lock();
         for group in &groups.into() {
@@ -169,12 +201,12 @@ impl LoadContext {
         }
     }
 
-    /// The value will be served to whoever asked for it, and not stored or shared.
+    /// Keeps the loaded value from being stored and shared. Its reader still gets it.
     pub fn do_not_store(&self) {
         self.0.state.lock().storable = false;
     }
 
-    /// Whether this computation fills that cache.
+    /// Whether this load is for that cache.
     pub(crate) fn is_of(&self, cache: CacheId) -> bool {
         self.0.cache == cache
     }
@@ -191,8 +223,7 @@ impl LoadContext {
         Self(Arc::new(Inner { cache, minter, state: Mutex::new(state) }))
     }
 
-    /// Starts with the generations of `groups`, of which those in `declared` are depended on
-    /// already.
+    /// Adds the generations of `groups`. The load depends on those that are in `declared`.
     pub(crate) fn with_vector(
         self,
         groups: &Groups,
@@ -209,12 +240,12 @@ impl LoadContext {
         self
     }
 
-    /// Runs a computation as this fill.
-    pub(crate) async fn scope<F: Future>(self, computation: F) -> F::Output {
-        CURRENT.scope(self, computation).await
+    /// Runs a load in this context.
+    pub(crate) async fn scope<F: Future>(self, load: F) -> F::Output {
+        CURRENT.scope(self, load).await
     }
 
-    /// The end of the computation: what comes later has no effect.
+    /// Ends the load. Later declarations have no effect.
     pub(crate) fn seal(&self) -> Sealed {
         let mut state = self.0.state.lock();
         state.sealed = true;
@@ -232,16 +263,15 @@ impl LoadContext {
         }
     }
 
-    /// Before a read inside this computation: a read of another cache tells nothing about this
-    /// one's generations, so they are fetched before that read looks at anything.
+    /// Prepares for a read inside this load. A read of another cache returns no generations of this one, so they
+    /// are minted before that read looks at its data.
     pub(crate) async fn before_nested_read(&self, cache: CacheId, groups: &Groups) {
         if !self.is_of(cache) {
             self.depend(groups).await;
         }
     }
 
-    /// After a read inside this computation that returned what `entry` guards: whoever shows a value
-    /// depends on all that the value depends on. Costs no round trip within one cache, as the
+    /// Adds the dependencies of `entry` after a read inside this load. No round trip within one cache: the
     /// entry's generations are from before its data was read.
     pub(crate) fn after_nested_read(&self, cache: CacheId, entry: &Entry, expires_at: Option<Instant>) {
         if !self.is_of(cache) {
@@ -253,7 +283,7 @@ impl LoadContext {
             if !state.declare(group) {
                 state.add(group.clone(), *generation, true);
             } else if !state.has(group, *generation) {
-                // Invalidated between two reads of this computation: it has seen both states.
+                // The group was invalidated between two reads of this load, which has seen both states.
                 state.storable = false;
             }
         }
@@ -261,7 +291,7 @@ impl LoadContext {
     }
 }
 
-/// A `depend` that was dropped before it had its generations.
+/// Notices a `depend` that is dropped before it has its generations.
 struct CancelledDepend<'a>(&'a LoadContext);
 
 impl Drop for CancelledDepend<'_> {
@@ -276,29 +306,29 @@ impl Drop for CancelledDepend<'_> {
 
 impl NestedRead {
     pub(crate) fn begin() -> Self {
-        Self { outer: LoadContext::current(), answered: false }
+        Self { outer: LoadContext::current(), is_completed: false }
     }
 
     pub(crate) const fn outer(&self) -> Option<&LoadContext> {
         self.outer.as_ref()
     }
 
-    /// The read ended, and has said what whoever computes around it depends on.
-    pub(crate) fn answered(mut self) {
-        self.answered = true;
+    /// The read has completed, and the outer load has its dependencies.
+    pub(crate) fn completed(mut self) {
+        self.is_completed = true;
     }
 }
 
 impl Drop for NestedRead {
     fn drop(&mut self) {
-        if let Some(outer) = self.outer.as_ref().filter(|_| !self.answered) {
+        if let Some(outer) = self.outer.as_ref().filter(|_| !self.is_completed) {
             outer.do_not_store();
         }
     }
 }
 
 impl State {
-    /// Marks `group` as depended on if its generation is known; whether it is.
+    /// Marks `group` as declared if its generation is known. Returns whether it is.
     fn declare(&mut self, group: &Group) -> bool {
         let known = self.dependencies.iter_mut().find(|dependency| dependency.group == *group);
         known.map(|dependency| dependency.declared = true).is_some()
@@ -324,7 +354,7 @@ impl fmt::Debug for LoadContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.0.state.lock();
         let declared = state.dependencies.iter().filter(|known| known.declared).map(|known| &known.group);
-        f.debug_struct("Fill")
+        f.debug_struct("LoadContext")
             .field("groups", &declared.collect::<Vec<_>>())
             .field("storable", &state.storable)
             .finish_non_exhaustive()

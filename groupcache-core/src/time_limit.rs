@@ -1,4 +1,5 @@
-//! Time limits on backend calls that cost nothing where the answer is already there.
+//! How long futures may take, and where they run: time limits on backend calls that cost nothing if the answer
+//! is ready at once, and work that goes on without its caller.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -10,20 +11,24 @@ use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long a series of calls may take in all. What happens between them does not count.
+/// A limit beyond what the clock can represent is none. A year is as good.
+const LIMIT_MAX: Duration = Duration::from_secs(365 * 86_400);
+
+/// The time that a series of calls may take together. The time between the calls does not count.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub(crate) struct TimeBudget {
     left: Duration,
 }
 
-impl Budget {
+impl TimeBudget {
     pub(crate) const fn new(limit: Duration) -> Self {
         Self { left: limit }
     }
 
-    /// The outcome of `call`, or a timeout once the budget is used up. A call that is ready at once
-    /// sets no timer and is never too late. Pinned by the caller: what is passed by value is kept
-    /// twice.
+    /// Returns the outcome of `call`, or a timeout once the budget is used up. A call that is ready at once sets
+    /// no timer and is never too late.
+    ///
+    /// The caller pins the call: a future that is passed by value is kept twice.
     pub(crate) async fn run<T>(
         &mut self,
         backend: &'static str,
@@ -32,11 +37,9 @@ impl Budget {
         if let Poll::Ready(outcome) = poll_once(call.as_mut()).await {
             return outcome;
         }
-        // tokio's own time, which its tests can move.
+        // tokio's time, which its tests can pause.
         let began = Instant::now();
-        // A limit beyond what the clock can count is none; a year is as good.
-        let deadline =
-            began.checked_add(self.left).unwrap_or_else(|| began + Duration::from_secs(31_536_000));
+        let deadline = began.checked_add(self.left).unwrap_or_else(|| began + LIMIT_MAX);
         let outcome = tokio::time::timeout_at(deadline, call).await;
         self.left = self.left.saturating_sub(began.elapsed());
         match outcome {
@@ -46,10 +49,20 @@ impl Budget {
     }
 }
 
-/// Runs `work` to its end even if the caller goes away: polled once here, on a task of its own if
-/// that was not enough. Without a runtime the caller has to stay. If the runtime goes first nobody knows
-/// what became of it, and that is an error to callers who live longer, such as threads of its own.
-pub(crate) async fn detached<T: Send + 'static>(
+/// Moves the future of a step that a hit does not take to the heap.
+///
+/// A future has room for all its steps. Without this, the future of a hit would carry the state of a miss, and
+/// every caller would move and initialise it. `groupcache-core/tests/future_sizes.rs` bounds the result.
+pub(crate) fn off_hit_path<F: Future>(step: F) -> Pin<Box<F>> {
+    Box::pin(step)
+}
+
+/// Runs `work` to completion even if the caller is cancelled: polled once here, and on a task of its own if that
+/// is not enough.
+///
+/// Without a runtime, the work runs in the caller. If the runtime shuts down first, the outcome is unknown, and
+/// callers on other threads get an error.
+pub(crate) async fn run_detached<T: Send + 'static>(
     backend: &'static str,
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
@@ -71,15 +84,15 @@ pub(crate) async fn detached<T: Send + 'static>(
     }
 }
 
-/// Starts `work` and does not wait for it: done before this returns if it is ready at once, on a
-/// task of its own otherwise.
+/// Starts `work` without waiting for it. If it is ready at once, it is done before this returns; otherwise it
+/// goes on in a task of its own.
 pub(crate) async fn in_background(work: impl Future<Output = ()> + Send + 'static) {
     let mut work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(work);
     if poll_once(work.as_mut()).await.is_ready() {
         return;
     }
     match Handle::try_current() {
-        // Nobody waits for the task; it reports through the counters.
+        // Detached: the work reports through the counters.
         Ok(runtime) => drop(runtime.spawn(work)),
         Err(_) => work.await,
     }
@@ -94,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_outlives_the_runtime_is_told_so() {
+    fn a_caller_that_outlives_the_runtime_gets_an_error() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let handle = runtime.handle().clone();
         let (begun, has_begun) = std::sync::mpsc::channel();
@@ -103,7 +116,7 @@ mod tests {
                 begun.send(()).unwrap();
                 std::future::pending::<Result<()>>().await
             };
-            handle.block_on(detached("store", never))
+            handle.block_on(run_detached("store", never))
         });
         has_begun.recv().unwrap();
         drop(runtime);

@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::load_context::LoadContext;
 use crate::outcome::{Loaded, Served, StorePolicy, ToStore};
 use crate::strategy::key_strategy::KeyStrategy;
+use crate::time_limit::off_hit_path;
 
 /// Any value that serde can write and read back is stored as MessagePack with field names, which
 /// tolerates fields that are added with a default. A stored value that does not read back as `T` is
@@ -190,9 +191,10 @@ impl<B: Backend> Cache<B> {
             let policy = keep(&value);
             Ok(Loaded { value, policy })
         };
-        let served = match self.read(&address, decode, load).await? {
-            (_, Some(refresh)) => refresh.run(decode).await?,
-            (served, None) => served,
+        let outcome = self.read(&address, decode, load).await?;
+        let served = match outcome.refresh {
+            Some(refresh) => off_hit_path(refresh.run(decode)).await?,
+            None => outcome.served,
         };
         Ok(match served {
             Served::Entry(value, _) | Served::Loaded { value, .. } => value,

@@ -93,8 +93,8 @@ fn read_now(
 
 async fn read(cache: &Cache<MemoryBackend>, address: &Address) -> Bytes {
     let load = || async { Ok::<_, ()>(Loaded::store(Bytes::new(), body())) };
-    match cache.read(address, |entry| Some(entry.body().clone()), load).await {
-        Ok((Served::Entry(body, _) | Served::Loaded { value: body, .. }, _)) => body,
+    match cache.read(address, |entry| Some(entry.body().clone()), load).await.map(|outcome| outcome.served) {
+        Ok(Served::Entry(body, _) | Served::Loaded { value: body, .. }) => body,
         Err(()) => Bytes::new(),
     }
 }

@@ -64,9 +64,9 @@ fn hit_on(servers: &MemcachedServers, bench: &mut BenchmarkGroup<'_, WallTime>) 
             let (cache, address) = (own.clone(), Arc::clone(&address));
             async move {
                 let load = || async { Err::<Loaded<()>, _>("a miss") };
-                let (served, _) =
+                let outcome =
                     cache.read(&address, |entry| Some(entry.body().clone()), load).await.expect("a hit");
-                assert!(matches!(served, Served::Entry(..)));
+                assert!(matches!(outcome.served, Served::Entry(..)));
             }
         };
         beside::compare(bench, &name, &runtime, concurrency, ("bare_multi_get", get), read);

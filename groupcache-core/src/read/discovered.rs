@@ -1,4 +1,4 @@
-//! The groups that computations of a key found out while they ran.
+//! The groups that loads of a key discovered while they ran.
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,26 +8,25 @@ use crate::data::key::Key;
 use crate::sync::Mutex;
 
 const SLOTS: usize = 8192;
-/// Whoever asks for pages chooses their keys: of longer ones the hash is remembered.
+/// Clients choose the keys of pages. Of longer keys only the hash is kept.
 const KEY_BYTES_MAX: usize = 256;
-/// More than a thousand groups of the usual kind.
+/// Room for more than a thousand groups of the usual length.
 const GROUPS_BYTES_MAX: usize = 64 << 10;
 
-/// Remembers for a bounded number of keys which groups their entries depend on beyond those that
-/// the reader names, so that the next lookup asks for all of them at once. Forgetting one costs a
-/// second round trip, nothing else.
+/// Remembers, for a bounded number of keys, the groups of their entries that readers do not name. The next
+/// lookup then asks for all groups at once. A forgotten key costs a second round trip, nothing else.
 ///
-/// A direct-mapped table: a key has one slot, and takes it from whoever was there. Very long lists are not
-/// remembered, so that all of it has a bound in bytes too.
+/// A direct-mapped table: a key has one slot, and replaces the key that had it before. Very long lists are not
+/// kept, so that the table is bounded in bytes.
 #[derive(Debug)]
 pub(crate) struct DiscoveredGroups {
     slots: Box<[Mutex<Slot>]>,
     hasher: std::hash::RandomState,
-    /// Caches whose computations discover nothing never hash a key for this.
+    /// Caches whose loads discover nothing never hash a key for this.
     used: AtomicBool,
 }
 
-/// Which key, and what was found out.
+/// A key, and the groups that were discovered for it.
 type Slot = Option<(Known, Groups)>;
 
 #[derive(Debug)]
@@ -55,7 +54,7 @@ impl DiscoveredGroups {
         Self { slots, hasher: std::hash::RandomState::new(), used: AtomicBool::new(false) }
     }
 
-    /// `named`, and what else is known about `key`; `None` if nothing is.
+    /// Returns `named` and what was discovered for `key`; `None` if nothing was.
     pub(crate) fn extend(&self, key: &Key, named: &Groups) -> Option<Groups> {
         if !self.used.load(Ordering::Relaxed) {
             return None;
@@ -66,8 +65,7 @@ impl DiscoveredGroups {
         }
     }
 
-    /// Remembers the groups of the newest entry of `key`, or forgets them if it has no more than the
-    /// reader names.
+    /// Remembers the groups of the newest entry of `key`. Forgets the key if its readers name all of them.
     pub(crate) fn learn(&self, key: &Key, named: &Groups, groups: &Groups) {
         if named.contains_all(groups) {
             if self.used.load(Ordering::Relaxed) {
@@ -97,42 +95,42 @@ impl DiscoveredGroups {
 mod tests {
     use super::*;
 
-    /// So many that some of them have the slot of another.
+    /// So many keys that some of them share a slot.
     fn others() -> impl Iterator<Item = Key> {
         (0..10 * SLOTS).map(|number| Key::of(&number).unwrap())
     }
 
     #[test]
     fn a_key_has_what_was_learned_of_it_and_no_other_has() {
-        let learned = DiscoveredGroups::new();
+        let discovered = DiscoveredGroups::new();
         let key = Key::of("page").unwrap();
         let [named, late] = ["named", "late"].map(|name| Groups::from(Group::new(name)));
         let both = named.union(&late);
-        assert_eq!(learned.extend(&key, &named), None);
-        learned.learn(&key, &named, &both);
-        assert_eq!(learned.extend(&key, &named), Some(both.clone()));
-        assert!(others().all(|other| learned.extend(&other, &named).is_none()));
-        // Others that have nothing to learn take nothing away.
-        others().for_each(|other| learned.learn(&other, &named, &named));
-        assert_eq!(learned.extend(&key, &named), Some(both.clone()));
-        learned.learn(&key, &both, &both);
-        assert_eq!(learned.extend(&key, &named), None, "forgotten, as its readers name it");
+        assert_eq!(discovered.extend(&key, &named), None);
+        discovered.learn(&key, &named, &both);
+        assert_eq!(discovered.extend(&key, &named), Some(both.clone()));
+        assert!(others().all(|other| discovered.extend(&other, &named).is_none()));
+        // Keys without discovered groups do not evict others.
+        others().for_each(|other| discovered.learn(&other, &named, &named));
+        assert_eq!(discovered.extend(&key, &named), Some(both.clone()));
+        discovered.learn(&key, &both, &both);
+        assert_eq!(discovered.extend(&key, &named), None, "forgotten: its readers name it");
     }
 
     #[test]
     fn of_what_is_long_no_more_is_kept_than_it_takes() {
-        let learned = DiscoveredGroups::new();
+        let discovered = DiscoveredGroups::new();
         let long = |end: &str| Key::of(&("x".repeat(KEY_BYTES_MAX) + end)).unwrap();
         let named = Groups::from(Group::new("x".repeat(GROUPS_BYTES_MAX)));
         let late = |count| -> Groups { (0..count).map(|id| Group::new("late").with("id", id)).collect() };
         let [few, many] = [1, 2000].map(|count| named.union(&late(count)));
-        learned.learn(&long("a"), &named, &many);
-        assert_eq!(learned.extend(&long("a"), &named), None);
-        learned.learn(&long("a"), &named, &few);
-        assert_eq!(learned.extend(&long("a"), &named), Some(few));
-        assert_eq!(learned.extend(&long("b"), &named), None);
-        let slot = learned.slot(&long("a")).lock();
+        discovered.learn(&long("a"), &named, &many);
+        assert_eq!(discovered.extend(&long("a"), &named), None);
+        discovered.learn(&long("a"), &named, &few);
+        assert_eq!(discovered.extend(&long("a"), &named), Some(few));
+        assert_eq!(discovered.extend(&long("b"), &named), None);
+        let slot = discovered.slot(&long("a")).lock();
         let (known, found) = slot.as_ref().unwrap();
-        assert!(matches!(known, Known::Long(_)) && *found == late(1), "neither the key nor what is named");
+        assert!(matches!(known, Known::Long(_)) && *found == late(1), "neither the key nor the named groups");
     }
 }

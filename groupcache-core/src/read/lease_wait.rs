@@ -1,281 +1,195 @@
-//! Waiting for this process's turn to compute, where a lease is wanted.
+//! The wait for this process's turn to load, where the options ask for a lease.
 
-use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::backend::Backend;
-use crate::backend::lease::{LeaseHolder, LeaseName, LeaseRequest};
-use crate::backend::lookup::{CurrentGenerations, Found, GenerationGuard};
-use crate::cache::{Cache, Inner};
+use crate::backend::lookup::Found;
+use crate::cache::Cache;
 use crate::data::address::Address;
-use crate::data::entry::{Entry, GenerationVector};
-use crate::data::group::Groups;
-use crate::data::key::Key;
-use crate::error::{Error, ErrorKind, Result};
+use crate::data::entry::Entry;
+use crate::error::Result;
 use crate::load_context::LoadContext;
-use crate::read::load::LoadPermit;
-use crate::read::single_flight::{FlightId, FlightOutcome, Leader};
+use crate::read::held_lease::LeaseClaim;
+use crate::read::lookup::JudgedLookup;
+use crate::read::permit::LoadPermit;
+use crate::read::single_flight::{FlightOutcome, Leader};
 use crate::read::verdict::Verdict;
-use crate::time_limit::Budget;
+use crate::time_limit::TimeBudget;
 
-/// How long one who waits for another process pauses before it looks again, first and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// The first and the longest pause between two lookups while another process loads.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 
-/// What a process was told when it asked for a lease.
-#[derive(Debug)]
-pub(crate) enum Claim {
-    /// It is ours.
-    Ours(Box<HeldLease>),
-    /// Another process has it.
-    Other,
-    /// Nobody was asked, or only about another vector.
-    Unknown,
-}
-
-/// A lease that is ours. Dropped, it is given back for those who wait elsewhere, unless a flight of
-/// this process goes on with it.
-pub(crate) struct HeldLease {
-    leases: Arc<dyn Leases>,
-    flight: FlightId,
-    until: Instant,
-    /// Where it was asked for; it may be dropped elsewhere.
-    runtime: Option<Handle>,
-}
-
-/// What a lease needs of its cache to be given back.
-#[async_trait]
-trait Leases: Send + Sync {
-    async fn give_back(&self, flight: &FlightId, limit: Duration);
-}
-
-/// Whether a leader waits for its turn.
+/// How long a leader waits for another process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum WaitLimit {
-    /// For about twice as long as a lease lasts, from then on.
-    Since(Instant),
-    /// There is something to serve meanwhile.
-    None,
+    /// Not at all: there is a stale value to serve.
+    Zero,
+    /// For twice the duration of a lease, from the start of the read.
+    Since { start: Instant, limit: Duration },
 }
 
 /// What a leader does next.
 pub(crate) enum LeaseDecision<V> {
-    /// Compute: it is this process's turn, or the others take too long.
-    Compute,
-    /// Another process has stored it.
+    /// Another process has stored the entry.
     Found(V),
-    /// Something it depends on was invalidated meanwhile: start again.
-    Changed,
-    /// Another process computes it, and there is no patience.
-    Others,
+    /// Another process loads, and the leader does not wait.
+    HeldElsewhere,
+    /// A group was invalidated meanwhile: start again.
+    Invalidated,
+    /// Load: this process holds the lease, or has waited long enough.
+    Load,
 }
 
 impl<B: Backend> Cache<B> {
-    /// The vector of `groups`, minting what is missing and asking for the lease at the same time.
-    pub(crate) async fn complete_with_lease(
-        &self,
-        address: &Address,
-        groups: &Groups,
-        current: &CurrentGenerations,
-        duration: Duration,
-        budget: &mut Budget,
-    ) -> Result<(GenerationVector, GenerationGuard, Claim)> {
-        let counters = self.inner().counters();
-        counters.mints.increment();
-        let leased = self.ask_lease(&address.key, groups, current, duration, budget).await;
-        if leased.is_err() {
-            counters.mint_failures.increment();
-        }
-        leased
-    }
-
-    /// Waits for this process's turn to compute: not at all where no lease is wanted.
+    /// Waits for this process's turn to load. Returns at once if no lease is wanted.
     ///
-    /// Those who wait for `lead` get what another process has stored.
+    /// The followers of `leader` get what another process has stored.
     pub(crate) async fn await_lease<V>(
         &self,
         address: &Address,
-        ticket: &mut LoadPermit,
-        lead: &mut Leader,
-        patience: WaitLimit,
-        budget: &mut Budget,
+        permit: &mut LoadPermit,
+        leader: &mut Leader,
+        wait_limit: WaitLimit,
+        budget: &mut TimeBudget,
         accept: &(impl Fn(&Arc<Entry>) -> Option<V> + Sync),
     ) -> LeaseDecision<V> {
         let Some(duration) = self.options().lease else {
-            return LeaseDecision::Compute;
+            return LeaseDecision::Load;
         };
-        let mut claim = std::mem::replace(&mut ticket.claim, Claim::Unknown);
-        // It came with a mint: nobody else can have stored anything under a generation that is ours.
-        if let Claim::Ours(lease) = claim {
-            lead.keep(lease);
-            return LeaseDecision::Compute;
+        let mut claim = std::mem::replace(&mut permit.claim, LeaseClaim::Unknown);
+        // The lease came with a mint: no other process can have stored anything under our own generation.
+        if let LeaseClaim::Ours(lease) = claim {
+            leader.set_lease(lease);
+            return LeaseDecision::Load;
         }
-        let mut pause = FIRST_PAUSE;
-        // From a leader that went away.
-        while !lead.has_lease() {
-            if matches!(claim, Claim::Unknown) {
-                claim = match self.claim(&address.key, ticket, duration, budget).await {
+        let mut pause = PAUSE_MIN;
+        // The flight may have a lease already, from a leader that was cancelled.
+        while !leader.has_lease() {
+            if matches!(claim, LeaseClaim::Unknown) {
+                claim = match self.claim_lease(address, permit, duration, budget).await {
                     Ok(claim) => claim,
                     Err(error) => {
-                        tracing::debug!(%error, "computing without a lease");
-                        return LeaseDecision::Compute;
+                        tracing::debug!(%error, "loading without a lease");
+                        return LeaseDecision::Load;
                     }
                 };
             }
-            let ours = matches!(claim, Claim::Ours(_));
-            if let Claim::Ours(lease) = std::mem::replace(&mut claim, Claim::Unknown) {
-                lead.keep(lease);
+            let is_ours = matches!(claim, LeaseClaim::Ours(_));
+            if let LeaseClaim::Ours(lease) = std::mem::replace(&mut claim, LeaseClaim::Unknown) {
+                leader.set_lease(lease);
+            } else if matches!(wait_limit, WaitLimit::Zero) {
+                return LeaseDecision::HeldElsewhere;
             }
-            if !ours && matches!(patience, WaitLimit::None) {
-                return LeaseDecision::Others;
-            }
-            // After the lease was asked for: whoever had given it back had stored before.
-            let Ok(looked) = self.look(address, budget).await else {
-                return LeaseDecision::Compute;
+            // Looked up after the request for the lease: the process that held it before has stored by now.
+            let Ok(judged) = self.judged_lookup(address, budget).await else {
+                return LeaseDecision::Load;
             };
-            if let (Verdict::Hit(expires_at), Found::Entry(entry, _)) =
-                (&looked.verdict, &looked.lookup.found)
-                && let Some(value) = accept(entry)
-            {
-                // Whether it is for them too, those who wait check for themselves.
-                lead.land(FlightOutcome::Shared(Arc::clone(entry), *expires_at));
-                if let Some(outer) = LoadContext::current() {
-                    outer.after_nested_read(self.id(), entry, *expires_at);
-                }
+            if let Some(value) = self.accept_stored(&judged, leader, accept) {
                 return LeaseDecision::Found(value);
             }
-            let left = match patience {
-                WaitLimit::Since(began) => {
-                    let deadline = began.min(lead.began()) + duration.saturating_mul(2);
-                    deadline.saturating_duration_since(Instant::now())
-                }
-                WaitLimit::None => Duration::ZERO,
-            };
-            let unchanged = looked.groups == ticket.groups && looked.lookup.current.equals(&ticket.vector);
-            if !unchanged && !left.is_zero() {
-                lead.land(FlightOutcome::Changed);
-                return LeaseDecision::Changed;
+            let left = wait_limit.left(leader.began());
+            if !left.is_zero() && !is_unchanged(&judged, permit) {
+                leader.finish(FlightOutcome::Invalidated);
+                return LeaseDecision::Invalidated;
             }
-            if ours || left.is_zero() || Handle::try_current().is_err() {
-                return LeaseDecision::Compute;
+            if is_ours || left.is_zero() || Handle::try_current().is_err() {
+                return LeaseDecision::Load;
             }
-            if pause == FIRST_PAUSE {
+            if pause == PAUSE_MIN {
                 self.inner().counters().lease_waits.increment();
             }
-            // So that processes which began at the same time do not ask at the same time for ever.
-            tokio::time::sleep(pause.mul_f64(0.75 + 0.5 * rand::random::<f64>()).min(left)).await;
-            pause = pause.mul_f64(1.5).min(LONGEST_PAUSE);
-            *budget = Budget::new(self.inner().read_time_limit);
+            pause = sleep_with_jitter(pause, left).await;
+            *budget = TimeBudget::new(self.inner().read_time_limit);
         }
-        LeaseDecision::Compute
+        LeaseDecision::Load
     }
 
-    /// Whether a read that began then still waits for other processes.
-    pub(crate) fn is_patient(&self, began: Option<Instant>) -> bool {
-        let patience = self.options().lease.zip(began);
-        patience.is_some_and(|(duration, began)| began.elapsed() < duration.saturating_mul(2))
-    }
-
-    async fn claim(
+    async fn claim_lease(
         &self,
-        key: &Key,
-        ticket: &LoadPermit,
+        address: &Address,
+        permit: &LoadPermit,
         duration: Duration,
-        budget: &mut Budget,
-    ) -> Result<Claim> {
-        let current = ticket.vector.iter().copied().map(Some).collect();
-        Ok(self.ask_lease(key, &ticket.groups, &current, duration, budget).await?.2)
+        budget: &mut TimeBudget,
+    ) -> Result<LeaseClaim> {
+        let current = permit.vector.iter().copied().map(Some).collect();
+        let response = self.request_lease(&address.key, &permit.groups, &current, duration, budget);
+        Ok(response.await?.claim)
     }
 
-    async fn ask_lease(
+    /// Takes the entry that another process has stored, for this reader and for the followers of `leader`.
+    fn accept_stored<V>(
         &self,
-        key: &Key,
-        groups: &Groups,
-        current: &CurrentGenerations,
-        duration: Duration,
-        budget: &mut Budget,
-    ) -> Result<(GenerationVector, GenerationGuard, Claim)> {
-        let backend = &self.inner().backend;
-        let protocol = || Error::new(ErrorKind::Protocol, backend.name());
-        let request = LeaseRequest::new(key, groups, current, self.inner().owner, duration);
-        let request = request.ok_or_else(protocol)?;
-        let asked_at = Instant::now();
-        let leased = budget.run(backend.name(), pin!(backend.lease(&request))).await?;
-        if leased.vector.len() != groups.len() {
-            return Err(protocol());
-        }
-        let claim = match leased.holder {
-            LeaseHolder::Ours => {
-                let (key, groups, vector) = (key.clone(), groups.clone(), leased.vector.clone());
-                Claim::Ours(Box::new(HeldLease {
-                    leases: self.shared_inner(),
-                    flight: FlightId { key, groups, vector },
-                    until: asked_at + duration,
-                    runtime: Handle::try_current().ok(),
-                }))
-            }
-            LeaseHolder::Other => Claim::Other,
-            LeaseHolder::NotAsked => Claim::Unknown,
+        judged: &JudgedLookup,
+        leader: &mut Leader,
+        accept: &impl Fn(&Arc<Entry>) -> Option<V>,
+    ) -> Option<V> {
+        let (Verdict::Hit(expires_at), Found::Entry(entry, _)) = (&judged.verdict, &judged.lookup.found)
+        else {
+            return None;
         };
-        Ok((leased.vector, leased.guard, claim))
+        let (expires_at, value) = (*expires_at, accept(entry)?);
+        // Followers check for themselves whether they may share it.
+        leader.finish(FlightOutcome::Shared { entry: Arc::clone(entry), expires_at });
+        if let Some(outer) = LoadContext::current() {
+            outer.after_nested_read(self.id(), entry, expires_at);
+        }
+        Some(value)
     }
 }
 
-/// Keeps `lead` for a moment, so that of the readers who have something to serve while another
-/// process computes, not every one asks whether it still does.
-pub(crate) fn keep_for_a_moment(lead: Leader) {
+impl WaitLimit {
+    /// Returns the limit of a read that starts now.
+    pub(crate) fn from_now(lease: Option<Duration>) -> Self {
+        lease.map_or(Self::Zero, |duration| Self::Since {
+            start: Instant::now(),
+            limit: duration.saturating_mul(2),
+        })
+    }
+
+    /// Whether the limit is not used up.
+    pub(crate) fn is_left(self) -> bool {
+        match self {
+            Self::Zero => false,
+            Self::Since { start, limit } => start.elapsed() < limit,
+        }
+    }
+
+    /// Returns what is left for a leader of a flight that began at `flight_began`.
+    fn left(self, flight_began: Instant) -> Duration {
+        match self {
+            Self::Zero => Duration::ZERO,
+            Self::Since { start, limit } => {
+                (start.min(flight_began) + limit).saturating_duration_since(Instant::now())
+            }
+        }
+    }
+}
+
+/// Keeps `leader` for one pause. Readers that have a stale value to serve then do not each ask whether
+/// another process still loads.
+pub(crate) fn hold_for_a_pause(leader: Leader) {
     if let Ok(runtime) = Handle::try_current() {
-        // Nobody waits for it: those who wait for the flight take over when it is dropped.
+        // Detached: a follower takes over when the leader is dropped.
         drop(runtime.spawn(async move {
-            tokio::time::sleep(LONGEST_PAUSE).await;
-            drop(lead);
+            tokio::time::sleep(PAUSE_MAX).await;
+            drop(leader);
         }));
     }
 }
 
-impl HeldLease {
-    /// Whether it has not run out yet.
-    pub(crate) fn duration(&self) -> bool {
-        Instant::now() < self.until
-    }
+/// Whether the groups and generations are still those of the permit.
+fn is_unchanged(judged: &JudgedLookup, permit: &LoadPermit) -> bool {
+    judged.groups == permit.groups && judged.lookup.current.equals(&permit.vector)
 }
 
-impl Drop for HeldLease {
-    fn drop(&mut self) {
-        let Some(runtime) = self.runtime.take().filter(|_| self.duration()) else {
-            return;
-        };
-        let (leases, flight) = (Arc::clone(&self.leases), self.flight.clone());
-        let limit = self.until.saturating_duration_since(Instant::now());
-        // Nobody waits for it: a lease that is not given back runs out.
-        drop(runtime.spawn(async move { leases.give_back(&flight, limit).await }));
-    }
-}
-
-#[async_trait]
-impl<B: Backend> Leases for Inner<B> {
-    async fn give_back(&self, flight: &FlightId, limit: Duration) {
-        if self.flights.has(flight) {
-            return;
-        }
-        let lease = LeaseName::new(&flight.key, &flight.groups, &flight.vector);
-        let mut budget = Budget::new(limit.min(self.write_time_limit));
-        let release = pin!(self.backend.release(&lease, self.owner));
-        let released = budget.run(self.backend.name(), release).await;
-        if let Err(error) = released {
-            tracing::debug!(%error, "a lease was not given back and will run out");
-        }
-    }
-}
-
-impl fmt::Debug for HeldLease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeldLease").field("flight", &self.flight).finish_non_exhaustive()
-    }
+/// Sleeps for about `pause` and returns the next one. The jitter keeps processes that began at the same time
+/// from asking at the same time for ever.
+async fn sleep_with_jitter(pause: Duration, left: Duration) -> Duration {
+    tokio::time::sleep(pause.mul_f64(0.75 + 0.5 * rand::random::<f64>()).min(left)).await;
+    pause.mul_f64(1.5).min(PAUSE_MAX)
 }

@@ -1,13 +1,13 @@
-//! Concurrent misses of one key compute once.
+//! Single flight: concurrent misses of one key load once.
 //!
-//! A flight is identified by the key *and* the complete vector its leader read before computing. A
-//! reader may share its value exactly if its own vector is the same: tokens are unique, so a vector
-//! seen by the leader before the computation and by the reader after its read began was current all
-//! the time between, and no invalidation that this reader must see can have come in between.
+//! A flight is identified by the key *and* the complete vector that its leader read before the load. A reader
+//! may share the outcome exactly if its own vector is the same. Generations are unique: a vector that the
+//! leader saw before the load, and the reader after its read began, was current all the time between. No
+//! invalidation that this reader must see can lie between them.
 //!
-//! A leader that is dropped before it finished, cancelled or by a panic, hands over to one of those
-//! who wait. A flight stays until its entry is stored, so that readers who come while the store is
-//! under way share the value instead of computing it again.
+//! If a leader is dropped before it finishes, because it was cancelled or panicked, one of its followers takes
+//! over. A flight lasts until its entry is stored: readers that come during the store share the outcome instead
+//! of loading again.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
@@ -16,31 +16,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::data::entry::{Entry, GenerationVector};
-use crate::data::group::Groups;
+use crate::data::entry::Entry;
 use crate::data::key::Key;
-use crate::read::lease_wait::HeldLease;
+use crate::read::flight_id::FlightId;
+use crate::read::held_lease::HeldLease;
 use crate::sync::{AtomicU64, Mutex, Notify, RandomState};
 
-/// Shuttle makes all of them anew for each schedule, and finds more the more meet at one.
+/// Shuttle creates all of them for each schedule, and finds more if more tasks meet at one.
 const UNDER_SHUTTLE: bool = cfg!(all(test, groupcache_shuttle));
 const SHARDS: usize = if UNDER_SHUTTLE { 2 } else { 32 };
 const COUNTERS: usize = if UNDER_SHUTTLE { 2 } else { 1024 };
 
-/// What is being computed, and under which complete vector.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct FlightId {
-    pub(crate) key: Key,
-    pub(crate) groups: Groups,
-    pub(crate) vector: GenerationVector,
-}
-
-/// All computations under way in this process. Holds an item only while one is.
+/// All flights of this process.
 #[derive(Debug)]
 pub(crate) struct SingleFlight {
     shards: Box<[Mutex<Shard>]>,
-    /// How many flights have landed and gone, by the hash of their keys.
-    gone: Box<[AtomicU64]>,
+    /// How many flights have finished, by the hash of their keys.
+    finished: Box<[AtomicU64]>,
     hasher: RandomState,
 }
 
@@ -50,117 +42,120 @@ type Shard = HashMap<FlightId, Arc<Flight>>;
 struct Flight {
     began: tokio::time::Instant,
     state: Mutex<State>,
-    landed: Notify,
+    changed: Notify,
 }
 
 #[derive(Debug)]
 struct State {
     phase: Phase,
-    /// Those who wait or are about to. A vacant flight without any is removed.
+    /// Readers that wait or are about to. A vacant flight without waiters is removed.
     waiters: usize,
-    /// Goes with the flight from leader to leader, and is given back when it ends.
+    /// Passed from leader to leader, and released when the flight ends.
     lease: Option<Box<HeldLease>>,
 }
 
 #[derive(Debug, Clone)]
 enum Phase {
-    Computing,
-    /// The leader is gone; the next waiter takes over.
+    Loading,
+    /// The leader was dropped. The next waiter takes over.
     Vacant,
-    Landed(FlightOutcome),
+    Finished(FlightOutcome),
 }
 
-/// How a computation ended for those who waited.
+/// What a load came to, for its followers.
 #[derive(Debug, Clone)]
 pub(crate) enum FlightOutcome {
-    /// An entry that all of them may use, and when its time to live is over.
-    Shared(Arc<Entry>, Option<Instant>),
-    /// There is a value but only its leader may use it (private, or too large to keep).
+    /// An entry that all followers may use, and when its time to live ends.
+    Shared { entry: Arc<Entry>, expires_at: Option<Instant> },
+    /// A value that only the leader may use, because it is private or cannot be stored.
     Private,
-    /// It depends on groups that were found too late; another try starts with them.
-    Again,
-    /// It was not begun: something it depends on was invalidated before it was this process's turn.
-    Changed,
-    /// The computation failed, and perhaps what it says to all of them.
+    /// The load discovered groups after it had read their data. The next load starts with their generations.
+    GroupsDiscovered,
+    /// Nothing was loaded: a group was invalidated while the leader waited for a lease.
+    Invalidated,
+    /// The load failed. The entry is the failure, if the loader shares it.
     Failed(Option<Arc<Entry>>),
 }
 
-/// One's part in a flight.
+/// The part of one reader in a flight.
 #[derive(Debug)]
 pub(crate) enum Role {
-    /// Compute, then [`land`](Leader::land).
+    /// Load, then [`finish`](Leader::finish).
     Leader(Leader),
-    /// Somebody else computed.
+    /// Another reader has loaded.
     Follower(FlightOutcome),
 }
 
-/// The duty to compute. Dropped without landing, it hands over.
+/// The duty to load. Dropped without an outcome, it passes to a follower.
 #[derive(Debug)]
 pub(crate) struct Leader {
     flights: Arc<SingleFlight>,
     id: FlightId,
     flight: Arc<Flight>,
-    landed: bool,
+    is_finished: bool,
 }
 
 impl SingleFlight {
     pub(crate) fn new() -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect();
-        let gone = (0..COUNTERS).map(|_| AtomicU64::new(0)).collect();
-        Arc::new(Self { shards, gone, hasher: RandomState::new() })
+        let finished = (0..COUNTERS).map(|_| AtomicU64::new(0)).collect();
+        Arc::new(Self { shards, finished, hasher: RandomState::new() })
     }
 
-    /// Leads the flight of `id`, or waits until its leader has landed or handed over. Dropping the
-    /// future leaves nothing behind.
+    /// Joins the flight of `id`: leads it if there is none, or waits until its leader finishes or is dropped.
+    ///
+    /// Cancel safe: a dropped future leaves nothing behind.
     pub(crate) async fn join(self: &Arc<Self>, id: FlightId) -> Role {
-        let (flight, ours) = self.find_or_start(&id);
-        if ours {
+        let (flight, is_new) = self.find_or_start(&id);
+        if is_new {
             return Role::Leader(self.lead(id, flight));
         }
-        let waiting = Waiting { flights: self, id: &id, flight: &flight };
-        let landing = flight.landing().await;
-        drop(waiting);
-        match landing {
-            Some(landing) => Role::Follower(landing),
+        let waiter = WaiterGuard { flights: self, id: &id, flight: &flight };
+        let outcome = flight.outcome().await;
+        drop(waiter);
+        match outcome {
+            Some(outcome) => Role::Follower(outcome),
             None => Role::Leader(self.lead(id, flight)),
         }
     }
 
-    /// Leads the flight of `id` unless somebody does already.
+    /// Leads the flight of `id`, unless another reader leads it already.
     pub(crate) fn try_lead(self: &Arc<Self>, id: FlightId) -> Option<Leader> {
-        let (flight, ours) = self.find_or_start(&id);
-        if ours {
+        let (flight, is_new) = self.find_or_start(&id);
+        if is_new {
             return Some(self.lead(id, flight));
         }
-        let waiting = Waiting { flights: self, id: &id, flight: &flight };
+        let waiter = WaiterGuard { flights: self, id: &id, flight: &flight };
         let vacant = flight.take_over();
         #[cfg(groupcache_mutants)]
         let vacant = vacant || crate::mutants::is_on("two_leaders");
-        drop(waiting);
+        drop(waiter);
         vacant.then(|| self.lead(id, flight))
     }
 
-    /// Changes whenever a flight of this key has landed and gone, and rarely otherwise: a reader that
-    /// leads a new flight may have missed the entry only because its lookup was a moment too early.
-    pub(crate) fn gone(&self, key: &Key) -> u64 {
-        self.gone_counter(key).load(Ordering::SeqCst)
+    /// Returns a number that changes when a flight of `key` finishes, and rarely otherwise.
+    ///
+    /// A reader that leads a new flight compares it with the number before its lookup: a flight that finished
+    /// in between may have stored the entry just after the lookup.
+    pub(crate) fn finished_count(&self, key: &Key) -> u64 {
+        self.finished_counter(key).load(Ordering::SeqCst)
     }
 
-    /// Whether this flight is under way.
-    pub(crate) fn has(&self, id: &FlightId) -> bool {
+    /// Whether this flight exists.
+    pub(crate) fn contains(&self, id: &FlightId) -> bool {
         self.shard(id).lock().contains_key(id)
     }
 
-    /// How many computations are under way.
+    /// Returns the number of flights.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
     fn lead(self: &Arc<Self>, id: FlightId, flight: Arc<Flight>) -> Leader {
-        Leader { flights: Arc::clone(self), id, flight, landed: false }
+        Leader { flights: Arc::clone(self), id, flight, is_finished: false }
     }
 
-    /// The flight, and whether this call started it; if it did not, the caller counts as waiting.
+    /// Returns the flight, and whether this call started it. If it did not, the caller counts as a waiter.
     fn find_or_start(&self, id: &FlightId) -> (Arc<Flight>, bool) {
         match self.shard(id).lock().entry(id.clone()) {
             Slot::Occupied(slot) => {
@@ -168,17 +163,17 @@ impl SingleFlight {
                 (Arc::clone(slot.get()), false)
             }
             Slot::Vacant(slot) => {
-                let state = Mutex::new(State { phase: Phase::Computing, waiters: 0, lease: None });
+                let state = Mutex::new(State { phase: Phase::Loading, waiters: 0, lease: None });
                 let began = tokio::time::Instant::now();
-                (Arc::clone(slot.insert(Arc::new(Flight { began, state, landed: Notify::new() }))), true)
+                (Arc::clone(slot.insert(Arc::new(Flight { began, state, changed: Notify::new() }))), true)
             }
         }
     }
 
-    fn gone_counter(&self, key: &Key) -> &AtomicU64 {
+    fn finished_counter(&self, key: &Key) -> &AtomicU64 {
         #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
         let at = self.hasher.hash_one(key) as usize % COUNTERS;
-        &self.gone[at]
+        &self.finished[at]
     }
 
     fn shard(&self, id: &FlightId) -> &Mutex<Shard> {
@@ -200,81 +195,80 @@ impl SingleFlight {
 }
 
 impl Flight {
-    /// Waits for the landing; `None` once the caller has taken over from a leader that is gone.
-    async fn landing(&self) -> Option<FlightOutcome> {
+    /// Waits for the outcome. Returns `None` if the caller has taken over from a dropped leader.
+    async fn outcome(&self) -> Option<FlightOutcome> {
         loop {
             #[cfg(groupcache_mutants)]
             if crate::mutants::is_on("late_wait") {
                 if self.take_over() {
                     return None;
                 }
-                if let Phase::Landed(landing) = &self.state.lock().phase {
-                    return Some(landing.clone());
+                if let Phase::Finished(outcome) = &self.state.lock().phase {
+                    return Some(outcome.clone());
                 }
-                self.landed.notified().await;
+                self.changed.notified().await;
                 continue;
             }
-            let landed = self.landed.notified();
-            tokio::pin!(landed);
-            // Registered before the phase is read, so that nothing between the two is missed.
-            landed.as_mut().enable();
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Registered before the phase is read, so that no change in between is missed.
+            changed.as_mut().enable();
             if self.take_over() {
                 return None;
             }
-            if let Phase::Landed(landing) = &self.state.lock().phase {
-                return Some(landing.clone());
+            if let Phase::Finished(outcome) = &self.state.lock().phase {
+                return Some(outcome.clone());
             }
-            landed.await;
+            changed.await;
         }
     }
 
-    /// Takes the place of a leader that is gone, if it is free.
+    /// Takes the place of a dropped leader, if it is vacant.
     fn take_over(&self) -> bool {
         let mut state = self.state.lock();
         let vacant = matches!(state.phase, Phase::Vacant);
         if vacant {
-            state.phase = Phase::Computing;
+            state.phase = Phase::Loading;
         }
         vacant
     }
 }
 
 impl Leader {
-    /// Ends the computation for all who wait. Those who come until the `Leader` is dropped get the
-    /// same landing.
-    pub(crate) fn land(&mut self, landing: FlightOutcome) {
-        self.landed = true;
-        self.flight.state.lock().phase = Phase::Landed(landing);
-        self.flight.landed.notify_waiters();
+    /// Notifies all followers of the outcome. Readers that join until the `Leader` is dropped get it too.
+    pub(crate) fn finish(&mut self, outcome: FlightOutcome) {
+        self.is_finished = true;
+        self.flight.state.lock().phase = Phase::Finished(outcome);
+        self.flight.changed.notify_waiters();
     }
 
-    /// When the first leader of this flight began.
+    /// Returns when the first leader of this flight began.
     pub(crate) fn began(&self) -> tokio::time::Instant {
         self.flight.began
     }
 
-    /// Keeps the lease until the flight has ended, whoever leads it.
-    pub(crate) fn keep(&self, lease: Box<HeldLease>) {
+    /// Gives the lease to the flight, which holds it until it ends.
+    pub(crate) fn set_lease(&self, lease: Box<HeldLease>) {
         self.flight.state.lock().lease = Some(lease);
     }
 
-    /// Whether the flight has a lease that has not run out.
+    /// Whether the flight has a lease that has not expired.
     pub(crate) fn has_lease(&self) -> bool {
-        self.flight.state.lock().lease.as_ref().is_some_and(|lease| lease.duration())
+        self.flight.state.lock().lease.as_ref().is_some_and(|lease| lease.is_valid())
     }
 }
 
 impl Drop for Leader {
     fn drop(&mut self) {
         #[cfg(groupcache_mutants)]
-        if self.landed && crate::mutants::is_on("late_gone") {
+        if self.is_finished && crate::mutants::is_on("late_gone") {
             self.flights.remove(&self.id, &self.flight);
         }
-        if self.landed {
-            // Before it goes: whoever finds it gone also finds the counter changed.
-            self.flights.gone_counter(&self.id.key).fetch_add(1, Ordering::SeqCst);
+        if self.is_finished {
+            // Before the removal: a reader that does not find the flight finds the counter changed.
+            self.flights.finished_counter(&self.id.key).fetch_add(1, Ordering::SeqCst);
             self.flights.remove(&self.id, &self.flight);
-            // Passengers may keep the flight, and must not keep other processes waiting.
+            // Followers may still hold the flight. Other processes must not wait for them.
             let lease = self.flight.state.lock().lease.take();
             drop(lease);
             return;
@@ -290,20 +284,20 @@ impl Drop for Leader {
             if crate::mutants::is_on("no_hand_over") {
                 return;
             }
-            // If the one who is woken goes away before it runs, tokio wakes the next.
-            self.flight.landed.notify_one();
+            // If the woken waiter is cancelled before it runs, tokio wakes the next.
+            self.flight.changed.notify_one();
         }
     }
 }
 
-/// Counts a reader as waiting until dropped.
-struct Waiting<'a> {
+/// Counts a reader as a waiter until dropped.
+struct WaiterGuard<'a> {
     flights: &'a SingleFlight,
     id: &'a FlightId,
     flight: &'a Arc<Flight>,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaiterGuard<'_> {
     fn drop(&mut self) {
         let mut shard = self.flights.shard(self.id).lock();
         let mut state = self.flight.state.lock();
@@ -341,8 +335,8 @@ mod tests {
 
     async fn lead(flights: &Arc<SingleFlight>, id: FlightId) -> Leader {
         match flights.join(id).await {
-            Role::Leader(lead) => lead,
-            Role::Follower(landing) => panic!("not leading: {landing:?}"),
+            Role::Leader(leader) => leader,
+            Role::Follower(outcome) => panic!("not leading: {outcome:?}"),
         }
     }
 
@@ -356,12 +350,12 @@ mod tests {
             readers.spawn(async move { flights.join(id(1, 1)).await });
         }
         tokio::task::yield_now().await;
-        leader.land(FlightOutcome::Shared(entry(&id(1, 1)), None));
+        leader.finish(FlightOutcome::Shared { entry: entry(&id(1, 1)), expires_at: None });
         while let Some(role) = readers.join_next().await {
-            assert!(matches!(role.unwrap(), Role::Follower(FlightOutcome::Shared(..))));
+            assert!(matches!(role.unwrap(), Role::Follower(FlightOutcome::Shared { .. })));
         }
         // Still there until the entry is stored.
-        assert!(matches!(flights.join(id(1, 1)).await, Role::Follower(FlightOutcome::Shared(..))));
+        assert!(matches!(flights.join(id(1, 1)).await, Role::Follower(FlightOutcome::Shared { .. })));
         drop(leader);
         assert_eq!(flights.len(), 0);
     }
@@ -369,12 +363,12 @@ mod tests {
     #[tokio::test]
     async fn a_reader_can_tell_that_a_flight_went_since_it_looked() {
         let flights = SingleFlight::new();
-        let before = flights.gone(&id(1, 1).key);
+        let before = flights.finished_count(&id(1, 1).key);
         let mut leader = lead(&flights, id(1, 1)).await;
-        assert_eq!(flights.gone(&id(1, 1).key), before);
-        leader.land(FlightOutcome::Private);
+        assert_eq!(flights.finished_count(&id(1, 1).key), before);
+        leader.finish(FlightOutcome::Private);
         drop(leader);
-        assert_ne!(flights.gone(&id(1, 1).key), before);
+        assert_ne!(flights.finished_count(&id(1, 1).key), before);
     }
 
     #[tokio::test]
@@ -395,9 +389,9 @@ mod tests {
             let flights = Arc::clone(&flights);
             readers.spawn(async move {
                 match flights.join(id(1, 1)).await {
-                    // Every second one that takes over goes away too.
-                    Role::Leader(lead) if reader % 2 == 0 => drop(lead),
-                    Role::Leader(mut lead) => lead.land(FlightOutcome::Failed(None)),
+                    // Every second reader that takes over is dropped too.
+                    Role::Leader(leader) if reader % 2 == 0 => drop(leader),
+                    Role::Leader(mut leader) => leader.finish(FlightOutcome::Failed(None)),
                     Role::Follower(_) => {}
                 }
             });

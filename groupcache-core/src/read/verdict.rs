@@ -1,9 +1,9 @@
-//! Whether what a lookup found is a hit. The only place that decides it.
+//! The verdict on what a lookup found. No other file decides whether an entry is a hit.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::backend::EntryView;
+use crate::backend::lookup::EntryView;
 use crate::clock::Clock;
 use crate::data::address::Address;
 use crate::data::entry::{Entry, Generation};
@@ -14,31 +14,43 @@ use crate::outcome::Miss;
 
 /// What a lookup amounts to.
 pub(crate) enum Verdict {
-    /// The entry that was found is valid, until then at least.
+    /// The entry is valid, at least until this moment if there is one.
     Hit(Option<Instant>),
     Miss(Miss, Option<StaleCandidate>),
-    /// The entry depends on more groups than were asked for: ask for all of these.
-    AskAlso(Groups),
-    /// Whether it is a hit depends on when it expires: ask for that too.
-    AskTimeLeft,
+    /// The entry depends on more groups than were looked up: look all of these up.
+    NeedsGroups(Groups),
+    /// The verdict depends on when the entry expires: look that up too.
+    NeedsTimeLeft,
 }
 
-/// An entry that is no hit, and what it may be used for all the same.
+/// An entry that is no hit, and what it may still be served for.
 pub(crate) struct StaleCandidate {
-    pub(crate) entry: Arc<Entry>,
-    pub(crate) while_revalidate: bool,
-    pub(crate) if_error: bool,
+    entry: Arc<Entry>,
+    while_revalidate: bool,
+    if_error: bool,
 }
 
 enum Freshness {
     Valid,
     Stale(Miss),
-    /// Some of its groups were not asked for.
+    /// Some of the entry's groups were not looked up.
     Unknown,
 }
 
-/// Whether an entry that was found is a hit for this address, `groups` having been asked for: those
-/// of the address and maybe more.
+impl StaleCandidate {
+    /// Returns the value to serve while a new one is loaded, if the options allow it.
+    pub(crate) fn while_revalidate<V>(&self, accept: &impl Fn(&Arc<Entry>) -> Option<V>) -> Option<V> {
+        if self.while_revalidate { accept(&self.entry) } else { None }
+    }
+
+    /// Returns the value to serve after a failed load, if the options allow it.
+    pub(crate) fn if_error<V>(&self, accept: &impl Fn(&Arc<Entry>) -> Option<V>) -> Option<V> {
+        if self.if_error { accept(&self.entry) } else { None }
+    }
+}
+
+/// Judges an entry that was found for `address`. `groups` were looked up: those of the address, and maybe
+/// more.
 pub(crate) fn judge(
     address: &Address,
     groups: &Groups,
@@ -48,21 +60,22 @@ pub(crate) fn judge(
 ) -> Verdict {
     let EntryView { entry, expires_at, current } = view;
     if current.len() != groups.len() {
-        // A backend that answers something else than was asked validates nothing.
+        // A backend that answers another question than was asked validates nothing.
         return Verdict::Miss(Miss::Undecodable, None);
     }
     if *entry.key() != address.key {
         return Verdict::Miss(Miss::Absent, None);
     }
     let same_groups = entry.groups() == groups;
-    let nothing_learned = groups.is(&address.groups);
-    if !(same_groups && nothing_learned || entry.groups().contains_all(&address.groups)) {
+    let nothing_discovered = groups.is(&address.groups);
+    if !(same_groups && nothing_discovered || entry.groups().contains_all(&address.groups)) {
         return Verdict::Miss(Miss::GroupsChanged, None);
     }
-    let freshness = if same_groups { equal(entry, current) } else { compare(entry, groups, current) };
+    let freshness =
+        if same_groups { compare_same(entry, current) } else { compare_some(entry, groups, current) };
     match freshness {
         Freshness::Valid => {}
-        Freshness::Unknown => return Verdict::AskAlso(groups.union(entry.groups())),
+        Freshness::Unknown => return Verdict::NeedsGroups(groups.union(entry.groups())),
         Freshness::Stale(miss) => {
             let candidate = options.serve_invalidated.then(|| StaleCandidate {
                 entry: Arc::clone(entry),
@@ -75,18 +88,18 @@ pub(crate) fn judge(
     judge_age(entry, expires_at, options, clock)
 }
 
-/// Whether an entry that was glanced at, with its own groups, is a hit for this key and for who names
-/// these groups; and until when at least.
+/// Judges an entry of a backend in this process, shown with its own groups. Returns `Some` if it is a hit for
+/// `key` and for a reader that names `groups`: until when at least.
 pub(crate) fn judge_now(
     key: &Key,
-    named: Option<&Groups>,
+    groups: Option<&Groups>,
     view: EntryView<'_>,
     options: &EntryOptions,
     clock: &dyn Clock,
 ) -> Option<Option<Instant>> {
     let EntryView { entry, expires_at, current } = view;
     let is_valid = *entry.key() == *key
-        && named.is_none_or(|named| entry.groups().contains_all(named))
+        && groups.is_none_or(|groups| entry.groups().contains_all(groups))
         && entry.vector().is_current(current);
     if !is_valid {
         return None;
@@ -97,7 +110,7 @@ pub(crate) fn judge_now(
     }
 }
 
-/// Whether the time to live of an entry that is valid otherwise is over.
+/// Judges the age of an entry whose vector is current.
 fn judge_age(
     entry: &Arc<Entry>,
     expires_at: Option<Instant>,
@@ -107,10 +120,9 @@ fn judge_age(
     if entry.grace().is_zero() {
         return Verdict::Hit(expires_at);
     }
-    // The end of the time to live comes before the store's own expiry. Without the time left
-    // nobody can say whether it has come.
+    // The time to live ends before the backend's own expiry, by the grace period.
     let Some(expires_at) = expires_at else {
-        return Verdict::AskTimeLeft;
+        return Verdict::NeedsTimeLeft;
     };
     let now = clock.now();
     let left = expires_at.saturating_duration_since(now);
@@ -126,8 +138,8 @@ fn judge_age(
     Verdict::Miss(Miss::Expired, Some(candidate))
 }
 
-/// The groups that were asked for are the entry's.
-fn equal(entry: &Entry, current: &[Option<Generation>]) -> Freshness {
+/// Compares an entry whose groups are those that were looked up.
+fn compare_same(entry: &Entry, current: &[Option<Generation>]) -> Freshness {
     if entry.vector().is_current(current) {
         return Freshness::Valid;
     }
@@ -135,11 +147,11 @@ fn equal(entry: &Entry, current: &[Option<Generation>]) -> Freshness {
     Freshness::Stale(if missing { Miss::GroupMissing } else { Miss::Invalidated })
 }
 
-/// The groups that were asked for are some of the entry's, or also others.
-fn compare(entry: &Entry, asked: &Groups, current: &[Option<Generation>]) -> Freshness {
+/// Compares an entry whose groups are not exactly those that were looked up.
+fn compare_some(entry: &Entry, groups: &Groups, current: &[Option<Generation>]) -> Freshness {
     let mut unknown = false;
     for (group, generation) in entry.groups().iter().zip(entry.vector().iter()) {
-        match asked.binary_search(group).map(|at| current[at]) {
+        match groups.binary_search(group).map(|at| current[at]) {
             Ok(Some(current)) if current == *generation => {}
             Ok(Some(_)) => return Freshness::Stale(Miss::Invalidated),
             Ok(None) => return Freshness::Stale(Miss::GroupMissing),

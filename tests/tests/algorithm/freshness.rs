@@ -57,7 +57,7 @@ async fn a_time_to_live_of_zero_stores_nothing() {
 async fn is_stored<B: Backend>(cache: &Cache<B>) -> bool {
     let address = Address { key: Key::of("told").unwrap(), groups: group("g") };
     let load = || async { Ok::<_, Error>(Loaded::store((), "body".into())) };
-    match cache.read(&address, |_| Some(()), load).await.unwrap().0 {
+    match cache.read(&address, |_| Some(()), load).await.unwrap().served {
         Served::Loaded { stored, .. } => stored,
         Served::Entry(..) => panic!("there was nothing to serve"),
     }
@@ -245,7 +245,7 @@ async fn a_refresh_that_never_ends_makes_way_for_those_who_wait() {
     clock.advance(11 * SECOND);
     let address = Address { key: Key::of("k").unwrap(), groups: group("g") };
     let never = || std::future::pending::<Result<Loaded<()>, Infallible>>();
-    let (_, refresh) = cache.read(&address, |_| Some(()), never).await.unwrap();
+    let refresh = cache.read(&address, |_| Some(()), never).await.unwrap().refresh;
     let unattended = tokio::spawn(refresh.unwrap().run_in_background(|_| Some(())));
     // Past the window, so that readers wait.
     clock.advance(60 * SECOND);

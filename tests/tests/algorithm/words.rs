@@ -49,12 +49,12 @@ async fn caches_and_what_is_under_way() {
     says(&BoxBackend::new(MemoryBackend::with_max_bytes(1)), &["BoxBackend(\"memory\")"]);
     says(&BoxInvalidator::new(cache.clone()), &["BoxInvalidator"]);
     let builder = Cache::builder(MemoryBackend::with_max_bytes(1)).read_time_limit(Duration::from_millis(7));
-    says(&builder, &["CacheBuilder", "soft_time_limit: 7ms", "hard_time_limit: 5s"]);
+    says(&builder, &["CacheBuilder", "read_time_limit: 7ms", "write_time_limit: 5s"]);
     says(&cache, &["Cache", "\"memory\"", "stale_while_revalidate"]);
     load(&cache, "k", group("g"), 1).await;
     clock.advance(Duration::from_secs(2));
     let address = Address { key: Key::of("k").unwrap(), groups: group("g") };
     let load = || async { Err::<groupcache_core::Loaded<()>, _>("nobody runs it") };
-    let (_, refresh) = cache.read(&address, |_| Some(()), load).await.unwrap();
+    let refresh = cache.read(&address, |_| Some(()), load).await.unwrap().refresh;
     says(&refresh.unwrap(), &["Refresh", "Group(g)"]);
 }
