@@ -29,8 +29,8 @@ use crate::time_limit::{TimeBudget, run_detached};
 /// Cloning is cheap, and clones are the same cache. `Cache<MemoryBackend>` knows its backend at compile time;
 /// `Cache` alone is `Cache<BoxBackend>`, whose backend is chosen at run time.
 ///
-/// Most callers need [`get_or_load`](Self::get_or_load) and [`invalidate`](Self::invalidate). Adapters build on
-/// [`read`](Self::read).
+/// Most callers need [`get_or_load`](Self::get_or_load) and [`invalidate`](Self::invalidate). Adapters build
+/// on [`read`](Self::read).
 ///
 /// ```
 /// use groupcache_core::{Cache, Group};
@@ -129,9 +129,9 @@ impl<B: Backend> Cache<B> {
     ///
     /// # Errors
     ///
-    /// Returns an error if the backend did not acknowledge within the
-    /// [write time limit](CacheBuilder::write_time_limit). Old entries may still be served then. It is safe to
-    /// call again.
+    /// Returns an error if the backend did not acknowledge within the [write time
+    /// limit](CacheBuilder::write_time_limit). Old entries may still be served then. It is safe to call
+    /// again.
     pub fn invalidate<G: Into<Groups>>(
         &self,
         groups: G,
@@ -222,8 +222,8 @@ impl<B: Backend> CacheBuilder<B> {
         self
     }
 
-    /// Sets how long one read waits for the backend, in all its round trips together. After that the read goes
-    /// on without the cache and loads. Defaults to 250 ms.
+    /// Sets how long one read waits for the backend, in all its round trips together. After that the read
+    /// goes on without the cache and loads. Defaults to 250 ms.
     pub const fn read_time_limit(mut self, time_limit: Duration) -> Self {
         self.read_time_limit = time_limit;
         self

@@ -1,9 +1,9 @@
-//! The core of groupcache: generational caching, and the traits that its parts implement.
+//! Generational caching: values stay cached until the data they show changes.
 //!
-//! A value is cached under *groups* ("book 5", "all books") until one of them is invalidated; then
-//! exactly the entries of that group are stale, in one round trip, however many they are. Each group
-//! has a *generation*; an entry remembers the generations its groups had before it was computed, and
-//! is served only while all of them are still current.
+//! A value is cached under *groups*, such as "book 5" or "all books". When one of them is invalidated,
+//! exactly the entries of that group become stale, in one round trip, however many they are. Each group has a
+//! *generation*. An entry remembers the generations that its groups had before it was loaded, and is served
+//! only while all of them are current.
 //!
 //! ```
 //! use groupcache_core::{Cache, Group};
@@ -25,34 +25,42 @@
 //! # }
 //! ```
 //!
+//! This crate has the algorithm, and the traits that its parts implement. The crates `groupcache-memory`,
+//! `groupcache-redis` and `groupcache-memcached` are backends; `groupcache-axum` caches the responses of axum
+//! handlers. What authors of backends need is in [`backend`]; the tests for their backends are in
+//! `groupcache-conformance`.
+//!
 //! # Guarantees
 //!
-//! * **Safety.** If [`invalidate`](Cache::invalidate) returned `Ok` before a read started, that read
-//!   never returns a value whose computation began before that invalidation.
+//! * **Safety.** If [`invalidate`](Cache::invalidate) returned `Ok` before a read started, that read never
+//!   returns a value whose load began before that invalidation.
 //! * **Isolation.** Invalidating a group makes no entry stale that does not depend on it.
-//! * **Liveness.** An entry whose groups are untouched, that has not expired and that the backend
-//!   still guards, is a hit.
-//! * **Failure.** A failing backend never fails a read (the value is computed and not stored) and
-//!   never serves an entry that was not validated. A failing invalidation is an `Err` to its caller.
+//! * **Liveness.** An entry whose groups are untouched, that has not expired and that the backend still
+//!   holds, is a hit.
+//! * **Failure.** A failing backend never fails a read: the value is loaded and not stored. It never serves
+//!   an entry that was not validated. A failing invalidation is an `Err` to its caller.
 //! * **No clocks.** No decision compares the clocks of two machines.
 //!
-//! They rest on four rules: every write to a generation installs a value that was never current
-//! there before; the vector stored with an entry was read, or minted and acknowledged, before the
-//! computation looked at its data; a hit is an entry whose whole vector equals the current one, read
-//! after the request began; and `invalidate` returns `Ok` only after the store acknowledged.
+//! They rest on four rules:
+//!
+//! 1. Every write to a generation installs a value that was never current there before.
+//! 2. The vector stored with an entry was read, or minted and acknowledged, before the loader read its data.
+//! 3. A hit is an entry whose whole vector equals the current one, read after the request began.
+//! 4. `invalidate` returns `Ok` only after the backend acknowledged.
 //!
 //! # Limits
 //!
-//! What a computation reads without naming its group is not protected: name it at the call, or
-//! [`depend`] on it before reading. Invalidate after the commit, not before. A read that is nested
-//! in a computation of the very same key waits for itself.
+//! * A loader that reads data without naming its group is not protected. Name the group in the call, or
+//!   [`depend`] on it before reading.
+//! * Invalidate after the commit, not before.
+//! * A read inside a load of the very same key waits for itself.
 //!
 //! # Cost
 //!
 //! | operation | round trips to the backend |
 //! |---|---|
 //! | hit | 1, for any number of groups |
-//! | hit of an entry whose computation found out groups, the first time in a process | 2 |
+//! | first hit in a process of an entry whose loader discovered groups | 2 |
 //! | miss | 1, and 1 to mint if a group has no generation, and 1 to store in the background |
 //! | [`depend`] on a new group | 1 |
 //! | [`invalidate`](Cache::invalidate) | 1, for any number of groups and entries |

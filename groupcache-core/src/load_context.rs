@@ -1,4 +1,5 @@
-//! The context of a load: the groups that it depends on, and the generations they had before it read their data.
+//! The context of a load: the groups that it depends on, and the generations they had before it read their
+//! data.
 
 use std::fmt;
 use std::future::Future;
@@ -97,8 +98,8 @@ pub(crate) struct CacheId(pub(crate) usize);
 
 /// A read inside a load.
 ///
-/// If the read fails or is cancelled, the load may use another value instead, whose groups nothing declares to
-/// it. So the load is not stored unless the read completes.
+/// If the read fails or is cancelled, the load may use another value instead, whose groups nothing declares
+/// to it. So the load is not stored unless the read completes.
 pub(crate) struct NestedRead {
     outer: Option<LoadContext>,
     is_completed: bool,
@@ -263,8 +264,8 @@ impl LoadContext {
         }
     }
 
-    /// Prepares for a read inside this load. A read of another cache returns no generations of this one, so they
-    /// are minted before that read looks at its data.
+    /// Prepares for a read inside this load. A read of another cache returns no generations of this one, so
+    /// they are minted before that read looks at its data.
     pub(crate) async fn before_nested_read(&self, cache: CacheId, groups: &Groups) {
         if !self.is_of(cache) {
             self.depend(groups).await;

@@ -1,7 +1,8 @@
 //! Mutants: changes that each break one rule of the algorithm. The test suite has to find every one. They are
 //! compiled with `--cfg groupcache_mutants` only, which no release is built with; see `tests/mutants`.
 //!
-//! A mutant is where its rule is kept, and asks `is_on` for its name. This file has what several of them need.
+//! A mutant is where its rule is kept, and asks `is_on` for its name. This file has what several of them
+//! need.
 
 use std::sync::OnceLock;
 

@@ -1,13 +1,14 @@
-//! What threads and tasks of this crate meet at: the one mutex, and what single flight counts and waits
-//! with. Under shuttle (see `interleavings.rs`) each is a point at which it may run another task.
+//! The synchronisation primitives of this crate: the mutex, and what single flight counts and waits with.
+//! Under shuttle (see `interleavings.rs`) each operation is a point at which shuttle may switch to another
+//! task.
 
 use std::sync::PoisonError;
 
 pub(crate) use self::system::{AtomicU64, Notify, RandomState};
 use self::system::{MutexGuard, StdMutex};
 
-/// A mutex without poisoning: every critical section of this crate leaves its data consistent at
-/// each step, so a panic elsewhere in the holder must not take the cache down.
+/// A mutex without poisoning. Every critical section of this crate leaves its data consistent at each step,
+/// so a panic of a holder must not take the cache down.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(StdMutex<T>);
 
@@ -39,12 +40,13 @@ mod system {
     pub(crate) use shuttle::sync::{Mutex as StdMutex, MutexGuard};
     use tokio::sync::futures::Notified;
 
-    /// The same in every execution, so that a schedule can be repeated.
+    /// Hashes alike in every execution, so that a schedule can be repeated.
     pub(crate) type RandomState = BuildHasherDefault<DefaultHasher>;
 
-    /// tokio's own, which is sound here: it calls wakers after it has let go of its lock, and shuttle's
-    /// wakers only mark a task as ready, so no other task ever runs while that lock is held. What it
-    /// lacks is a moment before each of its operations at which another task may run.
+    /// tokio's `Notify`, with a switch point before each operation.
+    ///
+    /// This is sound: tokio calls wakers after it has released its lock, and shuttle's wakers only mark a
+    /// task as ready. No other task runs while that lock is held.
     #[derive(Debug)]
     pub(crate) struct Notify {
         notify: tokio::sync::Notify,

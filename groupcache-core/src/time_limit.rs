@@ -1,5 +1,5 @@
-//! How long futures may take, and where they run: time limits on backend calls that cost nothing if the answer
-//! is ready at once, and work that goes on without its caller.
+//! How long futures may take, and where they run: time limits on backend calls that cost nothing if the
+//! answer is ready at once, and work that goes on without its caller.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -25,8 +25,8 @@ impl TimeBudget {
         Self { left: limit }
     }
 
-    /// Returns the outcome of `call`, or a timeout once the budget is used up. A call that is ready at once sets
-    /// no timer and is never too late.
+    /// Returns the outcome of `call`, or a timeout once the budget is used up. A call that is ready at once
+    /// sets no timer and is never too late.
     ///
     /// The caller pins the call: a future that is passed by value is kept twice.
     pub(crate) async fn run<T>(
@@ -51,17 +51,17 @@ impl TimeBudget {
 
 /// Moves the future of a step that a hit does not take to the heap.
 ///
-/// A future has room for all its steps. Without this, the future of a hit would carry the state of a miss, and
-/// every caller would move and initialise it. `groupcache-core/tests/future_sizes.rs` bounds the result.
+/// A future has room for all its steps. Without this, the future of a hit would carry the state of a miss,
+/// and every caller would move and initialise it. `groupcache-core/tests/future_sizes.rs` bounds the result.
 pub(crate) fn off_hit_path<F: Future>(step: F) -> Pin<Box<F>> {
     Box::pin(step)
 }
 
-/// Runs `work` to completion even if the caller is cancelled: polled once here, and on a task of its own if that
-/// is not enough.
+/// Runs `work` to completion even if the caller is cancelled: polled once here, and on a task of its own if
+/// that is not enough.
 ///
-/// Without a runtime, the work runs in the caller. If the runtime shuts down first, the outcome is unknown, and
-/// callers on other threads get an error.
+/// Without a runtime, the work runs in the caller. If the runtime shuts down first, the outcome is unknown,
+/// and callers on other threads get an error.
 pub(crate) async fn run_detached<T: Send + 'static>(
     backend: &'static str,
     work: impl Future<Output = Result<T>> + Send + 'static,

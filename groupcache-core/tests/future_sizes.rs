@@ -1,8 +1,8 @@
 //! The sizes of the futures that callers hold.
 //!
-//! A future is moved into the task or the future that awaits it, and has room for every step that it may take. A
-//! miss must not make the future of a hit large: its steps are moved to the heap (`off_hit_path`). The bounds are
-//! a little above what these futures measure with the memory backend on a 64-bit machine.
+//! A future is moved into the task or the future that awaits it, and has room for every step that it may
+//! take. A miss must not make the future of a hit large: its steps are moved to the heap (`off_hit_path`).
+//! The bounds are a little above what these futures measure with the memory backend on a 64-bit machine.
 
 use std::convert::Infallible;
 use std::mem::size_of_val;

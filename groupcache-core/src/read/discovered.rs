@@ -16,8 +16,8 @@ const GROUPS_BYTES_MAX: usize = 64 << 10;
 /// Remembers, for a bounded number of keys, the groups of their entries that readers do not name. The next
 /// lookup then asks for all groups at once. A forgotten key costs a second round trip, nothing else.
 ///
-/// A direct-mapped table: a key has one slot, and replaces the key that had it before. Very long lists are not
-/// kept, so that the table is bounded in bytes.
+/// A direct-mapped table: a key has one slot, and replaces the key that had it before. Very long lists are
+/// not kept, so that the table is bounded in bytes.
 #[derive(Debug)]
 pub(crate) struct DiscoveredGroups {
     slots: Box<[Mutex<Slot>]>,

@@ -5,9 +5,9 @@
 //! leader saw before the load, and the reader after its read began, was current all the time between. No
 //! invalidation that this reader must see can lie between them.
 //!
-//! If a leader is dropped before it finishes, because it was cancelled or panicked, one of its followers takes
-//! over. A flight lasts until its entry is stored: readers that come during the store share the outcome instead
-//! of loading again.
+//! If a leader is dropped before it finishes, because it was cancelled or panicked, one of its followers
+//! takes over. A flight lasts until its entry is stored: readers that come during the store share the outcome
+//! instead of loading again.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
