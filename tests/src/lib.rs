@@ -10,6 +10,7 @@ pub mod bookstore;
 pub mod broken;
 pub mod broken_memcached;
 pub mod clusters;
+mod documents;
 pub mod history;
 pub mod impostor;
 pub mod log;
@@ -22,8 +23,3 @@ pub mod servers;
 pub use crate::backends::{CountingBackend, Counts, FailingBackend, Gate, Operation, ScriptedBackend, Step};
 pub use crate::plain::{Bug, PlainBackend, Snapshot};
 pub use crate::scale::{scale, seeds};
-
-/// The README, as tests.
-#[doc = include_str!("../../README.md")]
-#[deny(unused_must_use)]
-mod readme {}
