@@ -6,7 +6,7 @@ use groupcache_core::Error;
 use tokio::net::TcpStream;
 
 use crate::error::{Failure, NAME};
-use crate::greeting::{self, About, Version};
+use crate::handshake::{self, ServerInfo, Version};
 use crate::server::Server;
 
 /// The oldest that is tested with.
@@ -47,14 +47,14 @@ pub(crate) async fn of(server: &Server) -> Result<Vec<Advice>, Failure> {
     let limit = settings.connect_time_limit;
     let asked = tokio::time::timeout(limit, async {
         let stream = TcpStream::connect(server.name()).await.map_err(Failure::io)?;
-        greeting::greet(stream, &*settings.clock).await
+        handshake::perform(stream, &*settings.clock).await
     });
-    let about = match asked.await {
-        Ok(about) => about,
+    let info = match asked.await {
+        Ok(info) => info,
         Err(_) => Err(Failure::timeout(limit, "connect_time_limit")),
     };
-    let about = about.map_err(|failure| failure.at(server.name()))?;
-    let judged = judge(&about, settings.max_connections, server.joins());
+    let info = info.map_err(|failure| failure.at(server.name()))?;
+    let judged = judge(&info, settings.max_connections, server.joins());
     let advice = |(setting, text)| Advice { server: server.name().to_owned(), setting, text };
     Ok(judged.into_iter().map(advice).collect())
 }
@@ -74,19 +74,16 @@ pub(crate) async fn log(server: Server) {
     }
 }
 
-fn judge(about: &About, max_connections: usize, joins: bool) -> Vec<(&'static str, String)> {
+fn judge(info: &ServerInfo, max_connections: usize, joins: bool) -> Vec<(&'static str, String)> {
     let mut all = Vec::new();
     let mut advise = |setting, text: String| all.push((setting, text));
-    if about.version < TESTED {
-        advise(
-            "version",
-            format!("{} is older than {TESTED}, the oldest that is tested with", about.version),
-        );
+    if info.version < TESTED {
+        advise("version", format!("{} is older than {TESTED}, the oldest that is tested with", info.version));
     }
-    if about.has("evictions", "off") {
+    if info.has("evictions", "off") {
         advise("-M", "evicts nothing: once memory is used up nothing is stored any more".into());
     }
-    if let Some(evicted) = about.number("evictions").filter(|evicted| *evicted > 0) {
+    if let Some(evicted) = info.number("evictions").filter(|evicted| *evicted > 0) {
         advise(
             "-m",
             format!(
@@ -95,7 +92,7 @@ fn judge(about: &About, max_connections: usize, joins: bool) -> Vec<(&'static st
             ),
         );
     }
-    if let Some(file) = about.field("memory_file").filter(|file| *file != "(null)") {
+    if let Some(file) = info.field("memory_file").filter(|file| *file != "(null)") {
         advise(
             "-e",
             format!(
@@ -105,7 +102,7 @@ fn judge(about: &About, max_connections: usize, joins: bool) -> Vec<(&'static st
         );
     }
     if let Some(connections) =
-        about.number("maxconns").filter(|all| *all < (max_connections as u64).saturating_mul(4))
+        info.number("maxconns").filter(|all| *all < (max_connections as u64).saturating_mul(4))
     {
         advise(
             "-c",
@@ -115,10 +112,10 @@ fn judge(about: &About, max_connections: usize, joins: bool) -> Vec<(&'static st
             ),
         );
     }
-    if let Some(rejected) = about.number("rejected_connections").filter(|rejected| *rejected > 0) {
+    if let Some(rejected) = info.number("rejected_connections").filter(|rejected| *rejected > 0) {
         advise("-c", format!("{rejected} connections were refused since it started"));
     }
-    if joins && about.number("curr_items").is_some_and(|items| items > 0) {
+    if joins && info.number("curr_items").is_some_and(|items| items > 0) {
         advise(
             "overlap",
             "is not empty: if it is to join the list, and no process reads from it yet, empty it first \
@@ -132,7 +129,7 @@ fn judge(about: &About, max_connections: usize, joins: bool) -> Vec<(&'static st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::greeting::tests::about;
+    use crate::handshake::tests::server_info;
 
     const SOUND: [(&str, &str); 6] = [
         ("evictions", "0"),
@@ -143,22 +140,22 @@ mod tests {
         ("memory_file", "(null)"),
     ];
 
-    fn settings(about: &About) -> Vec<&'static str> {
-        judge(about, 64, false).into_iter().map(|(setting, _)| setting).collect()
+    fn settings(info: &ServerInfo) -> Vec<&'static str> {
+        judge(info, 64, false).into_iter().map(|(setting, _)| setting).collect()
     }
 
     #[test]
     fn each_danger_is_named_and_a_sound_server_needs_no_advice() {
-        assert_eq!(settings(&about("1.6.18", &SOUND)), [""; 0]);
-        assert_eq!(settings(&about("1.6.9", &SOUND)), ["version"]);
+        assert_eq!(settings(&server_info("1.6.18", &SOUND)), [""; 0]);
+        assert_eq!(settings(&server_info("1.6.9", &SOUND)), ["version"]);
         for (at, value, setting) in
             [(0, "5", "-m"), (2, "1", "-c"), (3, "200", "-c"), (4, "off", "-M"), (5, "/mnt/memory", "-e")]
         {
             let mut fields = SOUND;
             fields[at].1 = value;
-            assert_eq!(settings(&about("1.6.18", &fields)), [setting]);
+            assert_eq!(settings(&server_info("1.6.18", &fields)), [setting]);
         }
-        let joins = judge(&about("1.6.18", &SOUND), 64, true);
+        let joins = judge(&server_info("1.6.18", &SOUND), 64, true);
         assert_eq!(joins.iter().map(|(setting, _)| *setting).collect::<Vec<_>>(), ["overlap"]);
     }
 }

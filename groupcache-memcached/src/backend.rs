@@ -13,9 +13,9 @@ use memcache::exp::{MetaCommand, MetaCommandResult as Answer};
 use crate::advice::{self, Advice};
 use crate::builder::MemcachedBackendBuilder;
 use crate::error::{Failure, NAME};
-use crate::greeting::About;
-use crate::place::{Item, Place};
-use crate::server::{Ask, Server};
+use crate::handshake::ServerInfo;
+use crate::placement::{Item, Placement};
+use crate::server::{RequestKind, Server};
 
 /// A backend on memcached servers. Cheap to clone; clones are the same backend and share its
 /// connections.
@@ -25,15 +25,15 @@ pub struct MemcachedBackend(Arc<Inner>);
 pub(crate) struct Inner {
     /// Those of both lists, each once.
     pub(crate) servers: Vec<Server>,
-    pub(crate) place: Place,
+    pub(crate) placement: Placement,
     /// Where invalidations go as well while the list of servers changes.
-    pub(crate) overlap: Option<Place>,
+    pub(crate) overlap: Option<Placement>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) default_time_to_live: Duration,
     pub(crate) max_entry_bytes: Option<usize>,
     /// The longest time to live of an entry of this process, in seconds.
-    pub(crate) longest_seconds: AtomicU64,
-    pub(crate) too_large_was_said: AtomicBool,
+    pub(crate) max_time_to_live_seconds: AtomicU64,
+    pub(crate) too_large_logged: AtomicBool,
 }
 
 /// What one server answered to its share of the items.
@@ -96,9 +96,9 @@ impl Inner {
     /// was sent before: what it makes up must be new each time.
     pub(crate) async fn ask(
         &self,
-        how: Ask,
+        kind: RequestKind,
         items: &[Item],
-        build: impl Fn(usize, u32, &About, &mut Vec<MetaCommand>) + Sync,
+        build: impl Fn(usize, u32, &ServerInfo, &mut Vec<MetaCommand>) + Sync,
     ) -> Vec<Share> {
         let mut shares: Vec<(usize, Vec<usize>)> = Vec::with_capacity(self.servers.len());
         for (position, item) in items.iter().enumerate() {
@@ -109,10 +109,10 @@ impl Inner {
         }
         let build = &build;
         let ask_one = |(server, positions): (usize, Vec<usize>)| async move {
-            let build = |attempt: u32, about: &About, commands: &mut Vec<MetaCommand>| {
-                positions.iter().for_each(|position| build(*position, attempt, about, commands));
+            let build = |attempt: u32, info: &ServerInfo, commands: &mut Vec<MetaCommand>| {
+                positions.iter().for_each(|position| build(*position, attempt, info, commands));
             };
-            let answers = self.servers[server].ask(how, build).await;
+            let answers = self.servers[server].ask(kind, build).await;
             Share { server, positions, answers }
         };
         match <[_; 1]>::try_from(shares) {
@@ -161,7 +161,7 @@ impl Backend for MemcachedBackend {
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        let items = self.0.everywhere(std::slice::from_ref(key), Place::entry);
+        let items = self.0.everywhere(std::slice::from_ref(key), Placement::entry);
         self.0.remove(&items).await
     }
 
@@ -173,8 +173,8 @@ impl Backend for MemcachedBackend {
 impl fmt::Debug for MemcachedBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemcachedBackend")
-            .field("servers", &self.0.place.list.names())
-            .field("key_prefix", &self.0.place.key_prefix())
+            .field("servers", &self.0.placement.list.names())
+            .field("key_prefix", &self.0.placement.key_prefix())
             .field("open_circuits", &self.open_circuits())
             .finish_non_exhaustive()
     }

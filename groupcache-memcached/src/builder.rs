@@ -11,7 +11,7 @@ use groupcache_core::{Clock, Error, Result, SystemClock};
 
 use crate::backend::{Inner, MemcachedBackend};
 use crate::error::NAME;
-use crate::place::Place;
+use crate::placement::Placement;
 use crate::routing::ServerList;
 use crate::server::{Server, Settings};
 
@@ -94,7 +94,7 @@ impl MemcachedBackendBuilder {
     }
 
     /// How long a server may take to answer before the call fails and its connection is closed.
-    /// Defaults to 500 ms. Reads give up earlier, after the cache's soft time limit.
+    /// Defaults to 500 ms. SharedReads give up earlier, after the cache's soft time limit.
     pub const fn response_time_limit(mut self, limit: Duration) -> Self {
         self.settings.response_time_limit = limit;
         self
@@ -182,25 +182,25 @@ impl MemcachedBackendBuilder {
         }
         let mut names = Vec::new();
         let list = ServerList::parse("servers", &self.servers)?;
-        let place = Place::new(list, self.key_prefix.clone(), &mut names)?;
+        let placement = Placement::new(list, self.key_prefix.clone(), &mut names)?;
         let own = names.len();
         let overlap = match self.overlap {
             None => None,
             Some((servers, prefix)) => {
                 let list = ServerList::parse("overlap", &servers)?;
-                Some(Place::new(list, prefix.unwrap_or(self.key_prefix), &mut names)?)
+                Some(Placement::new(list, prefix.unwrap_or(self.key_prefix), &mut names)?)
             }
         };
         let server = |(at, name)| Server::new(name, at >= own, settings.clone(), (self.breaker)());
         Ok(MemcachedBackend::from_inner(Inner {
             servers: names.into_iter().enumerate().map(server).collect(),
-            place,
+            placement,
             overlap,
             clock: Arc::clone(&settings.clock),
             default_time_to_live: self.default_time_to_live,
             max_entry_bytes: self.max_entry_bytes,
-            longest_seconds: AtomicU64::new(0),
-            too_large_was_said: AtomicBool::new(false),
+            max_time_to_live_seconds: AtomicU64::new(0),
+            too_large_logged: AtomicBool::new(false),
         }))
     }
 }

@@ -12,7 +12,7 @@ pub(crate) fn get(name: &[u8]) -> MetaCommand {
 }
 
 /// Its value and how many seconds it has left.
-pub(crate) fn get_with_life(name: &[u8]) -> MetaCommand {
+pub(crate) fn get_with_time_left(name: &[u8]) -> MetaCommand {
     get(name).flag("t")
 }
 
@@ -22,7 +22,7 @@ pub(crate) fn get_with_cas(name: &[u8]) -> MetaCommand {
 }
 
 /// How many seconds it has left, without its value.
-pub(crate) fn life(name: &[u8]) -> MetaCommand {
+pub(crate) fn time_left(name: &[u8]) -> MetaCommand {
     MetaCommand::new(MetaOp::Get, name).flag("t")
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn delete(name: &[u8]) -> MetaCommand {
 }
 
 /// Only if it was not written since.
-pub(crate) fn delete_as_seen(name: &[u8], cas: u64) -> MetaCommand {
+pub(crate) fn delete_if_unchanged(name: &[u8], cas: u64) -> MetaCommand {
     delete(name).flag(format!("C{cas}"))
 }
 

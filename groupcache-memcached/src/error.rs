@@ -30,9 +30,9 @@ pub(crate) enum Remedy {
     /// Nothing; the one that failed is closed.
     None,
     /// The server may be another one by now: ask it again who it is.
-    AskAgain,
+    RepeatHandshake,
     /// Nobody listens there: find the address anew.
-    ConnectAgain,
+    Reconnect,
 }
 
 impl Failure {
@@ -46,22 +46,20 @@ impl Failure {
 
     pub(crate) fn timeout(limit: Duration, setting: &str) -> Self {
         let failure = Self::new(ErrorKind::Timeout, format!("`{setting}` is {limit:?}"));
-        Self { remedy: Remedy::AskAgain, ..failure }
+        Self { remedy: Remedy::RepeatHandshake, ..failure }
     }
 
     pub(crate) fn io(error: io::Error) -> Self {
         let (kind, remedy, retry) = match error.kind() {
-            Io::TimedOut => (ErrorKind::Timeout, Remedy::AskAgain, false),
+            Io::TimedOut => (ErrorKind::Timeout, Remedy::RepeatHandshake, false),
             Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe | Io::UnexpectedEof => {
-                (ErrorKind::Unavailable, Remedy::AskAgain, true)
+                (ErrorKind::Unavailable, Remedy::RepeatHandshake, true)
             }
-            Io::ConnectionRefused | Io::HostUnreachable => {
-                (ErrorKind::Unavailable, Remedy::ConnectAgain, false)
-            }
+            Io::ConnectionRefused | Io::HostUnreachable => (ErrorKind::Unavailable, Remedy::Reconnect, false),
             // That of the runtime that made it: closed, whatever the server does.
-            _ if is_rt_shutdown_err(&error) => (ErrorKind::Unavailable, Remedy::ConnectAgain, true),
+            _ if is_rt_shutdown_err(&error) => (ErrorKind::Unavailable, Remedy::Reconnect, true),
             // Perhaps of this process alone, such as too many open files: the connections there are may do.
-            _ => (ErrorKind::Unavailable, Remedy::AskAgain, false),
+            _ => (ErrorKind::Unavailable, Remedy::RepeatHandshake, false),
         };
         let message = error.to_string();
         Self { kind, message, source: Some(Arc::new(error)), remedy, retry }
@@ -82,7 +80,7 @@ impl Failure {
             ClientError::Rejected(said) if said.contains("unauthenticated") => Self::unauthenticated(),
             other => {
                 let message = format!("{other}; is this a memcached server at `servers`?");
-                Self { remedy: Remedy::AskAgain, ..Self::protocol(message) }
+                Self { remedy: Remedy::RepeatHandshake, ..Self::protocol(message) }
             }
         }
     }
@@ -99,7 +97,7 @@ impl Failure {
     /// The name of the server leads elsewhere by now.
     pub(crate) fn moved() -> Self {
         let failure = Self::new(ErrorKind::Unavailable, "its name leads to another address by now");
-        Self { remedy: Remedy::ConnectAgain, retry: true, ..failure }
+        Self { remedy: Remedy::Reconnect, retry: true, ..failure }
     }
 
     /// An answer that is none of those that this command has.
@@ -157,14 +155,14 @@ mod tests {
     fn a_closed_connection_may_be_retried_and_a_time_limit_may_not() {
         let io = |kind: Io| Failure::of(ClientError::Io(io::Error::from(kind)));
         for kind in [Io::ConnectionReset, Io::BrokenPipe, Io::UnexpectedEof] {
-            assert!(io(kind).retry && io(kind).remedy == Remedy::AskAgain, "{kind}");
+            assert!(io(kind).retry && io(kind).remedy == Remedy::RepeatHandshake, "{kind}");
         }
         assert!(!io(Io::ConnectionRefused).retry);
-        assert_eq!(io(Io::ConnectionRefused).remedy, Remedy::ConnectAgain);
+        assert_eq!(io(Io::ConnectionRefused).remedy, Remedy::Reconnect);
         let of_this_process = io(Io::Other);
-        assert!(!of_this_process.retry && of_this_process.remedy == Remedy::AskAgain);
+        assert!(!of_this_process.retry && of_this_process.remedy == Remedy::RepeatHandshake);
         let late = io(Io::TimedOut);
-        assert!(!late.retry && late.remedy == Remedy::AskAgain);
+        assert!(!late.retry && late.remedy == Remedy::RepeatHandshake);
         assert_eq!(Error::from(late).kind(), ErrorKind::Timeout);
     }
 }

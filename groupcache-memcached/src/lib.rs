@@ -84,7 +84,7 @@
 //!
 //! Of more than 500 commands to one server each 500 are a batch, one after the other.
 //!
-//! About twice a day for each group a store or a mint is followed by one more batch, which lengthens the
+//! ServerInfo twice a day for each group a store or a mint is followed by one more batch, which lengthens the
 //! life of the generation.
 //!
 //! A connection carries one batch at a time. Up to eight lookups at once have one each; those that come
@@ -142,13 +142,13 @@ mod builder;
 mod commands;
 mod error;
 mod expiry;
-mod greeting;
+mod handshake;
 mod lookups;
-mod place;
+mod placement;
 mod pool;
-mod reads;
 mod routing;
 mod server;
+mod shared_reads;
 mod writes;
 
 pub use memcache;

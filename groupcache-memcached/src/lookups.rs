@@ -10,8 +10,8 @@ use memcache::exp::MetaCommand;
 
 use crate::backend::Inner;
 use crate::commands::{self, got};
-use crate::greeting::About;
-use crate::server::Ask;
+use crate::handshake::ServerInfo;
+use crate::server::RequestKind;
 use crate::writes::generation;
 
 impl Inner {
@@ -22,19 +22,19 @@ impl Inner {
     ) -> Result<Vec<Lookup>> {
         let asked_at = (time_left == TimeLeft::Needed).then(|| self.clock.now());
         let mut items = Vec::with_capacity(questions.iter().map(|(_, groups)| 1 + groups.len()).sum());
-        let get = if time_left == TimeLeft::Needed { commands::get_with_life } else { commands::get };
+        let get = if time_left == TimeLeft::Needed { commands::get_with_time_left } else { commands::get };
         for (key, groups) in questions {
-            items.extend(groups.iter().map(|group| self.place.generation(group)));
+            items.extend(groups.iter().map(|group| self.placement.generation(group)));
             // Last: what comes behind a large value is another thing to wait for.
-            items.push(self.place.entry(key));
+            items.push(self.placement.entry(key));
         }
-        let build = |position: usize, _: u32, _: &About, commands: &mut Vec<MetaCommand>| {
+        let build = |position: usize, _: u32, _: &ServerInfo, commands: &mut Vec<MetaCommand>| {
             commands.push(get(&items[position].name));
         };
         let mut failed = None;
         let mut answered = items.is_empty();
         let mut answers: Vec<Option<(Vec<u8>, Option<i64>)>> = items.iter().map(|_| None).collect();
-        for share in self.ask(Ask::Read, &items, build).await {
+        for share in self.ask(RequestKind::Read, &items, build).await {
             match share.answers {
                 Ok(results) => {
                     answered = true;

@@ -28,14 +28,14 @@ const BATCH_MAX: usize = 500;
 /// Cheap to clone; clones are the same connections.
 #[derive(Clone)]
 pub(crate) struct Pool {
-    connections: deadpool::managed::Pool<Dialer>,
+    connections: deadpool::managed::Pool<Connector>,
     connect_time_limit: Duration,
     response_time_limit: Duration,
 }
 
 /// Connects to this address, as long as the name still leads there: behind it may be another server by now,
 /// and it would take invalidations that are not its own.
-struct Dialer {
+struct Connector {
     name: String,
     address: SocketAddr,
 }
@@ -52,7 +52,7 @@ impl Pool {
     pub(crate) fn new(name: String, address: SocketAddr, settings: &Settings) -> Result<Self, Failure> {
         let Settings { connect_time_limit, response_time_limit, .. } = *settings;
         let limit = Some(connect_time_limit);
-        let connections = deadpool::managed::Pool::builder(Dialer { name, address })
+        let connections = deadpool::managed::Pool::builder(Connector { name, address })
             .max_size(settings.max_connections)
             .timeouts(Timeouts { wait: limit, create: limit, recycle: None })
             .queue_mode(QueueMode::Lifo)
@@ -123,13 +123,13 @@ impl Pool {
     }
 }
 
-impl Manager for Dialer {
+impl Manager for Connector {
     type Type = Connection;
     type Error = Failure;
 
     async fn create(&self) -> Result<Connection, Failure> {
         // In a box: whoever finds a connection should not carry this along.
-        let stream = Box::pin(self.dial()).await?;
+        let stream = Box::pin(self.connect()).await?;
         Ok(Connection { stream: Some(stream), sent: 0 })
     }
 
@@ -141,8 +141,8 @@ impl Manager for Dialer {
     }
 }
 
-impl Dialer {
-    async fn dial(&self) -> Result<AsyncMetaConnection, Failure> {
+impl Connector {
+    async fn connect(&self) -> Result<AsyncMetaConnection, Failure> {
         // Costs nothing where the name is an address.
         let mut addresses = lookup_host(&self.name).await.map_err(Failure::io)?;
         if !addresses.any(|address| address == self.address) {
@@ -310,14 +310,14 @@ mod tests {
         let mut pool = pool_to([LONG, LONG], |_, line| format!("EN {}\r\n", mark_of(line))).await;
         let address = pool.connections.manager().address;
         let moved_to = |host: &str| {
-            let dialer = Dialer { name: format!("{host}:{}", address.port()), address };
-            deadpool::managed::Pool::builder(dialer).build().unwrap()
+            let connector = Connector { name: format!("{host}:{}", address.port()), address };
+            deadpool::managed::Pool::builder(connector).build().unwrap()
         };
         pool.connections = moved_to("localhost");
         assert!(pool.exchange(vec![commands::get(b"a")]).await.is_ok(), "by name");
         pool.connections = moved_to("127.0.0.2");
         let failure = pool.exchange(vec![commands::get(b"a")]).await.unwrap_err();
-        assert!(failure.retry && failure.remedy == Remedy::ConnectAgain, "{failure:?}");
+        assert!(failure.retry && failure.remedy == Remedy::Reconnect, "{failure:?}");
     }
 
     #[test]
@@ -330,7 +330,7 @@ mod tests {
         assert!(first.block_on(pool.exchange(vec![commands::get(b"a")])).is_ok());
         drop(first);
         let failure = runtime().block_on(pool.exchange(vec![commands::get(b"a")])).unwrap_err();
-        assert!(failure.retry && failure.remedy == Remedy::ConnectAgain, "{failure:?}");
+        assert!(failure.retry && failure.remedy == Remedy::Reconnect, "{failure:?}");
         drop(server);
     }
 }

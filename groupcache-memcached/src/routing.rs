@@ -23,7 +23,7 @@ pub(crate) struct ServerList {
 }
 
 impl ServerList {
-    /// Reads `memcached://host:port,host:port`. `setting` is named in errors.
+    /// SharedReads `memcached://host:port,host:port`. `setting` is named in errors.
     pub(crate) fn parse(setting: &str, url: &str) -> Result<Self> {
         let wrong = |what: &str| {
             Error::configuration(

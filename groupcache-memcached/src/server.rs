@@ -14,9 +14,9 @@ use tokio::net::TcpStream;
 use crate::advice;
 use crate::error::{Failure, Remedy};
 use crate::expiry::ServerTime;
-use crate::greeting::{self, About};
+use crate::handshake::{self, ServerInfo};
 use crate::pool::Pool;
-use crate::reads::Reads;
+use crate::shared_reads::SharedReads;
 
 /// How to talk to every server.
 #[derive(Debug, Clone)]
@@ -31,13 +31,13 @@ pub(crate) struct Settings {
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ask {
-    /// Reads only. Not sent while the circuit breaker is open.
+pub(crate) enum RequestKind {
+    /// SharedReads only. Not sent while the circuit breaker is open.
     Read,
     /// Not sent while the circuit breaker is open.
     Write,
     /// Sent whatever the circuit breaker says, if there is a connection or may be one by now.
-    Anyway,
+    Invalidation,
 }
 
 /// Connects when it is first used, and again when nobody listens any more. Cheap to clone; clones are
@@ -52,12 +52,12 @@ struct Inner {
     /// What joins the list of another step, and should be empty then.
     joins: bool,
     connected: SharedConnection<Connected, Failure>,
-    asked: Mutex<Asked>,
+    asked: Mutex<HandshakeState>,
 }
 
 /// How the server came to be asked who it is.
 #[derive(Default)]
-struct Asked {
+struct HandshakeState {
     /// Since when that is not to be repeated.
     at: Option<Instant>,
     advised: bool,
@@ -66,9 +66,9 @@ struct Asked {
 /// The connections to one server, made as they are needed.
 pub(crate) struct Connected {
     pool: Pool,
-    reads: Arc<Reads>,
+    reads: Arc<SharedReads>,
     address: SocketAddr,
-    pub(crate) about: About,
+    pub(crate) info: ServerInfo,
 }
 
 impl Server {
@@ -85,12 +85,12 @@ impl Server {
 
     /// The largest item that it takes, if it has said so.
     pub(crate) fn item_bytes_max(&self) -> Option<usize> {
-        self.0.connected.current()?.about.item_bytes_max
+        self.0.connected.current()?.info.item_bytes_max
     }
 
     /// Its clock, if it has told.
     pub(crate) fn time(&self) -> Option<ServerTime> {
-        Some(self.0.connected.current()?.about.time)
+        Some(self.0.connected.current()?.info.time)
     }
 
     pub(crate) fn joins(&self) -> bool {
@@ -108,14 +108,16 @@ impl Server {
     /// Sends what `build` makes, in one piece, and waits for the answers, one for each command.
     pub(crate) async fn ask(
         &self,
-        how: Ask,
-        build: impl Fn(u32, &About, &mut Vec<MetaCommand>) + Send,
+        kind: RequestKind,
+        build: impl Fn(u32, &ServerInfo, &mut Vec<MetaCommand>) + Send,
     ) -> Result<Vec<Answer>> {
-        let call = match how {
-            Ask::Anyway => self.0.breaker.call_anyway(),
-            Ask::Read | Ask::Write => self.0.breaker.try_call().ok_or_else(|| self.refusal())?,
+        let call = match kind {
+            RequestKind::Invalidation => self.0.breaker.call_anyway(),
+            RequestKind::Read | RequestKind::Write => {
+                self.0.breaker.try_call().ok_or_else(|| self.refusal())?
+            }
         };
-        let outcome = self.send(how, build).await;
+        let outcome = self.send(kind, build).await;
         call.ended(&outcome);
         outcome
     }
@@ -129,22 +131,22 @@ impl Server {
     /// that no token is ever sent twice.
     async fn send(
         &self,
-        how: Ask,
-        build: impl Fn(u32, &About, &mut Vec<MetaCommand>) + Send,
+        kind: RequestKind,
+        build: impl Fn(u32, &ServerInfo, &mut Vec<MetaCommand>) + Send,
     ) -> Result<Vec<Answer>> {
         let mut attempt = 0;
         loop {
             let connected = self.connected().await?;
             let mut commands = Vec::new();
-            build(attempt, &connected.about, &mut commands);
-            let answers = match how {
-                Ask::Read => connected.reads.run(commands).await,
-                Ask::Write | Ask::Anyway => connected.pool.exchange(commands).await,
+            build(attempt, &connected.info, &mut commands);
+            let answers = match kind {
+                RequestKind::Read => connected.reads.run(commands).await,
+                RequestKind::Write | RequestKind::Invalidation => connected.pool.exchange(commands).await,
             };
             match answers {
                 Ok(answers) => return Ok(answers),
                 Err(failure) => {
-                    self.heal(&connected, failure.remedy);
+                    self.apply_remedy(&connected, failure.remedy);
                     if attempt > 0 || !failure.retry {
                         return Err(failure.at(&self.0.name).into());
                     }
@@ -179,10 +181,10 @@ impl Server {
         let greeted = tokio::time::timeout(limit, async {
             let stream = TcpStream::connect(&self.0.name).await.map_err(Failure::io)?;
             let address = stream.peer_addr().map_err(Failure::io)?;
-            let about = greeting::greet(stream, &*settings.clock).await?;
+            let info = handshake::perform(stream, &*settings.clock).await?;
             let pool = Pool::new(self.0.name.clone(), address, settings)?;
-            let reads = Reads::new(pool.clone());
-            Ok(Connected { pool, reads, address, about })
+            let reads = SharedReads::new(pool.clone());
+            Ok(Connected { pool, reads, address, info })
         });
         let outcome = match greeted.await {
             Ok(outcome) => outcome,
@@ -191,17 +193,17 @@ impl Server {
         outcome.map_err(|failure| failure.at(&self.0.name))
     }
 
-    fn heal(&self, connected: &Arc<Connected>, remedy: Remedy) {
+    fn apply_remedy(&self, connected: &Arc<Connected>, remedy: Remedy) {
         match remedy {
             Remedy::None => {}
-            Remedy::ConnectAgain => self.0.connected.discard(connected),
-            Remedy::AskAgain => self.ask_again(connected),
+            Remedy::Reconnect => self.0.connected.discard(connected),
+            Remedy::RepeatHandshake => self.repeat_handshake(connected),
         }
     }
 
     /// The connections that there are stay in use meanwhile, and if it does not answer: a server that
     /// takes no more connections goes on serving those.
-    fn ask_again(&self, old: &Arc<Connected>) {
+    fn repeat_handshake(&self, old: &Arc<Connected>) {
         let Settings { backoff_max, connect_time_limit, .. } = self.0.settings;
         let now = self.0.settings.clock.now();
         let mut asked = self.0.lock();
@@ -214,7 +216,7 @@ impl Server {
         let (server, old) = (self.clone(), Arc::clone(old));
         tokio::spawn(async move {
             if let Ok(new) = server.connect().await
-                && (new.address != old.address || !new.about.is_same_life(&old.about))
+                && (new.address != old.address || !new.info.is_same_incarnation(&old.info))
             {
                 server.0.connected.replace(&old, Arc::new(new));
             }
@@ -223,7 +225,7 @@ impl Server {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Asked> {
+    fn lock(&self) -> MutexGuard<'_, HandshakeState> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Reads of many callers in few exchanges.
+//! SharedReads of many callers in few exchanges.
 //!
 //! Each exchange has a connection of its own for as long as it takes. So with many readers
 //! at once most of the work would be that of the system's, to send and receive small pieces. Here some
@@ -20,19 +20,19 @@ use crate::error::Failure;
 use crate::pool::Pool;
 
 /// How many exchanges of readers there are at a time.
-const LINES: usize = 8;
+const DIRECT_EXCHANGES_MAX: usize = 8;
 /// How many reads an exchange is filled up to: the first answer comes with the last.
 const SHARED_READS_MAX: usize = 64;
 /// Callers who read more than this, on average, share nothing: to carry it is the work then.
 const SHARED_BYTES_MAX: usize = 16 << 10;
 
 /// The reads from one server.
-pub(crate) struct Reads {
+pub(crate) struct SharedReads {
     pool: Pool,
     /// For callers outside any.
     runtime: Handle,
     queue: Mutex<Queue>,
-    /// About how many bytes one caller reads.
+    /// ServerInfo how many bytes one caller reads.
     bytes: AtomicUsize,
 }
 
@@ -50,9 +50,9 @@ struct Waiting {
 }
 
 /// The right to one exchange. Whoever waits when it is dropped has the next.
-struct Line(Arc<Reads>);
+struct ExchangePermit(Arc<SharedReads>);
 
-impl Reads {
+impl SharedReads {
     /// Must be called within a runtime.
     pub(crate) fn new(pool: Pool) -> Arc<Self> {
         Arc::new(Self {
@@ -66,7 +66,7 @@ impl Reads {
     pub(crate) async fn run(self: &Arc<Self>, commands: Vec<MetaCommand>) -> Result<Vec<Answer>, Failure> {
         let answered = {
             let mut queue = self.lock();
-            if queue.running < LINES || self.bytes.load(Ordering::Relaxed) > SHARED_BYTES_MAX {
+            if queue.running < DIRECT_EXCHANGES_MAX || self.bytes.load(Ordering::Relaxed) > SHARED_BYTES_MAX {
                 queue.running += 1;
                 Err(commands)
             } else {
@@ -78,7 +78,7 @@ impl Reads {
         };
         match answered {
             Err(commands) => {
-                let line = Line(Arc::clone(self));
+                let line = ExchangePermit(Arc::clone(self));
                 let answers = line.0.pool.exchange(commands).await;
                 self.weigh(&answers);
                 answers
@@ -127,7 +127,7 @@ impl Queue {
     }
 }
 
-impl Drop for Line {
+impl Drop for ExchangePermit {
     fn drop(&mut self) {
         let next = self.0.lock().next();
         if let Some(first) = next.first() {
@@ -137,7 +137,7 @@ impl Drop for Line {
     }
 }
 
-impl Reads {
+impl SharedReads {
     async fn answer(&self, mut all: Vec<Waiting>) {
         let counts: Vec<_> = all.iter().map(|waiting| waiting.commands.len()).collect();
         let commands = all.iter_mut().flat_map(|waiting| std::mem::take(&mut waiting.commands)).collect();

@@ -15,7 +15,7 @@ const PREFIX_BYTES_MAX: usize = 250 - SUFFIX_BYTES;
 
 /// A list of servers and the prefix of the keys on them.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct Placement {
     pub(crate) list: ServerList,
     /// Which servers those of the list are among all that the backend knows.
     servers: Vec<usize>,
@@ -30,7 +30,7 @@ pub(crate) struct Item {
     pub(crate) name: SmallVec<[u8; 128]>,
 }
 
-impl Place {
+impl Placement {
     /// Adds the servers of the list to `known`, those that are not in it.
     pub(crate) fn new(list: ServerList, key_prefix: String, known: &mut Vec<String>) -> Result<Self> {
         if key_prefix.len() > PREFIX_BYTES_MAX || !key_prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -77,18 +77,18 @@ impl Place {
 mod tests {
     use super::*;
 
-    fn place(url: &str, prefix: &str, known: &mut Vec<String>) -> Result<Place> {
-        Place::new(ServerList::parse("url", url).unwrap(), prefix.into(), known)
+    fn placement(url: &str, prefix: &str, known: &mut Vec<String>) -> Result<Placement> {
+        Placement::new(ServerList::parse("url", url).unwrap(), prefix.into(), known)
     }
 
     #[test]
     fn names_are_short_and_visible_whatever_they_name() {
         let mut known = Vec::new();
         let prefix = "x".repeat(PREFIX_BYTES_MAX);
-        let place = place("memcached://a,b", &prefix, &mut known).unwrap();
+        let placement = placement("memcached://a,b", &prefix, &mut known).unwrap();
         let long = "\r\n \0é".repeat(10_000);
         let (key, group) = (Key::of(&long).unwrap(), Group::new(&long).with(&long, &long));
-        for item in [place.entry(&key), place.generation(&group)] {
+        for item in [placement.entry(&key), placement.generation(&group)] {
             assert_eq!(item.name.len(), 250);
             assert!(item.name.iter().all(u8::is_ascii_graphic));
         }
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn a_prefix_that_will_not_do_is_refused() {
         for prefix in ["a b", "a\r\n", "é", &"x".repeat(PREFIX_BYTES_MAX + 1)] {
-            let error = place("memcached://a", prefix, &mut Vec::new()).unwrap_err();
+            let error = placement("memcached://a", prefix, &mut Vec::new()).unwrap_err();
             assert!(error.to_string().contains("`key_prefix`"), "{error}");
         }
     }
@@ -106,8 +106,8 @@ mod tests {
     fn two_lists_share_the_servers_that_are_in_both() {
         let mut known = Vec::new();
         let (old, new) = (
-            place("memcached://a,b", "p", &mut known).unwrap(),
-            place("memcached://c,b", "p", &mut known).unwrap(),
+            placement("memcached://a,b", "p", &mut known).unwrap(),
+            placement("memcached://c,b", "p", &mut known).unwrap(),
         );
         assert_eq!(known, ["a:11211", "b:11211", "c:11211"]);
         assert_eq!((old.servers, new.servers), (vec![0, 1], vec![2, 1]));

@@ -21,7 +21,7 @@ pub(crate) struct Version(pub(crate) u32, pub(crate) u32, pub(crate) u32);
 
 /// What a server said.
 #[derive(Debug, Clone)]
-pub(crate) struct About {
+pub(crate) struct ServerInfo {
     pub(crate) version: Version,
     pub(crate) time: ServerTime,
     /// The item limit, `-I`.
@@ -30,7 +30,7 @@ pub(crate) struct About {
 }
 
 /// Asks and hangs up.
-pub(crate) async fn greet(mut stream: TcpStream, clock: &dyn Clock) -> Result<About, Failure> {
+pub(crate) async fn perform(mut stream: TcpStream, clock: &dyn Clock) -> Result<ServerInfo, Failure> {
     stream.write_all(QUESTIONS).await.map_err(Failure::io)?;
     let mut answer = Vec::new();
     loop {
@@ -40,7 +40,7 @@ pub(crate) async fn greet(mut stream: TcpStream, clock: &dyn Clock) -> Result<Ab
             return Err(failure);
         }
         if said.ends_with("END\r\n") && said.matches("\r\nEND\r\n").count() == 2 {
-            return About::parse(said.into_owned(), clock.now());
+            return ServerInfo::parse(said.into_owned(), clock.now());
         }
         match read.map_err(Failure::io)? {
             0 => return Err(Failure::io(std::io::ErrorKind::UnexpectedEof.into())),
@@ -80,7 +80,7 @@ fn not_memcached() -> Failure {
     Failure::protocol("no answer of a memcached server; is this one at `servers`?")
 }
 
-impl About {
+impl ServerInfo {
     fn parse(lines: String, heard_at: Instant) -> Result<Self, Failure> {
         let version = lines.strip_prefix("VERSION ").and_then(|rest| rest.lines().next()).unwrap_or_default();
         let version = Version::parse(version);
@@ -107,9 +107,9 @@ impl About {
     }
 
     /// Whether this is the same process, which has not been replaced meanwhile.
-    pub(crate) fn is_same_life(&self, other: &Self) -> bool {
-        let life = |about: &Self| (about.number("pid"), about.version, about.item_bytes_max);
-        let began = |about: &Self| Some(about.time.said.saturating_sub(about.number("uptime")?));
+    pub(crate) fn is_same_incarnation(&self, other: &Self) -> bool {
+        let life = |info: &Self| (info.number("pid"), info.version, info.item_bytes_max);
+        let began = |info: &Self| Some(info.time.said.saturating_sub(info.number("uptime")?));
         life(self) == life(other)
             && began(self).zip(began(other)).is_some_and(|(one, other)| one.abs_diff(other) <= 1)
     }
@@ -143,12 +143,12 @@ pub(crate) mod tests {
     use super::*;
 
     /// What a server with these statistics and settings said.
-    pub(crate) fn about(version: &str, fields: &[(&str, &str)]) -> About {
+    pub(crate) fn server_info(version: &str, fields: &[(&str, &str)]) -> ServerInfo {
         let mut lines = format!("VERSION {version}\r\nEN\r\nSTAT time 1800000000\r\n");
         for (name, value) in fields {
             lines.push_str(&format!("STAT {name} {value}\r\n"));
         }
-        About::parse(lines, SystemClock.now()).unwrap()
+        ServerInfo::parse(lines, SystemClock.now()).unwrap()
     }
 
     #[test]
@@ -176,11 +176,11 @@ pub(crate) mod tests {
 
     #[test]
     fn another_process_is_another_life() {
-        let one = about("1.6.18", &[("pid", "7"), ("uptime", "100")]);
-        assert!(one.is_same_life(&about("1.6.18", &[("pid", "7"), ("uptime", "100")])));
-        assert!(!one.is_same_life(&about("1.6.18", &[("pid", "8"), ("uptime", "100")])));
-        assert!(!one.is_same_life(&about("1.6.18", &[("pid", "7"), ("uptime", "5")])));
-        assert!(!one.is_same_life(&about("1.6.19", &[("pid", "7"), ("uptime", "100")])));
+        let one = server_info("1.6.18", &[("pid", "7"), ("uptime", "100")]);
+        assert!(one.is_same_incarnation(&server_info("1.6.18", &[("pid", "7"), ("uptime", "100")])));
+        assert!(!one.is_same_incarnation(&server_info("1.6.18", &[("pid", "8"), ("uptime", "100")])));
+        assert!(!one.is_same_incarnation(&server_info("1.6.18", &[("pid", "7"), ("uptime", "5")])));
+        assert!(!one.is_same_incarnation(&server_info("1.6.19", &[("pid", "7"), ("uptime", "100")])));
     }
 
     #[test]
