@@ -1,5 +1,9 @@
-//! What a server says about itself, asked in the text protocol, which the client does not speak.
+//! The handshake: asks a server for its version, statistics and settings.
+//!
+//! It uses the text protocol, which the client library does not offer on a meta connection.
 
+use std::fmt;
+use std::io;
 use std::time::Instant;
 
 use groupcache_core::{Clock, ErrorKind};
@@ -9,50 +13,44 @@ use tokio::net::TcpStream;
 use crate::error::Failure;
 use crate::expiry::ServerTime;
 
-/// The version, a look at a key that nobody has, the statistics and the settings. The look shows
-/// whether the server speaks the meta protocol as it is since it was declared stable, and repeats the
-/// mark (`O`) that tells answers apart.
-const QUESTIONS: &[u8] = b"version\r\nmg groupcache:greeting v O7\r\nstats\r\nstats settings\r\n";
-/// Many times as long as any server's answer.
-const ANSWER_BYTES_MAX: usize = 256 << 10;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Version(pub(crate) u32, pub(crate) u32, pub(crate) u32);
-
-/// What a server said.
+/// What a server reported in its handshake.
 #[derive(Debug, Clone)]
 pub(crate) struct ServerInfo {
     pub(crate) version: Version,
     pub(crate) time: ServerTime,
-    /// The item limit, `-I`.
+    /// The item limit, option `-I`.
     pub(crate) item_bytes_max: Option<usize>,
-    lines: String,
+    text: String,
 }
 
-/// Asks and hangs up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version(pub(crate) u32, pub(crate) u32, pub(crate) u32);
+
+/// Performs the handshake on `stream` and closes it.
 pub(crate) async fn perform(mut stream: TcpStream, clock: &dyn Clock) -> Result<ServerInfo, Failure> {
-    stream.write_all(QUESTIONS).await.map_err(Failure::io)?;
-    let mut answer = Vec::new();
+    stream.write_all(REQUESTS).await.map_err(Failure::from_io)?;
+    let mut response = Vec::new();
     loop {
-        let read = stream.read_buf(&mut answer).await;
-        let said = String::from_utf8_lossy(&answer);
-        if let Some(failure) = refusal(&said) {
+        let read = stream.read_buf(&mut response).await;
+        let text = String::from_utf8_lossy(&response);
+        // Checked before the outcome of the read: a server that refuses closes the connection too.
+        if let Some(failure) = refusal(&text) {
             return Err(failure);
         }
-        if said.ends_with("END\r\n") && said.matches("\r\nEND\r\n").count() == 2 {
-            return ServerInfo::parse(said.into_owned(), clock.now());
+        if text.ends_with("END\r\n") && text.matches("\r\nEND\r\n").count() == 2 {
+            return ServerInfo::parse(text.into_owned(), clock.now());
         }
-        match read.map_err(Failure::io)? {
-            0 => return Err(Failure::io(std::io::ErrorKind::UnexpectedEof.into())),
-            _ if answer.len() > ANSWER_BYTES_MAX => return Err(not_memcached()),
+        match read.map_err(Failure::from_io)? {
+            0 => return Err(Failure::from_io(io::ErrorKind::UnexpectedEof.into())),
+            _ if response.len() > RESPONSE_BYTES_MAX => return Err(not_memcached()),
             _ => {}
         }
     }
 }
 
-/// Why the server will not do, as soon as it has said so.
-fn refusal(said: &str) -> Option<Failure> {
-    let mut lines = said.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(str::trim_end);
+/// Returns why the server cannot be used, as soon as the response so far shows it.
+fn refusal(text: &str) -> Option<Failure> {
+    let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(str::trim_end);
     let first = lines.next()?;
     if first.starts_with("ERROR Too many open connections") {
         return Some(Failure::too_many_connections());
@@ -63,8 +61,9 @@ fn refusal(said: &str) -> Option<Failure> {
     let Some(version) = first.strip_prefix("VERSION ") else {
         return Some(not_memcached());
     };
-    let too_old = |what: &str| {
-        let message = format!("`servers` names memcached {version}, which {what}; 1.6 or later is needed");
+    let too_old = |reason: &str| {
+        let message =
+            format!("`servers` names memcached {version}, which {reason}; 1.6 or later is required");
         Failure::new(ErrorKind::Configuration, message)
     };
     if Version::parse(version) < Version(1, 6, 0) {
@@ -72,51 +71,52 @@ fn refusal(said: &str) -> Option<Failure> {
     }
     match lines.next() {
         Some("EN O7") | None => None,
-        Some(_) => Some(too_old("speaks the meta protocol as it was before it was declared stable")),
+        Some(_) => Some(too_old("has the meta protocol as it was before it was declared stable")),
     }
 }
 
 fn not_memcached() -> Failure {
-    Failure::protocol("no answer of a memcached server; is this one at `servers`?")
+    Failure::protocol("not the response of a memcached server; does `servers` name one?")
 }
 
 impl ServerInfo {
-    fn parse(lines: String, heard_at: Instant) -> Result<Self, Failure> {
-        let version = lines.strip_prefix("VERSION ").and_then(|rest| rest.lines().next()).unwrap_or_default();
+    fn parse(text: String, received_at: Instant) -> Result<Self, Failure> {
+        let version = text.strip_prefix("VERSION ").and_then(|rest| rest.lines().next()).unwrap_or_default();
         let version = Version::parse(version);
-        let said = field(&lines, "time").and_then(|time| time.parse().ok()).ok_or_else(not_memcached)?;
-        let time = ServerTime { said, heard_at };
-        let item_bytes_max = field(&lines, "item_size_max").and_then(|bytes| bytes.parse().ok());
-        Ok(Self { version, time, item_bytes_max, lines })
+        let unix_seconds = field(&text, "time").and_then(|time| time.parse().ok());
+        let unix_seconds = unix_seconds.ok_or_else(not_memcached)?;
+        let time = ServerTime { unix_seconds, received_at };
+        let item_bytes_max = field(&text, "item_size_max").and_then(|bytes| bytes.parse().ok());
+        Ok(Self { version, time, item_bytes_max, text })
     }
 
-    /// One of its statistics or settings, by the name that it calls it.
+    /// Returns a statistic or setting by its name.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
-        field(&self.lines, name)
+        field(&self.text, name)
     }
 
-    /// A number among them.
+    /// Returns a statistic or setting that is a number.
     pub(crate) fn number(&self, name: &str) -> Option<u64> {
         self.field(name)?.parse().ok()
     }
 
-    /// Whether it said this of something of which it may say several things: `evictions` is a number
-    /// among the statistics and a word among the settings.
+    /// Returns whether a statistic or setting has this value. Finds each value of a name that occurs twice:
+    /// `evictions` is a number among the statistics and a word among the settings.
     pub(crate) fn has(&self, name: &str, value: &str) -> bool {
-        self.lines.lines().any(|line| line.strip_prefix("STAT ") == Some(&format!("{name} {value}")))
+        self.text.lines().any(|line| line.strip_prefix("STAT ") == Some(&format!("{name} {value}")))
     }
 
-    /// Whether this is the same process, which has not been replaced meanwhile.
+    /// Returns whether both come from the same server process.
     pub(crate) fn is_same_incarnation(&self, other: &Self) -> bool {
-        let life = |info: &Self| (info.number("pid"), info.version, info.item_bytes_max);
-        let began = |info: &Self| Some(info.time.said.saturating_sub(info.number("uptime")?));
-        life(self) == life(other)
-            && began(self).zip(began(other)).is_some_and(|(one, other)| one.abs_diff(other) <= 1)
+        let identity = |info: &Self| (info.number("pid"), info.version, info.item_bytes_max);
+        let started_at = |info: &Self| Some(info.time.unix_seconds.saturating_sub(info.number("uptime")?));
+        identity(self) == identity(other)
+            && started_at(self).zip(started_at(other)).is_some_and(|(one, other)| one.abs_diff(other) <= 1)
     }
 }
 
-fn field<'a>(lines: &'a str, name: &str) -> Option<&'a str> {
-    lines.lines().find_map(|line| line.strip_prefix("STAT ")?.strip_prefix(name)?.strip_prefix(' '))
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix("STAT ")?.strip_prefix(name)?.strip_prefix(' '))
 }
 
 impl Version {
@@ -130,11 +130,17 @@ impl Version {
     }
 }
 
-impl std::fmt::Display for Version {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.0, self.1, self.2)
     }
 }
+
+/// The `mg` of a key that does not exist shows whether the server implements the meta protocol as it was
+/// declared stable, and repeats the opaque token (`O`).
+const REQUESTS: &[u8] = b"version\r\nmg groupcache:handshake v O7\r\nstats\r\nstats settings\r\n";
+/// Many times the length of any server's response.
+const RESPONSE_BYTES_MAX: usize = 256 << 10;
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -142,7 +148,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// What a server with these statistics and settings said.
+    /// Returns what a server with these statistics and settings reports.
     pub(crate) fn server_info(version: &str, fields: &[(&str, &str)]) -> ServerInfo {
         let mut lines = format!("VERSION {version}\r\nEN\r\nSTAT time 1800000000\r\n");
         for (name, value) in fields {
@@ -152,14 +158,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_will_not_do_is_said_to_be_what_it_is() {
-        let refused = |said: &str| refusal(said).map(|failure| Error::from(failure).to_string());
-        for said in
+    fn an_unusable_server_is_refused_with_the_reason() {
+        let refused = |text: &str| refusal(text).map(|failure| Error::from(failure).to_string());
+        for text in
             ["", "VERSI", "VERSION 1.6.18\r\n", "VERSION 1.6.18\r\nEN O", "VERSION 1.7.0\r\nEN O7\r\nSTAT"]
         {
-            assert_eq!(refused(said), None, "{said}");
+            assert_eq!(refused(text), None, "{text}");
         }
-        for (said, reason) in [
+        for (text, reason) in [
             ("ERROR Too many open connections\r\n", "`-c`"),
             ("CLIENT_ERROR unauthenticated\r\n", "password"),
             ("HTTP/1.1 400 Bad Request\r\n", "`servers`"),
@@ -169,13 +175,13 @@ pub(crate) mod tests {
             ("VERSION 1.6.1\r\nERROR\r\n", "declared stable"),
             ("VERSION 1.6.8\r\nEN\r\n", "declared stable"),
         ] {
-            let refused = refused(said);
-            assert!(refused.as_ref().is_some_and(|why| why.contains(reason)), "{said}: {refused:?}");
+            let refused = refused(text);
+            assert!(refused.as_ref().is_some_and(|message| message.contains(reason)), "{text}: {refused:?}");
         }
     }
 
     #[test]
-    fn another_process_is_another_life() {
+    fn another_process_is_another_incarnation() {
         let one = server_info("1.6.18", &[("pid", "7"), ("uptime", "100")]);
         assert!(one.is_same_incarnation(&server_info("1.6.18", &[("pid", "7"), ("uptime", "100")])));
         assert!(!one.is_same_incarnation(&server_info("1.6.18", &[("pid", "8"), ("uptime", "100")])));

@@ -1,153 +1,169 @@
-//! SharedReads of many callers in few exchanges.
+//! Combines the reads of concurrent callers into few exchanges.
 //!
-//! Each exchange has a connection of its own for as long as it takes. So with many readers
-//! at once most of the work would be that of the system's, to send and receive small pieces. Here some
-//! of them read at once and directly; those who come while all of these are busy wait together and share
-//! the next exchange. Nobody waits where few read.
+//! Each exchange occupies a connection for as long as it takes. With many concurrent readers most of the
+//! work would be the operating system's: sending and receiving small packets. So a few readers exchange
+//! directly, and the readers that arrive meanwhile wait and share the next exchange. With few readers nobody
+//! waits.
 //!
-//! Only reads are shared. A write that a server refuses ends its exchange, and would end that of others.
+//! Only reads are shared. A write that the server refuses ends its exchange, and would fail the requests of
+//! other callers with it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use groupcache_core::ErrorKind;
-use memcache::exp::{MetaCommand, MetaCommandResult as Answer};
+use memcache::exp::{MetaCommand, MetaCommandResult as Response};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::error::Failure;
 use crate::pool::Pool;
 
-/// How many exchanges of readers there are at a time.
-const DIRECT_EXCHANGES_MAX: usize = 8;
-/// How many reads an exchange is filled up to: the first answer comes with the last.
-const SHARED_READS_MAX: usize = 64;
-/// Callers who read more than this, on average, share nothing: to carry it is the work then.
-const SHARED_BYTES_MAX: usize = 16 << 10;
-
 /// The reads from one server.
 pub(crate) struct SharedReads {
     pool: Pool,
-    /// For callers outside any.
+    /// For callers outside a runtime.
     runtime: Handle,
     queue: Mutex<Queue>,
-    /// ServerInfo how many bytes one caller reads.
-    bytes: AtomicUsize,
+    /// A moving average of the bytes that a caller reads.
+    average_bytes: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Queue {
+    /// The number of permits.
     running: usize,
     waiting: VecDeque<Waiting>,
 }
 
 struct Waiting {
     commands: Vec<MetaCommand>,
-    /// Where the caller runs, and so somebody drives what is spawned.
+    /// The runtime of the caller, which drives a task spawned there at least as long as the caller waits.
     runtime: Handle,
-    answer: oneshot::Sender<Result<Vec<Answer>, Failure>>,
+    responses: oneshot::Sender<Result<Vec<Response>, Failure>>,
 }
 
-/// The right to one exchange. Whoever waits when it is dropped has the next.
+/// How a read is served.
+enum Admission {
+    /// By an exchange of its own, under a permit that is already counted.
+    Direct(Vec<MetaCommand>),
+    /// By an exchange that it shares.
+    Queued(oneshot::Receiver<Result<Vec<Response>, Failure>>),
+}
+
+/// The right to one exchange. When dropped, it passes to the callers that wait.
 struct ExchangePermit(Arc<SharedReads>);
 
 impl SharedReads {
-    /// Must be called within a runtime.
+    /// Must be called within a tokio runtime.
     pub(crate) fn new(pool: Pool) -> Arc<Self> {
         Arc::new(Self {
             pool,
             runtime: Handle::current(),
             queue: Mutex::default(),
-            bytes: AtomicUsize::new(0),
+            average_bytes: AtomicUsize::new(0),
         })
     }
 
-    pub(crate) async fn run(self: &Arc<Self>, commands: Vec<MetaCommand>) -> Result<Vec<Answer>, Failure> {
-        let answered = {
-            let mut queue = self.lock();
-            if queue.running < DIRECT_EXCHANGES_MAX || self.bytes.load(Ordering::Relaxed) > SHARED_BYTES_MAX {
-                queue.running += 1;
-                Err(commands)
-            } else {
-                let (answer, answered) = oneshot::channel();
-                let runtime = Handle::try_current().unwrap_or_else(|_| self.runtime.clone());
-                queue.waiting.push_back(Waiting { commands, runtime, answer });
-                Ok(answered)
+    /// Sends the commands, which must only read, and returns one response for each, in order.
+    pub(crate) async fn exchange(
+        self: &Arc<Self>,
+        commands: Vec<MetaCommand>,
+    ) -> Result<Vec<Response>, Failure> {
+        match self.admit(commands) {
+            Admission::Direct(commands) => {
+                let permit = ExchangePermit(Arc::clone(self));
+                let responses = permit.0.pool.exchange(commands).await;
+                self.record_size(&responses);
+                responses
             }
-        };
-        match answered {
-            Err(commands) => {
-                let line = ExchangePermit(Arc::clone(self));
-                let answers = line.0.pool.exchange(commands).await;
-                self.weigh(&answers);
-                answers
-            }
-            Ok(answered) => answered.await.unwrap_or_else(|_| {
-                // That of another caller: their reads were to go out together.
-                let message = "the runtime that read from it is gone";
-                let mut gone = Failure::new(ErrorKind::Unavailable, message);
-                gone.retry = true;
-                Err(gone)
+            Admission::Queued(responses) => responses.await.unwrap_or_else(|_| {
+                // The exchange ran on the runtime of another caller.
+                let message = "the runtime of a shared read was shut down";
+                let mut failure = Failure::new(ErrorKind::Unavailable, message);
+                failure.retry = true;
+                Err(failure)
             }),
         }
     }
 
-    /// An average over the last few callers.
-    fn weigh(&self, answers: &Result<Vec<Answer>, Failure>) {
-        let Ok(answers) = answers else { return };
-        let bytes: usize = answers.iter().filter_map(|answer| Some(answer.value.as_ref()?.len())).sum();
-        let before = self.bytes.load(Ordering::Relaxed);
-        // Of two who weigh at the same time one may be forgotten.
-        self.bytes.store((7 * (before / 8)).saturating_add(bytes / 8), Ordering::Relaxed);
+    fn admit(&self, commands: Vec<MetaCommand>) -> Admission {
+        let mut queue = self.queue();
+        let is_large = self.average_bytes.load(Ordering::Relaxed) > SHARED_BYTES_MAX;
+        if queue.running < DIRECT_EXCHANGES_MAX || is_large {
+            queue.running += 1;
+            return Admission::Direct(commands);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let runtime = Handle::try_current().unwrap_or_else(|_| self.runtime.clone());
+        queue.waiting.push_back(Waiting { commands, runtime, responses: sender });
+        Admission::Queued(receiver)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    /// Performs one exchange for several callers.
+    async fn exchange_for(&self, mut callers: Vec<Waiting>) {
+        let counts: Vec<_> = callers.iter().map(|caller| caller.commands.len()).collect();
+        let commands = callers.iter_mut().flat_map(|caller| std::mem::take(&mut caller.commands)).collect();
+        let mut responses = self.pool.exchange(commands).await.map(Vec::into_iter);
+        for (caller, count) in callers.into_iter().zip(counts) {
+            let own = responses.as_mut().map(|responses| responses.take(count).collect());
+            let own = own.map_err(|failure| failure.clone());
+            self.record_size(&own);
+            // Fails if the caller was cancelled.
+            let _cancelled = caller.responses.send(own);
+        }
+    }
+
+    /// Updates the average with what one caller read.
+    fn record_size(&self, responses: &Result<Vec<Response>, Failure>) {
+        let Ok(responses) = responses else { return };
+        let bytes: usize = responses.iter().filter_map(|response| Some(response.value.as_ref()?.len())).sum();
+        let before = self.average_bytes.load(Ordering::Relaxed);
+        // Concurrent updates may be lost; an average of most is good enough.
+        self.average_bytes.store((7 * (before / 8)).saturating_add(bytes / 8), Ordering::Relaxed);
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Queue {
-    /// Those who share the next exchange; if there are none, there is one less.
-    fn next(&mut self) -> Vec<Waiting> {
-        let (mut next, mut reads) = (Vec::new(), 0);
+    /// Takes the callers that share the next exchange. If there are none, ends the permit.
+    fn next_callers(&mut self) -> Vec<Waiting> {
+        let (mut callers, mut reads) = (Vec::new(), 0);
         while reads < SHARED_READS_MAX
-            && let Some(waiting) = self.waiting.pop_front()
+            && let Some(caller) = self.waiting.pop_front()
         {
-            // Who went away needs no answer.
-            if !waiting.answer.is_closed() {
-                reads += waiting.commands.len();
-                next.push(waiting);
+            let is_cancelled = caller.responses.is_closed();
+            if !is_cancelled {
+                reads += caller.commands.len();
+                callers.push(caller);
             }
         }
-        if next.is_empty() {
+        if callers.is_empty() {
             self.running -= 1;
         }
-        next
+        callers
     }
 }
 
 impl Drop for ExchangePermit {
     fn drop(&mut self) {
-        let next = self.0.lock().next();
-        if let Some(first) = next.first() {
-            let (line, runtime) = (Self(Arc::clone(&self.0)), first.runtime.clone());
-            drop(runtime.spawn(async move { line.0.answer(next).await }));
+        let callers = self.0.queue().next_callers();
+        if let Some(first) = callers.first() {
+            let (permit, runtime) = (Self(Arc::clone(&self.0)), first.runtime.clone());
+            drop(runtime.spawn(async move { permit.0.exchange_for(callers).await }));
         }
     }
 }
 
-impl SharedReads {
-    async fn answer(&self, mut all: Vec<Waiting>) {
-        let counts: Vec<_> = all.iter().map(|waiting| waiting.commands.len()).collect();
-        let commands = all.iter_mut().flat_map(|waiting| std::mem::take(&mut waiting.commands)).collect();
-        let mut answers = self.pool.exchange(commands).await.map(Vec::into_iter);
-        for (waiting, count) in all.into_iter().zip(counts) {
-            let own = answers.as_mut().map(|answers| answers.take(count).collect());
-            let own = own.map_err(|failure| failure.clone());
-            self.weigh(&own);
-            // It may have gone away meanwhile.
-            let _gone = waiting.answer.send(own);
-        }
-    }
-}
+/// The number of concurrent exchanges from which on reads are shared.
+const DIRECT_EXCHANGES_MAX: usize = 8;
+/// The number of reads up to which callers join an exchange. The first of them gets its responses only when
+/// the last does.
+const SHARED_READS_MAX: usize = 64;
+/// The average size of what a caller reads above which nothing is shared: then the transfer is the cost, not
+/// the number of packets.
+const SHARED_BYTES_MAX: usize = 16 << 10;
