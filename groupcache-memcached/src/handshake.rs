@@ -1,4 +1,4 @@
-//! The handshake: asks a server for its version, statistics and settings.
+//! The handshake: reads the version, statistics and settings of a server.
 //!
 //! It uses the text protocol, which the client library does not offer on a meta connection.
 

@@ -49,7 +49,7 @@
 //!   move to another server, and must not be that of a proxy that spreads keys or skips servers that are
 //!   down.
 //! * A host name resolves to one server, not to several in turn. It is resolved again for each new
-//!   connection. If it resolves to another address than before, all connections are made anew.
+//!   connection. If it resolves to another address than before, all connections are replaced.
 //! * All processes use the same list and spell each server alike (`localhost` is not `127.0.0.1`). The order
 //!   does not matter. To change the list, follow [the procedure below](#changing-the-list-of-servers).
 //! * A server that was removed from the list is empty when it joins again.
@@ -94,8 +94,8 @@
 //! | connect | `version`, `mg`, `stats`, `stats settings` |
 //!
 //! * More than 500 commands to one server are sent in several batches, one after the other.
-//! * About twice a day for each group, a store or mint is followed by one more batch that extends the life of
-//!   the generation.
+//! * About twice a day for each group, a store or mint is followed by one more batch that extends the time to
+//!   live of the generation.
 //! * A connection carries one batch at a time. Up to eight concurrent lookups have a connection each. Further
 //!   lookups share the next batch, unless the entries are large.
 //!
@@ -108,7 +108,7 @@
 //! processes. Begin the next step when *no process of the previous step is left*, and none of its requests is
 //! in flight.
 //!
-//! 1. Empty the servers that join: start them anew, or send `flush_all`.
+//! 1. Empty the servers that join: restart them, or send `flush_all`.
 //! 2. Deploy the old list with the new one as [`overlap`](MemcachedBackendBuilder::overlap). Processes read as
 //!    before, and invalidations reach the owners in both lists.
 //! 3. If the list has changed before, or a change was begun and reverted, send `flush_all` to the servers that

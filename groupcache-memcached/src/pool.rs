@@ -57,7 +57,7 @@ impl Pool {
     }
 
     /// Sends the commands and returns one response for each, in order. All fail if the server refuses one of
-    /// them or does not answer one in time.
+    /// them or exceeds the time limit.
     ///
     /// Sends all commands in one write, or in several if there are more than [`BATCH_COMMANDS_MAX`].
     pub(crate) async fn exchange(&self, commands: Vec<MetaCommand>) -> Result<Vec<Response>, Failure> {

@@ -54,7 +54,7 @@ impl Servers {
     /// one batch.
     ///
     /// `push_commands` appends the commands for the item at a position, the same number for each item. Its
-    /// second argument counts the attempts: random values must be drawn anew for each.
+    /// second argument counts the attempts: random values must be drawn for each attempt.
     pub(crate) async fn send(
         &self,
         kind: RequestKind,

@@ -2,7 +2,7 @@
 //!
 //! Each exchange occupies a connection for as long as it takes. With many concurrent readers most of the
 //! work would be the operating system's: sending and receiving small packets. So a few readers exchange
-//! directly, and the readers that arrive meanwhile wait and share the next exchange. With few readers nobody
+//! directly, and the readers that arrive meanwhile wait and share the next exchange. With few readers none
 //! waits.
 //!
 //! Only reads are shared. A write that the server refuses ends its exchange, and would fail the requests of

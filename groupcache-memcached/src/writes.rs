@@ -50,7 +50,8 @@ impl Servers {
         self.delete(&refused).await
     }
 
-    /// Stores the entry, and extends the life of its generations where they would expire before it.
+    /// Stores the entry, and extends the time to live of its generations where they would expire too
+    /// early.
     pub(crate) async fn store(&self, entry: &Entry, time_to_live: Duration) -> Result<()> {
         let mut items = vec![self.placement.entry(entry.key())];
         items.extend(entry.groups().iter().map(|group| self.placement.generation(group)));
@@ -126,7 +127,7 @@ impl Servers {
     }
 
     /// Returns the generation of each item from the responses to [`push_mint`](Self::push_mint), in order,
-    /// and extends the life of those that would expire too early.
+    /// and extends the time to live of those that would expire too early.
     pub(crate) async fn minted(
         &self,
         items: &[Item],
