@@ -1,18 +1,16 @@
-//! What is dangerous, or a waste, in the configuration of a server.
+//! Advice on the configuration of a server: what is dangerous or wasteful for a cache.
 
 use std::fmt;
 
 use groupcache_core::Error;
-use tokio::net::TcpStream;
 
 use crate::error::{Failure, NAME};
-use crate::greeting::{self, About, Version};
-use crate::server::Server;
+use crate::handshake::{ServerInfo, Version};
+use crate::placement::Membership;
 
-/// The oldest that is tested with.
-const TESTED: Version = Version(1, 6, 18);
-
-/// Something in the configuration of a server that a cache should not have.
+/// Advice on one setting of one server.
+///
+/// [`Display`](fmt::Display) shows the server, the setting and the explanation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Advice {
     server: String,
@@ -21,13 +19,13 @@ pub struct Advice {
 }
 
 impl Advice {
-    /// The server that it is about, as it is named in the list.
+    /// Returns the name of the server, as in the list of servers.
     #[must_use]
     pub fn server(&self) -> &str {
         &self.server
     }
 
-    /// The setting to look at: an option of the `memcached` program, or one of
+    /// Returns the name of the setting: an option of the `memcached` program, `version`, or a setter of
     /// [`MemcachedBackendBuilder`](crate::MemcachedBackendBuilder).
     #[must_use]
     pub const fn setting(&self) -> &'static str {
@@ -41,98 +39,96 @@ impl fmt::Display for Advice {
     }
 }
 
-/// Asks the server and judges what it says.
-pub(crate) async fn of(server: &Server) -> Result<Vec<Advice>, Failure> {
-    let settings = server.settings();
-    let limit = settings.connect_time_limit;
-    let asked = tokio::time::timeout(limit, async {
-        let stream = TcpStream::connect(server.name()).await.map_err(Failure::io)?;
-        greeting::greet(stream, &*settings.clock).await
-    });
-    let about = match asked.await {
-        Ok(about) => about,
-        Err(_) => Err(Failure::timeout(limit, "connect_time_limit")),
-    };
-    let about = about.map_err(|failure| failure.at(server.name()))?;
-    let judged = judge(&about, settings.max_connections, server.joins());
-    let advice = |(setting, text)| Advice { server: server.name().to_owned(), setting, text };
-    Ok(judged.into_iter().map(advice).collect())
+/// Returns advice on the configuration that a server reported.
+pub(crate) fn for_server(
+    name: &str,
+    info: &ServerInfo,
+    max_connections: usize,
+    membership: Membership,
+) -> Vec<Advice> {
+    let mut all = configuration(info);
+    all.extend(connections(info, max_connections));
+    all.extend(joining(info, membership));
+    let advice = |(setting, text)| Advice { server: name.to_owned(), setting, text };
+    all.into_iter().map(advice).collect()
 }
 
-/// Logs the advice, once, after the first connection.
-pub(crate) async fn log(server: Server) {
-    match of(&server).await {
+/// Logs the advice, or at debug level that the server did not report its configuration.
+pub(crate) fn log(advice: Result<Vec<Advice>, Failure>) {
+    match advice {
         Ok(all) => {
             for advice in all {
-                tracing::warn!(backend = NAME, %advice, "the server's configuration");
+                tracing::warn!(backend = NAME, %advice, "server configuration");
             }
         }
         Err(failure) => {
             let error = Error::from(failure);
-            tracing::debug!(%error, "the server's configuration could not be looked at");
+            tracing::debug!(%error, "cannot check the server configuration");
         }
     }
 }
 
-fn judge(about: &About, max_connections: usize, joins: bool) -> Vec<(&'static str, String)> {
-    let mut all = Vec::new();
-    let mut advise = |setting, text: String| all.push((setting, text));
-    if about.version < TESTED {
-        advise(
-            "version",
-            format!("{} is older than {TESTED}, the oldest that is tested with", about.version),
+/// A setting and the explanation.
+type Finding = (&'static str, String);
+
+fn configuration(info: &ServerInfo) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if info.version < TESTED_MIN {
+        let text = format!("{} is older than {TESTED_MIN}, the oldest tested version", info.version);
+        findings.push(("version", text));
+    }
+    if info.has("evictions", "off") {
+        let text = "evictions are disabled: once the memory is full, nothing more is stored".into();
+        findings.push(("-M", text));
+    }
+    if let Some(evicted) = info.number("evictions").filter(|evicted| *evicted > 0) {
+        let text = format!(
+            "{evicted} items were evicted; every entry that depends on an evicted generation is a miss"
         );
+        findings.push(("-m", text));
     }
-    if about.has("evictions", "off") {
-        advise("-M", "evicts nothing: once memory is used up nothing is stored any more".into());
-    }
-    if let Some(evicted) = about.number("evictions").filter(|evicted| *evicted > 0) {
-        advise(
-            "-m",
-            format!(
-                "{evicted} items were evicted; a generation that is evicted makes everything miss that depends \
-                 on it"
-            ),
+    if let Some(file) = info.field("memory_file").filter(|file| *file != "(null)") {
+        let text = format!(
+            "the server restores its contents from `{file}`: this is safe after an orderly stop, but never \
+             start it with a copy of that file, or with a file from before it left the list of servers"
         );
+        findings.push(("-e", text));
     }
-    if let Some(file) = about.field("memory_file").filter(|file| *file != "(null)") {
-        advise(
-            "-e",
-            format!(
-                "comes back with its contents in `{file}`: safe after an orderly stop, but never let it start \
-                 with a copy of that file, nor with one from before it left the list of servers"
-            ),
-        );
-    }
-    if let Some(connections) =
-        about.number("maxconns").filter(|all| *all < (max_connections as u64).saturating_mul(4))
-    {
-        advise(
-            "-c",
-            format!(
-                "{connections} connections in all, of which this process may take {max_connections} \
-                 (`max_connections`)"
-            ),
-        );
-    }
-    if let Some(rejected) = about.number("rejected_connections").filter(|rejected| *rejected > 0) {
-        advise("-c", format!("{rejected} connections were refused since it started"));
-    }
-    if joins && about.number("curr_items").is_some_and(|items| items > 0) {
-        advise(
-            "overlap",
-            "is not empty: if it is to join the list, and no process reads from it yet, empty it first \
-             (`flush_all`), or invalidated entries may come back; if it is to leave, all is well"
-                .into(),
-        );
-    }
-    all
+    findings
 }
+
+fn connections(info: &ServerInfo, max_connections: usize) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let comfortable = (max_connections as u64).saturating_mul(4);
+    if let Some(limit) = info.number("maxconns").filter(|limit| *limit < comfortable) {
+        let text = format!(
+            "the server accepts {limit} connections, of which this process may use {max_connections} \
+             (`max_connections`)"
+        );
+        findings.push(("-c", text));
+    }
+    if let Some(rejected) = info.number("rejected_connections").filter(|rejected| *rejected > 0) {
+        findings.push(("-c", format!("the server has refused {rejected} connections since it started")));
+    }
+    findings
+}
+
+fn joining(info: &ServerInfo, membership: Membership) -> Option<Finding> {
+    let is_filled = info.number("curr_items").is_some_and(|items| items > 0);
+    (membership == Membership::OverlapOnly && is_filled).then(|| {
+        let text = "the server is not empty: if it joins the list and no process reads from it yet, empty it \
+                    first (`flush_all`), or invalidated entries may return; if it leaves the list, ignore this";
+        ("overlap", text.into())
+    })
+}
+
+/// The oldest version that the tests run against.
+const TESTED_MIN: Version = Version(1, 6, 18);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::greeting::tests::about;
+    use crate::handshake::tests::server_info;
 
     const SOUND: [(&str, &str); 6] = [
         ("evictions", "0"),
@@ -143,22 +139,22 @@ mod tests {
         ("memory_file", "(null)"),
     ];
 
-    fn settings(about: &About) -> Vec<&'static str> {
-        judge(about, 64, false).into_iter().map(|(setting, _)| setting).collect()
+    fn settings(info: &ServerInfo, membership: Membership) -> Vec<&'static str> {
+        for_server("a:11211", info, 64, membership).iter().map(Advice::setting).collect()
     }
 
     #[test]
     fn each_danger_is_named_and_a_sound_server_needs_no_advice() {
-        assert_eq!(settings(&about("1.6.18", &SOUND)), [""; 0]);
-        assert_eq!(settings(&about("1.6.9", &SOUND)), ["version"]);
+        let own = |info: &ServerInfo| settings(info, Membership::Own);
+        assert_eq!(own(&server_info("1.6.18", &SOUND)), [""; 0]);
+        assert_eq!(own(&server_info("1.6.9", &SOUND)), ["version"]);
         for (at, value, setting) in
             [(0, "5", "-m"), (2, "1", "-c"), (3, "200", "-c"), (4, "off", "-M"), (5, "/mnt/memory", "-e")]
         {
             let mut fields = SOUND;
             fields[at].1 = value;
-            assert_eq!(settings(&about("1.6.18", &fields)), [setting]);
+            assert_eq!(own(&server_info("1.6.18", &fields)), [setting]);
         }
-        let joins = judge(&about("1.6.18", &SOUND), 64, true);
-        assert_eq!(joins.iter().map(|(setting, _)| *setting).collect::<Vec<_>>(), ["overlap"]);
+        assert_eq!(settings(&server_info("1.6.18", &SOUND), Membership::OverlapOnly), ["overlap"]);
     }
 }

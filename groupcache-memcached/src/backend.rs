@@ -1,124 +1,83 @@
-//! Entries and tokens on one or several memcached servers.
+//! The backend: implements the operations of [`Backend`] on the servers.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use groupcache_core::backend::{LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, TimeLeft};
-use groupcache_core::{Backend, Clock, Entry, Error, Group, Groups, Key, Result};
-use memcache::exp::{MetaCommand, MetaCommandResult as Answer};
+use groupcache_core::{Backend, Entry, Error, Group, Groups, Key, Result};
 
-use crate::advice::{self, Advice};
-use crate::builder::MemcachedBackendBuilder;
+use crate::advice::Advice;
 use crate::error::{Failure, NAME};
-use crate::greeting::About;
-use crate::place::{Item, Place};
-use crate::server::{Ask, Server};
+use crate::placement::Placement;
+use crate::server::Server;
+use crate::servers::Servers;
 
-/// A backend on memcached servers. Cheap to clone; clones are the same backend and share its
-/// connections.
+/// A backend on memcached servers.
+///
+/// Cheap to clone: clones are the same backend and share its connections.
+///
+/// ```no_run
+/// use groupcache_core::{Cache, Group};
+/// use groupcache_memcached::MemcachedBackend;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> groupcache_core::Result<()> {
+/// let backend = MemcachedBackend::builder("memcached://localhost").build()?;
+/// backend.connect().await?;
+/// for advice in backend.advice().await? {
+///     eprintln!("{advice}");
+/// }
+/// let cache = Cache::builder(backend).build();
+/// cache.invalidate(Group::new("book")).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
-pub struct MemcachedBackend(Arc<Inner>);
-
-pub(crate) struct Inner {
-    /// Those of both lists, each once.
-    pub(crate) servers: Vec<Server>,
-    pub(crate) place: Place,
-    /// Where invalidations go as well while the list of servers changes.
-    pub(crate) overlap: Option<Place>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) default_time_to_live: Duration,
-    pub(crate) max_entry_bytes: Option<usize>,
-    /// The longest time to live of an entry of this process, in seconds.
-    pub(crate) longest_seconds: AtomicU64,
-    pub(crate) too_large_was_said: AtomicBool,
-}
-
-/// What one server answered to its share of the items.
-pub(crate) struct Share {
-    pub(crate) server: usize,
-    /// Which of the items.
-    pub(crate) positions: Vec<usize>,
-    pub(crate) answers: Result<Vec<Answer>>,
-}
+pub struct MemcachedBackend(Arc<Servers>);
 
 impl MemcachedBackend {
-    /// Sets up a backend on these servers: `memcached://host:port,host:port`. The port is 11211 if it
-    /// is not said.
+    pub(crate) fn new(servers: Servers) -> Self {
+        Self(Arc::new(servers))
+    }
+
+    /// Connects to all servers now, so that an application with a wrong address fails when it starts.
     ///
-    /// The names of the servers, as they are written here, decide which of them has which key: all
-    /// processes must write them in the same way. Their order does not matter.
-    pub fn builder(servers: impl Into<String>) -> MemcachedBackendBuilder {
-        MemcachedBackendBuilder::new(servers.into())
-    }
-
-    pub(crate) fn from_inner(inner: Inner) -> Self {
-        Self(Arc::new(inner))
-    }
-
-    /// Connects to all servers now instead of at the first use, for applications that would rather not
-    /// start with a wrong address. One attempt; a later one is made by whatever uses the backend.
+    /// Without this call the backend connects at first use. Each server is tried once; later calls of the
+    /// backend try again. Dropping the future does not cancel an attempt.
+    ///
+    /// Costs one new connection and one round trip to each server that is not connected yet.
     ///
     /// # Errors
     ///
-    /// Why there is no connection to the first server to which there is none: the message names it, and
+    /// The failure of the first server in the list that cannot be used. The message names the server and
     /// the setting to look at.
     pub async fn connect(&self) -> Result<()> {
-        let attempts = join_all(self.0.servers.iter().map(Server::connected)).await;
+        let attempts = join_all(self.0.all.iter().map(Server::connected)).await;
         attempts.into_iter().try_for_each(|attempt| attempt.map(drop).map_err(Error::from))
     }
 
-    /// What is dangerous, or a waste, in how the servers are configured. Logged at the first
-    /// connection to each as well. One round trip.
+    /// Returns advice on the configuration of the servers: what is dangerous or wasteful. Empty if there is
+    /// nothing to report.
+    ///
+    /// The same advice is logged after the first connection to each server. Costs one new connection and
+    /// one round trip to each server.
     ///
     /// # Errors
     ///
-    /// If one of the servers did not answer.
+    /// If a server does not respond.
     pub async fn advice(&self) -> Result<Vec<Advice>> {
-        let all = join_all(self.0.servers.iter().map(advice::of)).await;
+        let all = join_all(self.0.all.iter().map(Server::advice)).await;
         let all = all.into_iter().collect::<Result<Vec<_>, Failure>>()?;
         Ok(all.into_iter().flatten().collect())
     }
 
-    /// The servers that the circuit breakers keep reads away from at the moment.
+    /// Returns the names of the servers whose circuit breaker is open.
     #[must_use]
     pub fn open_circuits(&self) -> Vec<&str> {
-        let open = self.0.servers.iter().filter(|server| server.breaker().is_open());
+        let open = self.0.all.iter().filter(|server| server.breaker().is_open());
         open.map(Server::name).collect()
-    }
-}
-
-impl Inner {
-    /// Asks each server for its share of the items, all at the same time, each in one batch. `build`
-    /// makes the commands for one item, the same number for each, and is told how often this share
-    /// was sent before: what it makes up must be new each time.
-    pub(crate) async fn ask(
-        &self,
-        how: Ask,
-        items: &[Item],
-        build: impl Fn(usize, u32, &About, &mut Vec<MetaCommand>) + Sync,
-    ) -> Vec<Share> {
-        let mut shares: Vec<(usize, Vec<usize>)> = Vec::with_capacity(self.servers.len());
-        for (position, item) in items.iter().enumerate() {
-            match shares.iter_mut().find(|(server, _)| *server == item.server) {
-                Some((_, positions)) => positions.push(position),
-                None => shares.push((item.server, vec![position])),
-            }
-        }
-        let build = &build;
-        let ask_one = |(server, positions): (usize, Vec<usize>)| async move {
-            let build = |attempt: u32, about: &About, commands: &mut Vec<MetaCommand>| {
-                positions.iter().for_each(|position| build(*position, attempt, about, commands));
-            };
-            let answers = self.servers[server].ask(how, build).await;
-            Share { server, positions, answers }
-        };
-        match <[_; 1]>::try_from(shares) {
-            Ok([share]) => vec![ask_one(share).await],
-            Err(shares) => join_all(shares.into_iter().map(ask_one)).await,
-        }
     }
 }
 
@@ -128,13 +87,13 @@ impl Backend for MemcachedBackend {
     }
 
     async fn lookup(&self, key: &Key, groups: &[Group], time_left: TimeLeft) -> Result<Lookup> {
-        let looked = self.0.look(&[(key, groups)], time_left).await?;
-        looked.into_iter().next().ok_or_else(|| Failure::unexpected("mg").into())
+        let lookups = self.0.lookup(&[(key, groups)], time_left).await?;
+        lookups.into_iter().next().ok_or_else(|| Failure::unexpected("mg").into())
     }
 
-    async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
-        let questions: Vec<_> = questions.iter().map(|(key, groups)| (key, &**groups)).collect();
-        self.0.look(&questions, TimeLeft::NotNeeded).await
+    async fn lookup_many(&self, queries: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
+        let queries: Vec<_> = queries.iter().map(|(key, groups)| (key, &**groups)).collect();
+        self.0.lookup(&queries, TimeLeft::NotNeeded).await
     }
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {
@@ -154,28 +113,42 @@ impl Backend for MemcachedBackend {
     }
 
     async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
-        match time_to_live.unwrap_or(self.0.default_time_to_live) {
+        match time_to_live.unwrap_or(self.0.settings.default_time_to_live) {
             Duration::ZERO => self.delete(entry.key()).await,
             time_to_live => self.0.store(entry, time_to_live).await,
         }
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        let items = self.0.everywhere(std::slice::from_ref(key), Place::entry);
-        self.0.remove(&items).await
+        let items = self.0.items_in_both_lists(std::slice::from_ref(key), Placement::entry);
+        self.0.delete(&items).await
     }
 
     fn default_time_to_live(&self) -> Option<Duration> {
-        Some(self.0.default_time_to_live)
+        Some(self.0.settings.default_time_to_live)
     }
 }
 
 impl fmt::Debug for MemcachedBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemcachedBackend")
-            .field("servers", &self.0.place.list.names())
-            .field("key_prefix", &self.0.place.key_prefix())
+            .field("servers", &self.0.placement.list.names())
+            .field("key_prefix", &self.0.placement.key_prefix())
             .field("open_circuits", &self.open_circuits())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::builder::MemcachedBackendBuilder;
+
+    #[test]
+    fn public_types_are_send_and_sync() {
+        fn assert_send_and_sync<T: Send + Sync>() {}
+        assert_send_and_sync::<Advice>();
+        assert_send_and_sync::<MemcachedBackend>();
+        assert_send_and_sync::<MemcachedBackendBuilder>();
     }
 }

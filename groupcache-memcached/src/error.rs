@@ -1,4 +1,4 @@
-//! From the client's errors to those of the core.
+//! The failures of this crate, and their conversion from client errors and to errors of the core.
 
 use std::fmt;
 use std::io::{self, ErrorKind as Io};
@@ -11,28 +11,27 @@ use tokio::runtime::is_rt_shutdown_err;
 
 pub(crate) const NAME: &str = "memcached";
 
-/// What went wrong, for one caller or for all who waited for the same connection.
+/// A failed request or attempt to connect. Cloned for each caller that waited for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     kind: ErrorKind,
     message: String,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
-    /// What to do about the connections.
     pub(crate) remedy: Remedy,
-    /// Whether nothing can be said against trying again at once: the connection was found closed.
-    /// Never after a time limit.
+    /// Whether the request may be sent again at once, because the connection was found closed. Never after
+    /// a time limit.
     pub(crate) retry: bool,
 }
 
-/// What a failure says about the connections there are.
+/// What to do about the connections to a server after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Remedy {
-    /// Nothing; the one that failed is closed.
+    /// Nothing. The connection that failed is closed already.
     None,
-    /// The server may be another one by now: ask it again who it is.
-    AskAgain,
-    /// Nobody listens there: find the address anew.
-    ConnectAgain,
+    /// Repeat the handshake: the server may be another one, or have restarted.
+    RepeatHandshake,
+    /// Discard all connections and resolve the address again: nothing listens there.
+    Reconnect,
 }
 
 impl Failure {
@@ -45,71 +44,73 @@ impl Failure {
     }
 
     pub(crate) fn timeout(limit: Duration, setting: &str) -> Self {
-        let failure = Self::new(ErrorKind::Timeout, format!("`{setting}` is {limit:?}"));
-        Self { remedy: Remedy::AskAgain, ..failure }
+        let failure = Self::new(ErrorKind::Timeout, format!("`{setting}` of {limit:?} exceeded"));
+        Self { remedy: Remedy::RepeatHandshake, ..failure }
     }
 
-    pub(crate) fn io(error: io::Error) -> Self {
+    pub(crate) fn from_io(error: io::Error) -> Self {
         let (kind, remedy, retry) = match error.kind() {
-            Io::TimedOut => (ErrorKind::Timeout, Remedy::AskAgain, false),
+            Io::TimedOut => (ErrorKind::Timeout, Remedy::RepeatHandshake, false),
             Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe | Io::UnexpectedEof => {
-                (ErrorKind::Unavailable, Remedy::AskAgain, true)
+                (ErrorKind::Unavailable, Remedy::RepeatHandshake, true)
             }
-            Io::ConnectionRefused | Io::HostUnreachable => {
-                (ErrorKind::Unavailable, Remedy::ConnectAgain, false)
-            }
-            // That of the runtime that made it: closed, whatever the server does.
-            _ if is_rt_shutdown_err(&error) => (ErrorKind::Unavailable, Remedy::ConnectAgain, true),
-            // Perhaps of this process alone, such as too many open files: the connections there are may do.
-            _ => (ErrorKind::Unavailable, Remedy::AskAgain, false),
+            Io::ConnectionRefused | Io::HostUnreachable => (ErrorKind::Unavailable, Remedy::Reconnect, false),
+            // The connections were made on a runtime that was shut down, which closed them.
+            _ if is_rt_shutdown_err(&error) => (ErrorKind::Unavailable, Remedy::Reconnect, true),
+            // Possibly local to this process, such as too many open files: the existing connections may
+            // still work.
+            _ => (ErrorKind::Unavailable, Remedy::RepeatHandshake, false),
         };
         let message = error.to_string();
         Self { kind, message, source: Some(Arc::new(error)), remedy, retry }
     }
 
-    /// What the client, or the server through it, said.
-    pub(crate) fn of(error: ClientError) -> Self {
+    /// Converts an error of the client library, which includes the error responses of the server.
+    pub(crate) fn from_client(error: ClientError) -> Self {
         match error {
-            ClientError::Io(error) => Self::io(error),
-            ClientError::Server(said) if said.contains("too large") => {
-                Self::new(ErrorKind::Capacity, format!("{said}; the server's item limit is its option `-I`"))
-            }
-            ClientError::Server(said) if said.contains("memory") => {
-                Self::new(ErrorKind::Capacity, format!("{said}; the server's memory is its option `-m`"))
-            }
-            ClientError::Server(said) => Self::new(ErrorKind::Unavailable, said),
-            ClientError::Rejected(said) if said == "ERROR" => Self::too_many_connections(),
-            ClientError::Rejected(said) if said.contains("unauthenticated") => Self::unauthenticated(),
+            ClientError::Io(error) => Self::from_io(error),
+            ClientError::Server(message) if message.contains("too large") => Self::new(
+                ErrorKind::Capacity,
+                format!("{message}; the item limit of the server is its option `-I`"),
+            ),
+            ClientError::Server(message) if message.contains("memory") => Self::new(
+                ErrorKind::Capacity,
+                format!("{message}; the memory of the server is its option `-m`"),
+            ),
+            ClientError::Server(message) => Self::new(ErrorKind::Unavailable, message),
+            ClientError::Rejected(message) if message == "ERROR" => Self::too_many_connections(),
+            ClientError::Rejected(message) if message.contains("unauthenticated") => Self::unauthenticated(),
             other => {
-                let message = format!("{other}; is this a memcached server at `servers`?");
-                Self { remedy: Remedy::AskAgain, ..Self::protocol(message) }
+                let message = format!("{other}; does `servers` name a memcached server?");
+                Self { remedy: Remedy::RepeatHandshake, ..Self::protocol(message) }
             }
         }
     }
 
     pub(crate) fn too_many_connections() -> Self {
-        let message = "refused; the server has as many connections as its option `-c` allows, or nearly so";
+        let message = "connection refused: the server is at or near its connection limit, option `-c`";
         Self::new(ErrorKind::Unavailable, message)
     }
 
     pub(crate) fn unauthenticated() -> Self {
-        Self::new(ErrorKind::Refused, "the server asks for a user and a password, which is not supported")
+        let message = "the server requires a user name and a password, which this backend does not support";
+        Self::new(ErrorKind::Refused, message)
     }
 
-    /// The name of the server leads elsewhere by now.
-    pub(crate) fn moved() -> Self {
-        let failure = Self::new(ErrorKind::Unavailable, "its name leads to another address by now");
-        Self { remedy: Remedy::ConnectAgain, retry: true, ..failure }
+    /// The name of the server resolves to another address than before.
+    pub(crate) fn address_changed() -> Self {
+        let failure = Self::new(ErrorKind::Unavailable, "the name now resolves to another address");
+        Self { remedy: Remedy::Reconnect, retry: true, ..failure }
     }
 
-    /// An answer that is none of those that this command has.
+    /// The response is none that the protocol allows for `command`.
     pub(crate) fn unexpected(command: &str) -> Self {
-        Self::protocol(format!("an answer to {command} that is none; is this a memcached server?"))
+        Self::protocol(format!("unexpected response to `{command}`; does `servers` name a memcached server?"))
     }
 
-    /// The same, and where.
-    pub(crate) fn at(mut self, server: &str) -> Self {
-        self.message = format!("{server}: {}", self.message);
+    /// Adds the name of the server to the message.
+    pub(crate) fn at_server(mut self, name: &str) -> Self {
+        self.message = format!("{name}: {}", self.message);
         self
     }
 }
@@ -135,9 +136,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_server_says_has_the_kind_that_callers_can_act_on() {
-        let server = |said: &str| ClientError::Server(said.to_owned());
-        let rejected = |said: &str| ClientError::Rejected(said.to_owned());
+    fn errors_of_the_server_have_the_kind_that_callers_can_act_on() {
+        let server = |message: &str| ClientError::Server(message.to_owned());
+        let rejected = |message: &str| ClientError::Rejected(message.to_owned());
         for (error, kind, transient) in [
             (server("object too large for cache"), ErrorKind::Capacity, false),
             (server("out of memory storing object"), ErrorKind::Capacity, false),
@@ -147,24 +148,24 @@ mod tests {
             (rejected("bad command line format"), ErrorKind::Protocol, false),
             (ClientError::Protocol("HTTP/1.1".into()), ErrorKind::Protocol, false),
         ] {
-            let said = error.to_string();
-            let error = Error::from(Failure::of(error));
-            assert_eq!((error.kind(), error.is_transient()), (kind, transient), "{said}");
+            let message = error.to_string();
+            let error = Error::from(Failure::from_client(error));
+            assert_eq!((error.kind(), error.is_transient()), (kind, transient), "{message}");
         }
     }
 
     #[test]
-    fn a_closed_connection_may_be_retried_and_a_time_limit_may_not() {
-        let io = |kind: Io| Failure::of(ClientError::Io(io::Error::from(kind)));
+    fn a_request_on_a_closed_connection_is_retried_and_one_that_timed_out_is_not() {
+        let io = |kind: Io| Failure::from_client(ClientError::Io(io::Error::from(kind)));
         for kind in [Io::ConnectionReset, Io::BrokenPipe, Io::UnexpectedEof] {
-            assert!(io(kind).retry && io(kind).remedy == Remedy::AskAgain, "{kind}");
+            assert!(io(kind).retry && io(kind).remedy == Remedy::RepeatHandshake, "{kind}");
         }
         assert!(!io(Io::ConnectionRefused).retry);
-        assert_eq!(io(Io::ConnectionRefused).remedy, Remedy::ConnectAgain);
+        assert_eq!(io(Io::ConnectionRefused).remedy, Remedy::Reconnect);
         let of_this_process = io(Io::Other);
-        assert!(!of_this_process.retry && of_this_process.remedy == Remedy::AskAgain);
+        assert!(!of_this_process.retry && of_this_process.remedy == Remedy::RepeatHandshake);
         let late = io(Io::TimedOut);
-        assert!(!late.retry && late.remedy == Remedy::AskAgain);
+        assert!(!late.retry && late.remedy == Remedy::RepeatHandshake);
         assert_eq!(Error::from(late).kind(), ErrorKind::Timeout);
     }
 }

@@ -1,48 +1,43 @@
-//! Times to live as the protocol has them: whole seconds, up to 30 days from now, beyond that as a date
-//! (<https://github.com/memcached/memcached/blob/master/doc/protocol.txt>, "Expiration times").
+//! Times to live as the protocol represents them: whole seconds, relative up to 30 days and as a Unix time
+//! beyond (<https://github.com/memcached/memcached/blob/master/doc/protocol.txt>, "Expiration times").
 //!
-//! Dates are those of the server's own clock, which it tells; no other clock is asked.
+//! Unix times are those of the server's own clock, which it reports in the handshake.
 
 use std::time::{Duration, Instant};
 
-/// More seconds than these are a date.
-const RELATIVE_MAX: u64 = 30 * 24 * 3600;
-/// The last date that a server can keep, in 2038. It takes later ones for the past.
-const DATE_MAX: u64 = i32::MAX as u64;
-
-/// What the server's clock said, and when it was heard here.
+/// The time by a server's clock, and when this process received it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ServerTime {
-    pub(crate) said: u64,
-    pub(crate) heard_at: Instant,
+    pub(crate) unix_seconds: u64,
+    pub(crate) received_at: Instant,
 }
 
 impl ServerTime {
-    /// What to send for this time to live. Never 0, which would be "for ever". What ends later than a
-    /// server can count is cut to that.
+    /// Returns the expiration time to send for this time to live. Never 0, which means "never expires".
+    /// Ends at the last time that a server can represent.
     pub(crate) fn expiry(self, time_to_live: Duration, now: Instant) -> u32 {
         let seconds = whole_seconds(time_to_live);
         let date = self.at(now).saturating_add(seconds).min(DATE_MAX);
-        let wire = match seconds {
-            ..=RELATIVE_MAX => seconds,
-            _ if date > self.at(now).saturating_add(RELATIVE_MAX) => date,
-            // Close to the end of the server's calendar.
-            _ => RELATIVE_MAX,
+        let expiry = match seconds {
+            ..=RELATIVE_SECONDS_MAX => seconds,
+            _ if date > self.at(now).saturating_add(RELATIVE_SECONDS_MAX) => date,
+            // Close to `DATE_MAX`, where a relative time reaches further.
+            _ => RELATIVE_SECONDS_MAX,
         };
-        u32::try_from(wire).unwrap_or(u32::MAX)
+        u32::try_from(expiry).unwrap_or(u32::MAX)
     }
 
-    /// The longest life that can be sent.
-    pub(crate) fn longest(self, now: Instant) -> Duration {
-        Duration::from_secs(DATE_MAX.saturating_sub(self.at(now)).max(RELATIVE_MAX))
+    /// Returns the longest time to live that can be sent.
+    pub(crate) fn time_to_live_max(self, now: Instant) -> Duration {
+        Duration::from_secs(DATE_MAX.saturating_sub(self.at(now)).max(RELATIVE_SECONDS_MAX))
     }
 
     fn at(self, now: Instant) -> u64 {
-        self.said.saturating_add(rounded_up(now.saturating_duration_since(self.heard_at)))
+        self.unix_seconds.saturating_add(rounded_up(now.saturating_duration_since(self.received_at)))
     }
 }
 
-/// At least one: no time to live is shorter, and none becomes "for ever".
+/// Rounds up to whole seconds, at least one: zero would mean "never expires".
 pub(crate) fn whole_seconds(duration: Duration) -> u64 {
     rounded_up(duration).max(1)
 }
@@ -50,6 +45,11 @@ pub(crate) fn whole_seconds(duration: Duration) -> u64 {
 fn rounded_up(duration: Duration) -> u64 {
     duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
 }
+
+/// The largest number that a server takes for relative; larger ones are Unix times.
+const RELATIVE_SECONDS_MAX: u64 = 30 * 24 * 3600;
+/// The last Unix time that a server can represent, in 2038. It takes later ones for the past.
+const DATE_MAX: u64 = i32::MAX as u64;
 
 #[cfg(test)]
 mod tests {
@@ -61,9 +61,9 @@ mod tests {
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
     #[test]
-    fn parts_of_a_second_round_up_and_nothing_is_for_ever() {
+    fn fractions_of_a_second_round_up_and_nothing_lives_forever() {
         let clock = ManualClock::new();
-        let time = ServerTime { said: 1_800_000_000, heard_at: clock.now() };
+        let time = ServerTime { unix_seconds: 1_800_000_000, received_at: clock.now() };
         let expiry = |time_to_live| time.expiry(time_to_live, clock.now());
         for (time_to_live, sent) in [
             (Duration::ZERO, 1),
@@ -75,28 +75,28 @@ mod tests {
         ] {
             assert_eq!(expiry(time_to_live), sent, "{time_to_live:?}");
         }
-        let said = 1_800_000_000;
-        assert_eq!(expiry(30 * DAY + Duration::from_nanos(1)), said + 2_592_001);
-        assert_eq!(expiry(30 * DAY + SECOND), said + 2_592_001);
+        let date = 1_800_000_000;
+        assert_eq!(expiry(30 * DAY + Duration::from_nanos(1)), date + 2_592_001);
+        assert_eq!(expiry(30 * DAY + SECOND), date + 2_592_001);
         clock.advance(Duration::from_millis(2_500));
         let expiry = |time_to_live| time.expiry(time_to_live, clock.now());
-        assert_eq!(expiry(400 * DAY), said + 3 + 400 * 86_400, "the server's clock went on");
+        assert_eq!(expiry(400 * DAY), date + 3 + 400 * 86_400, "the server's clock went on");
     }
 
     #[test]
-    fn what_the_server_cannot_count_is_cut_and_never_in_the_past() {
+    fn a_time_that_the_server_cannot_represent_is_cut_and_never_in_the_past() {
         let clock = ManualClock::new();
-        let early = ServerTime { said: 1_800_000_000, heard_at: clock.now() };
+        let early = ServerTime { unix_seconds: 1_800_000_000, received_at: clock.now() };
         assert_eq!(early.expiry(Duration::MAX, clock.now()), i32::MAX as u32);
-        assert_eq!(early.longest(clock.now()).as_secs(), i32::MAX as u64 - 1_800_000_000);
-        for said in [i32::MAX as u64 - 1_000, i32::MAX as u64 + 1_000, u64::MAX] {
-            let late = ServerTime { said, heard_at: clock.now() };
-            assert_eq!(late.expiry(Duration::MAX, clock.now()), 2_592_000, "{said}");
-            assert_eq!(late.longest(clock.now()), 30 * DAY);
+        assert_eq!(early.time_to_live_max(clock.now()).as_secs(), i32::MAX as u64 - 1_800_000_000);
+        for unix_seconds in [i32::MAX as u64 - 1_000, i32::MAX as u64 + 1_000, u64::MAX] {
+            let late = ServerTime { unix_seconds, received_at: clock.now() };
+            assert_eq!(late.expiry(Duration::MAX, clock.now()), 2_592_000, "{unix_seconds}");
+            assert_eq!(late.time_to_live_max(clock.now()), 30 * DAY);
             assert_eq!(late.expiry(DAY, clock.now()), 86_400);
         }
-        // A server whose clock was never set.
-        let unset = ServerTime { said: 100, heard_at: clock.now() };
+        // A server whose clock is not set.
+        let unset = ServerTime { unix_seconds: 100, received_at: clock.now() };
         assert_eq!(unset.expiry(31 * DAY, clock.now()), 100 + 31 * 86_400);
     }
 }

@@ -1,4 +1,5 @@
-//! groupcache on memcached 1.6 and later, one server or several, for applications of many processes.
+//! A groupcache backend on memcached 1.6 and later, one server or several, for applications of several
+//! processes.
 //!
 //! ```no_run
 //! use groupcache_core::{Cache, Group};
@@ -21,110 +22,123 @@
 //!
 //! # Guarantees
 //!
-//! Those of [`Backend`](groupcache_core::Backend), through crashes, evictions, cut networks and restarts
-//! of the servers:
+//! The crate keeps the promises of [`Backend`](groupcache_core::Backend) through crashes, restarts,
+//! evictions and network partitions:
 //!
-//! * A group's generation is 128 random bits, drawn for each attempt on the wire. Nothing that a server
-//!   counts is one: its CAS numbers begin anew when it is started.
-//! * Each key has one server, by a hash that is the same in every process, platform and release. A server
-//!   that is down is not replaced by another: its keys are misses, and invalidations of its groups are
-//!   errors, until it is back. The others go on. So a server whose network was cut comes back with just
-//!   the invalidations that were acknowledged, with all its memory.
-//! * What was evicted, expired or flushed is missing, and what is missing is a miss.
-//! * A write that was not acknowledged is an error and its token is never used. This crate sends once
-//!   more, with new tokens, only where the connection turned out to be closed.
-//! * An invalidation for which a server has no memory (`-M`) removes the generation instead.
-//! * No answer is taken for that to another request: a connection on which one may still come is closed,
-//!   and each answer repeats the number that its command has on its connection.
+//! * **Unique generations.** A generation is 128 random bits, drawn for each attempt on the wire. Numbers
+//!   that a server counts, such as CAS numbers, are never generations: they start again after a restart.
+//! * **One owner per key.** Each key has one server, by a hash that is the same in every process, on every
+//!   platform and in every release. While a server is down, no other server takes its place: its keys are
+//!   misses, invalidations of its groups are errors, and the other servers keep working. A server that
+//!   returns after a network partition therefore has exactly the invalidations that were acknowledged.
+//! * **Lost is missing.** A generation that was evicted, expired or flushed is missing, and an entry with a
+//!   missing generation is a miss.
+//! * **Acknowledged or failed.** A write without acknowledgement is an error, and its generation is never
+//!   used. The crate repeats a request once, with new generations, and only if it found the connection
+//!   closed.
+//! * **Full servers.** If a server has no memory for an invalidation (`-M`), the generation is deleted
+//!   instead.
+//! * **Matched responses.** Each command carries a number, and its response must repeat it. A connection on
+//!   which a response may still arrive is closed.
 //!
-//! # What the operator must see to
+//! # Requirements
 //!
-//! * The list names *servers*. An address must lead to one of them for as long as the list stands: no
-//!   address that moves from one server to another, no proxy that spreads keys by itself or leaves out
-//!   servers that are down.
-//! * All processes have the same list, each server spelt the same (`localhost` is not `127.0.0.1`); the
-//!   order does not matter. To change it see [below](#changing-the-list-of-servers).
-//! * A server that was out of the list must be empty when it joins again.
-//! * A server that keeps its memory over a restart (`-e`) is safe after an orderly stop: nothing was
-//!   acknowledged while it was away. It must not be started with a copy of that file from some other time.
+//! The guarantees rest on these conditions, which are up to the operator:
 //!
-//! * A server must not be brought back as a copy of its memory (a snapshot of its virtual machine, say).
-//! * A host name leads to one server, not to several by turns. It is looked up for each new connection, and
-//!   one that leads to another address than before makes all connections anew.
+//! * Each address in the list belongs to one server for as long as the list is used. An address must not
+//!   move to another server, and must not be that of a proxy that spreads keys or skips servers that are
+//!   down.
+//! * A host name resolves to one server, not to several in turn. It is resolved again for each new
+//!   connection. If it resolves to another address than before, all connections are replaced.
+//! * All processes use the same list and spell each server alike (`localhost` is not `127.0.0.1`). The order
+//!   does not matter. To change the list, follow [the procedure below](#changing-the-list-of-servers).
+//! * A server that was removed from the list is empty when it joins again.
+//! * A server that keeps its memory across restarts (`-e`) may be used: after an orderly stop nothing was
+//!   acknowledged in between. It must not start with an older copy of its memory file.
+//! * A server is never restored from a copy of its memory, such as a snapshot of its virtual machine.
 //!
-//! [`MemcachedBackend::advice`] tells of what can be seen from here: `-e`, and servers of `overlap` that are
-//! not empty.
+//! [`MemcachedBackend::advice`] reports what can be detected: `-e`, and servers of `overlap` that are not
+//! empty.
 //!
 //! # Limits
 //!
-//! * Sizes: keys and groups of any length and content, as names are hashes; entries up to the server's item
-//!   limit (`-I`, 1 MiB if that is not set). Larger ones are not stored, counted, and logged once.
-//! * Time to live: whole seconds, rounded up; an entry may go up to a second early or late, as servers count
-//!   in seconds. More than 30 days is sent as a date of the server's own clock, which it is asked for when
-//!   it is connected to. Servers count until 19 January 2038; what lives longer is cut to that. Entries
-//!   without a time to live have 30 days.
-//! * Leases last whole seconds too: up to one less than asked for. If the server of a lease is down, nobody
-//!   waits for it and each process computes.
-//! * No TLS, no passwords, no socket files, no discovery of servers.
-//! * Servers that answer `mg` as releases before 1.6 became stable did are refused, with a message.
+//! * **Sizes.** Keys and groups have any length and content, because they are hashed. Entries are limited by
+//!   the server's item limit (`-I`, 1 MiB by default). A larger entry is not stored; the cache counts it, and
+//!   the first one is logged.
+//! * **Time to live.** The resolution is one second, rounded up. An entry may expire up to a second early or
+//!   late, because servers count in seconds. A time to live above 30 days is sent as a date by the server's
+//!   own clock, which the handshake reads. Servers represent dates up to 19 January 2038, and a longer time
+//!   to live ends then. Entries without a time to live live
+//!   [30 days](MemcachedBackendBuilder::default_time_to_live).
+//! * **Leases.** The resolution is one second too: a lease may end up to a second early. While the server of
+//!   a lease is down, every process loads without waiting.
+//! * **Connections.** TLS, authentication, Unix sockets and service discovery are not supported.
+//! * **Versions.** Servers without the meta protocol, or with the one from before it was declared stable, are
+//!   refused.
+//! * **Runtime.** The backend requires a tokio runtime.
 //!
 //! # Cost
 //!
-//! | operation | one batch to each server concerned, all at the same time |
+//! Each operation sends one batch of commands to each server concerned, to all of them concurrently:
+//!
+//! | operation | commands in the batch |
 //! |---|---|
 //! | lookup | `mg` for the entry and for each generation |
 //! | several lookups | the same, for all of them together |
-//! | mint | for each group `ms` in mode add, and `mg` |
-//! | lease | the same for the groups, and for the lease |
-//! | bump | for each group `ms` in mode replace; where a server has no memory one more, of `md` |
-//! | store | `ms`, and for each group `mg` without its value, to see how long it lives |
+//! | mint | `ms` in mode add and `mg` for each group |
+//! | lease | the same for each group without a generation, and for the lease |
+//! | bump | `ms` in mode replace for each group; one more batch of `md` if a server has no memory |
+//! | store | `ms` for the entry, and `mg` without the value for each group, to read its time left |
 //! | delete | `md` |
-//! | give back a lease | `mg`, then `md` with the CAS number |
+//! | release of a lease | `mg`, then a second batch of `md` with the CAS number |
 //! | connect | `version`, `mg`, `stats`, `stats settings` |
 //!
-//! Of more than 500 commands to one server each 500 are a batch, one after the other.
+//! * More than 500 commands to one server are sent in several batches, one after the other.
+//! * About twice a day for each group, a store or mint is followed by one more batch that extends the time to
+//!   live of the generation.
+//! * A connection carries one batch at a time. Up to eight concurrent lookups have a connection each. Further
+//!   lookups share the next batch, unless the entries are large.
 //!
-//! About twice a day for each group a store or a mint is followed by one more batch, which lengthens the
-//! life of the generation.
-//!
-//! A connection carries one batch at a time. Up to eight lookups at once have one each; those that come
-//! meanwhile share the next, unless they are large. All commands are described in
-//! [the protocol](https://github.com/memcached/memcached/blob/master/doc/protocol.txt). Runs on tokio.
-//!
-//! A lease is an item of its own, added with its owner as the value, rather than the protocol's own lease
-//! flags (vivify, win and stale): those say that *this request* has won and never again who has, while a
-//! lease here belongs to a process, which may ask again; and they would put an empty item in the place of
-//! an entry that is stale, which conditional requests still have a use for.
+//! All commands are described in
+//! [the protocol](https://github.com/memcached/memcached/blob/master/doc/protocol.txt).
 //!
 //! # Changing the list of servers
 //!
-//! While a list changes, some processes have the old one and some the new. Each step is rolled out to all
-//! processes, and the next one begins when *no process of the step before is left*, with nothing under way:
+//! While the list changes, some processes use the old list and some the new one. Deploy each step to all
+//! processes. Begin the next step when *no process of the previous step is left*, and none of its requests is
+//! in flight.
 //!
-//! 1. Servers that join are empty: started anew, or `flush_all`.
-//! 2. All processes: the old list, and [`overlap`](MemcachedBackendBuilder::overlap) with the new one.
-//!    They read as before; invalidations reach the owners in both lists.
-//! 3. If the list has changed before, or a change was begun and taken back: `flush_all` on the servers that
-//!    stay. They may still have keys from a time when they owned them, and what was invalidated since was
-//!    told to others.
-//! 4. All processes: the new list, and `overlap` with the old one. Now some read here and some there, and
-//!    an invalidation is acknowledged only by both.
-//! 5. All processes: the new list alone. Servers that left can be stopped.
+//! 1. Empty the servers that join: restart them, or send `flush_all`.
+//! 2. Deploy the old list with the new one as [`overlap`](MemcachedBackendBuilder::overlap). Processes read as
+//!    before, and invalidations reach the owners in both lists.
+//! 3. If the list has changed before, or a change was begun and reverted, send `flush_all` to the servers that
+//!    stay. They may still have keys from a time when they owned them, and later invalidations of those keys
+//!    went to other servers.
+//! 4. Deploy the new list with the old one as `overlap`. Some processes now read from the old owners and some
+//!    from the new ones. An invalidation is acknowledged only if both acknowledged it.
+//! 5. Deploy the new list alone. Then stop the servers that left.
 //!
-//! Going back one step at a time is as safe as long as no process has come to step 5. After that some
-//! invalidations have reached the new owners alone, and going back is a change of its own, from step 1:
-//! the servers of the old list are emptied (`flush_all`) before anybody reads from them again.
+//! Until a process has reached step 5, going back one step at a time is as safe as going forward. Afterwards
+//! some invalidations have reached only the new owners. Going back is then a new change that begins at step 1:
+//! empty the servers of the old list (`flush_all`) before any process reads from them.
 //!
-//! Only the keys of servers that come or go move; the others stay warm, except where step 3 empties them.
-//! Without any command to servers it goes with a new [`key_prefix`](MemcachedBackendBuilder::key_prefix),
-//! never used before, together with the new list: steps 2 and 4 then name the other prefix too, with
-//! [`overlap_key_prefix`](MemcachedBackendBuilder::overlap_key_prefix), and the cache starts cold.
+//! Only the keys of servers that join or leave move to another server. The others stay warm, unless step 3
+//! empties them.
 //!
-//! Why this is enough: whoever looks for a generation finds it on the owner in the old list or in the new.
-//! A generation that is found on a new owner was minted there after step 2 was complete, as nobody mints
-//! there before and nothing older is there; from then on every acknowledged invalidation has reached it.
-//! Whoever still reads from the old owner does so before step 4 is complete, and up to step 5 every
-//! acknowledged invalidation has reached that one too.
+//! To change the list without commands to the servers, combine the new list with a new
+//! [`key_prefix`](MemcachedBackendBuilder::key_prefix) that was never used before. Steps 2 and 4 then also set
+//! [`overlap_key_prefix`](MemcachedBackendBuilder::overlap_key_prefix) to the other prefix. Steps 1 and 3 are
+//! not needed, and the cache starts cold.
+//!
+//! ## Why the steps are safe
+//!
+//! A lookup reads a generation from its owner in the old list or from its owner in the new list:
+//!
+//! * **New owner.** It was empty after step 3, and no process mints on it before step 4. A generation found
+//!   on it was therefore minted after step 2 was complete, and every invalidation acknowledged since then has
+//!   reached it.
+//! * **Old owner.** Processes read from it only until step 4 is complete, and every invalidation acknowledged
+//!   before step 5 has reached it.
 
 #![warn(
     missing_docs,
@@ -142,13 +156,16 @@ mod builder;
 mod commands;
 mod error;
 mod expiry;
-mod greeting;
+mod handshake;
+mod leases;
 mod lookups;
-mod place;
+mod placement;
 mod pool;
-mod reads;
 mod routing;
 mod server;
+mod servers;
+mod settings;
+mod shared_reads;
 mod writes;
 
 pub use memcache;

@@ -1,5 +1,6 @@
-//! The connections to one server. One carries one exchange at a time, and is kept for the next.
+//! The pool of connections to one server. Each carries one exchange at a time and is kept for the next.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,51 +10,44 @@ use deadpool::managed::{
 };
 use groupcache_core::ErrorKind;
 use memcache::exp::{
-    AsyncMetaConnection, MetaCommand, MetaCommandResult as Answer, MetaResponse, ReturnCode,
+    AsyncMetaConnection, MetaCommand, MetaCommandResult as Response, MetaResponse, ReturnCode,
     parse_meta_result,
 };
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use crate::error::Failure;
-use crate::server::Settings;
+use crate::settings::Settings;
 
-/// Networks forget connections on which nothing is sent for some minutes, and tell nobody.
-const IDLE_MAX: Duration = Duration::from_secs(90);
-
-/// How many commands go out before their answers are read. A server that cannot get rid of its answers reads
-/// no more, so what is sent must find room on the way: the longest names make about 150 kB of these.
-const BATCH_MAX: usize = 500;
-
-/// Cheap to clone; clones are the same connections.
+/// Cheap to clone: clones share the connections.
 #[derive(Clone)]
 pub(crate) struct Pool {
-    connections: deadpool::managed::Pool<Dialer>,
+    connections: deadpool::managed::Pool<Connector>,
     connect_time_limit: Duration,
     response_time_limit: Duration,
 }
 
-/// Connects to this address, as long as the name still leads there: behind it may be another server by now,
-/// and it would take invalidations that are not its own.
-struct Dialer {
+/// Connects to `address`, as long as `name` still resolves to it. Otherwise another server may have that
+/// address by now, and acknowledge invalidations that are not its own.
+struct Connector {
     name: String,
     address: SocketAddr,
 }
 
 struct Connection {
-    /// None if an answer may still come on it: then it is closed.
+    /// `None` if a response may still arrive on it. It is closed then, and not used again.
     stream: Option<AsyncMetaConnection>,
-    /// How many commands were sent on it.
+    /// The number of commands sent on it.
     sent: u64,
 }
 
 impl Pool {
-    /// Connects when it is first used, and as often as it is used at the same time.
+    /// Returns a pool that makes connections as they are needed.
     pub(crate) fn new(name: String, address: SocketAddr, settings: &Settings) -> Result<Self, Failure> {
-        let Settings { connect_time_limit, response_time_limit, .. } = *settings;
+        let Settings { max_connections, connect_time_limit, response_time_limit, .. } = *settings;
         let limit = Some(connect_time_limit);
-        let connections = deadpool::managed::Pool::builder(Dialer { name, address })
-            .max_size(settings.max_connections)
+        let connections = deadpool::managed::Pool::builder(Connector { name, address })
+            .max_size(max_connections)
             .timeouts(Timeouts { wait: limit, create: limit, recycle: None })
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
@@ -62,59 +56,62 @@ impl Pool {
         Ok(Self { connections, connect_time_limit, response_time_limit })
     }
 
-    /// Sends all commands in one write, or in some if there are very many, and waits for the answers, one for
-    /// each. If the server refuses one of them, or does not answer one in time, all fail.
-    pub(crate) async fn exchange(&self, commands: Vec<MetaCommand>) -> Result<Vec<Answer>, Failure> {
-        let mut connection = self.connections.get().await.map_err(|error| self.not_connected(error))?;
+    /// Sends the commands and returns one response for each, in order. All fail if the server refuses one of
+    /// them or exceeds the time limit.
+    ///
+    /// Sends all commands in one write, or in several if there are more than [`BATCH_COMMANDS_MAX`].
+    pub(crate) async fn exchange(&self, commands: Vec<MetaCommand>) -> Result<Vec<Response>, Failure> {
+        let mut connection = self.connections.get().await.map_err(|error| self.no_connection(error))?;
         let is_new = connection.sent == 0;
-        let answers = if commands.len() <= BATCH_MAX {
-            self.exchange_on(&mut connection, commands).await
+        let responses = if commands.len() <= BATCH_COMMANDS_MAX {
+            self.exchange_batch(&mut connection, commands).await
         } else {
-            // In a box: few need it, and all others should not carry it along.
-            Box::pin(self.exchange_in_parts(&mut connection, commands)).await
+            // Boxed, so that the common case does not carry the larger future.
+            Box::pin(self.exchange_in_batches(&mut connection, commands)).await
         };
-        if !is_new && answers.as_ref().is_err_and(|failure| failure.retry) {
-            // What closed this one while it waited has closed those that wait beside it. A new one may have
-            // been closed because there are too many.
+        if !is_new && responses.as_ref().is_err_and(|failure| failure.retry) {
+            // Whatever closed this idle connection has closed the other idle ones too. A new connection, in
+            // contrast, may have been closed because the server has too many.
             drop(self.connections.retain(|_, _| false));
         }
-        answers
+        responses
     }
 
-    async fn exchange_in_parts(
+    async fn exchange_in_batches(
         &self,
         connection: &mut Connection,
         mut commands: Vec<MetaCommand>,
-    ) -> Result<Vec<Answer>, Failure> {
-        let mut answers = Vec::with_capacity(commands.len());
+    ) -> Result<Vec<Response>, Failure> {
+        let mut responses = Vec::with_capacity(commands.len());
         while !commands.is_empty() {
-            let rest = commands.split_off(commands.len().min(BATCH_MAX));
-            answers.extend(self.exchange_on(connection, commands).await?);
+            let rest = commands.split_off(commands.len().min(BATCH_COMMANDS_MAX));
+            responses.extend(self.exchange_batch(connection, commands).await?);
             commands = rest;
         }
-        Ok(answers)
+        Ok(responses)
     }
 
-    async fn exchange_on(
+    async fn exchange_batch(
         &self,
         connection: &mut Connection,
         commands: Vec<MetaCommand>,
-    ) -> Result<Vec<Answer>, Failure> {
+    ) -> Result<Vec<Response>, Failure> {
         let limit = self.response_time_limit;
-        let answers = timeout(limit, connection.exchange(commands)).await;
-        answers.unwrap_or_else(|_| Err(Failure::timeout(limit, "response_time_limit")))
+        let responses = timeout(limit, connection.exchange(commands)).await;
+        responses.unwrap_or_else(|_| Err(Failure::timeout(limit, "response_time_limit")))
     }
 
-    fn not_connected(&self, error: PoolError<Failure>) -> Failure {
+    fn no_connection(&self, error: PoolError<Failure>) -> Failure {
         let limit = self.connect_time_limit;
         match error {
             PoolError::Backend(failure) => failure,
             PoolError::Timeout(TimeoutType::Wait) => {
-                let all = self.connections.status().max_size;
+                let max = self.connections.status().max_size;
                 let message = format!(
-                    "all connections in use; `connect_time_limit` is {limit:?}, `max_connections` {all}"
+                    "all connections are in use (`max_connections` is {max}), and none became free within \
+                     {limit:?} (`connect_time_limit`)"
                 );
-                // Nothing was sent.
+                // Not `Timeout`: nothing was sent, so the outcome is known.
                 Failure::new(ErrorKind::Unavailable, message)
             }
             PoolError::Timeout(_) => Failure::timeout(limit, "connect_time_limit"),
@@ -123,13 +120,13 @@ impl Pool {
     }
 }
 
-impl Manager for Dialer {
+impl Manager for Connector {
     type Type = Connection;
     type Error = Failure;
 
     async fn create(&self) -> Result<Connection, Failure> {
-        // In a box: whoever finds a connection should not carry this along.
-        let stream = Box::pin(self.dial()).await?;
+        // Boxed, so that calls that find a connection do not carry this future.
+        let stream = Box::pin(self.connect()).await?;
         Ok(Connection { stream: Some(stream), sent: 0 })
     }
 
@@ -141,56 +138,66 @@ impl Manager for Dialer {
     }
 }
 
-impl Dialer {
-    async fn dial(&self) -> Result<AsyncMetaConnection, Failure> {
-        // Costs nothing where the name is an address.
-        let mut addresses = lookup_host(&self.name).await.map_err(Failure::io)?;
+impl Connector {
+    async fn connect(&self) -> Result<AsyncMetaConnection, Failure> {
+        // Costs nothing if the name is an IP address.
+        let mut addresses = lookup_host(&self.name).await.map_err(Failure::from_io)?;
         if !addresses.any(|address| address == self.address) {
-            return Err(Failure::moved());
+            return Err(Failure::address_changed());
         }
-        AsyncMetaConnection::connect(self.address).await.map_err(Failure::of)
+        AsyncMetaConnection::connect(self.address).await.map_err(Failure::from_client)
     }
 }
 
 impl Connection {
-    /// Each command is marked with its number on this connection, which its answer repeats: none is ever
-    /// taken for that to another.
-    async fn exchange(&mut self, commands: Vec<MetaCommand>) -> Result<Vec<Answer>, Failure> {
+    /// Numbers each command and requires that its response repeats the number, so that no response is
+    /// attributed to another command.
+    async fn exchange(&mut self, commands: Vec<MetaCommand>) -> Result<Vec<Response>, Failure> {
         let first = self.sent;
         let numbered = commands.into_iter().zip(first..);
-        // The opaque token of the protocol.
+        // `O` is the opaque token of the protocol.
         let commands: Vec<_> = numbered.map(|(command, number)| command.flag(format!("O{number}"))).collect();
         self.sent += commands.len() as u64;
-        // Dropped, and so closed, unless all answers come: if one does not in time, or nobody waits for it.
-        let closed = || Failure::io(std::io::ErrorKind::UnexpectedEof.into());
+        // Put back only once all responses have arrived. An exchange that is cancelled or exceeds its time
+        // limit drops the stream, which closes it.
+        let closed = || Failure::from_io(io::ErrorKind::UnexpectedEof.into());
         let mut stream = self.stream.take().ok_or_else(closed)?;
-        let responses = stream.execute_batch(&commands).await.map_err(Failure::of)?;
-        let answers: Result<Vec<_>, _> = responses.into_iter().zip(first..).map(answer_to).collect();
-        if answers.is_ok() {
+        let responses = stream.execute_batch(&commands).await.map_err(Failure::from_client)?;
+        let responses: Result<Vec<_>, _> = responses.into_iter().zip(first..).map(checked).collect();
+        if responses.is_ok() {
             self.stream = Some(stream);
         }
-        answers
+        responses
     }
 }
 
-fn answer_to((response, number): (MetaResponse, u64)) -> Result<Answer, Failure> {
-    let said = |flag: &[u8]| std::str::from_utf8(flag).ok()?.strip_prefix('O')?.parse().ok();
-    // A server that keeps values on a disk (extstore) and has lost one forgets the number with it. What is
-    // missing is a miss, whoever asked for it.
-    let lost = response.rc() == ReturnCode::En && response.flags().next().is_none();
-    if lost || response.flags().any(|flag| said(flag) == Some(number)) {
-        parse_meta_result(response).map_err(Failure::of)
+/// Parses the response to the command with this number.
+fn checked((response, number): (MetaResponse, u64)) -> Result<Response, Failure> {
+    let opaque = |flag: &[u8]| std::str::from_utf8(flag).ok()?.strip_prefix('O')?.parse().ok();
+    // A server that lost a value on its disk (extstore) reports a miss without the number. It is accepted,
+    // because a miss is safe as the response to any read.
+    let is_lost = response.rc() == ReturnCode::En && response.flags().next().is_none();
+    if is_lost || response.flags().any(|flag| opaque(flag) == Some(number)) {
+        parse_meta_result(response).map_err(Failure::from_client)
     } else {
-        Err(Failure::protocol("the answer to another request"))
+        Err(Failure::protocol("the response belongs to another request"))
     }
 }
+
+/// The longest time for which an idle connection is kept. Networks silently drop connections that are idle
+/// for some minutes.
+const IDLE_MAX: Duration = Duration::from_secs(90);
+
+/// The maximum number of commands that are sent before their responses are read.
+///
+/// A server that cannot send its responses stops reading commands, so the commands of a batch must fit into
+/// the buffers in between. With the longest names they take about 150 kB.
+const BATCH_COMMANDS_MAX: usize = 500;
 
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::sync::Arc;
 
-    use groupcache_core::SystemClock;
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::TcpListener;
 
@@ -198,9 +205,9 @@ mod tests {
     use crate::commands;
     use crate::error::Remedy;
 
-    /// Answers all commands on all connections with what `answer` makes of the number of the connection and
-    /// of the line. It has one connection at a time.
-    async fn pool_to(limits: [Duration; 2], answer: fn(usize, &str) -> String) -> Pool {
+    /// Returns a pool of one connection to a server that answers each command line with
+    /// `respond(number of the connection, line)`. The limits are those to connect and to respond.
+    async fn pool_to(limits: [Duration; 2], respond: fn(usize, &str) -> String) -> Pool {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
@@ -210,45 +217,40 @@ mod tests {
                     let mut stream = BufReader::new(stream);
                     let mut line = String::new();
                     while stream.read_line(&mut line).await.is_ok_and(|bytes| bytes > 0) {
-                        let said = answer(number, line.trim_end());
-                        stream.write_all(said.as_bytes()).await.unwrap();
+                        let response = respond(number, line.trim_end());
+                        stream.write_all(response.as_bytes()).await.unwrap();
                         line.clear();
                     }
                 });
             }
         });
-        let settings = Settings {
-            max_connections: 1,
-            connect_time_limit: limits[0],
-            response_time_limit: limits[1],
-            backoff_min: Duration::from_millis(50),
-            backoff_max: Duration::from_secs(2),
-            clock: Arc::new(SystemClock),
-        };
+        let [connect_time_limit, response_time_limit] = limits;
+        let settings =
+            Settings { max_connections: 1, connect_time_limit, response_time_limit, ..Settings::default() };
         Pool::new(address.to_string(), address, &settings).unwrap()
     }
 
     const LONG: Duration = Duration::from_secs(60);
     const SHORT: Duration = Duration::from_millis(500);
 
-    fn mark_of(line: &str) -> &str {
+    fn opaque_of(line: &str) -> &str {
         line.rsplit(' ').next().unwrap()
     }
 
     #[tokio::test]
-    async fn an_answer_to_an_earlier_command_is_none_to_a_later_one() {
-        // As if it had come too late for the exchange before.
+    async fn a_response_to_an_earlier_command_is_refused_for_a_later_one() {
+        // As a response does that arrives after its exchange has ended.
         let pool = pool_to([LONG, LONG], |_, _| "EN O0\r\n".to_owned()).await;
         assert!(pool.exchange(vec![commands::get(b"a")]).await.is_ok());
         let failure = pool.exchange(vec![commands::get(b"a")]).await.unwrap_err();
         assert!(failure.to_string().contains("another request"), "{failure:?}");
-        // On a connection of its own.
+        // The next exchange has a new connection.
         assert!(pool.exchange(vec![commands::get(b"a")]).await.is_ok());
     }
 
     #[tokio::test]
-    async fn answers_in_another_order_are_refused() {
-        let swapped = |_: usize, line: &str| match mark_of(line) {
+    async fn responses_in_another_order_are_refused() {
+        let swapped = |_: usize, line: &str| match opaque_of(line) {
             "O0" => String::new(),
             _ => "EN O1\r\nEN O0\r\n".to_owned(),
         };
@@ -259,10 +261,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_not_answered_in_time_is_never_waited_for_again_on_that_connection() {
+    async fn a_connection_with_an_outstanding_response_is_not_used_again() {
         let late = |connection: usize, line: &str| match connection {
             0 => String::new(),
-            _ => format!("EN {}\r\n", mark_of(line)),
+            _ => format!("EN {}\r\n", opaque_of(line)),
         };
         let pool = pool_to([LONG, SHORT], late).await;
         let failure = pool.exchange(vec![commands::get(b"a")]).await.unwrap_err();
@@ -271,66 +273,66 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_in_vain_for_a_connection_is_told_of_the_limit() {
+    async fn a_caller_that_finds_no_free_connection_gets_an_error_that_names_the_limit() {
         let pool = pool_to([SHORT, LONG], |_, _| String::new()).await;
-        let never = pool.exchange(vec![commands::get(b"a")]);
-        let waits = pool.exchange(vec![commands::get(b"a")]);
+        let unanswered = pool.exchange(vec![commands::get(b"a")]);
+        let waiting = pool.exchange(vec![commands::get(b"a")]);
         let failure = tokio::select! {
             biased;
-            _ = never => unreachable!("nobody answers"),
-            waited = waits => waited.unwrap_err(),
+            _ = unanswered => unreachable!("the server does not respond"),
+            outcome = waiting => outcome.unwrap_err(),
         };
-        assert!(failure.to_string().contains("`max_connections` 1"), "{failure:?}");
+        assert!(failure.to_string().contains("`max_connections` is 1"), "{failure:?}");
     }
 
     #[tokio::test]
-    async fn very_many_commands_are_sent_in_parts_on_one_connection() {
-        // More answers than fit into what lies between, to more commands than do.
+    async fn many_commands_are_sent_in_batches_on_one_connection() {
+        // More commands than the buffers in between hold, and more responses.
         let pool =
-            pool_to([LONG, LONG], |_, line| format!("VA 1000 {}\r\n{:1000}\r\n", mark_of(line), 0)).await;
-        let count = 40 * BATCH_MAX + 1;
-        let answers = pool.exchange(vec![commands::get(&[b'k'; 200]); count]).await.unwrap();
-        assert!(answers.len() == count && answers.iter().all(|answer| answer.value.is_some()));
+            pool_to([LONG, LONG], |_, line| format!("VA 1000 {}\r\n{:1000}\r\n", opaque_of(line), 0)).await;
+        let count = 40 * BATCH_COMMANDS_MAX + 1;
+        let responses = pool.exchange(vec![commands::get(&[b'k'; 200]); count]).await.unwrap();
+        assert!(responses.len() == count && responses.iter().all(|response| response.value.is_some()));
     }
 
     #[tokio::test]
-    async fn a_value_that_the_server_lost_on_its_disk_is_a_miss_and_costs_the_others_nothing() {
-        let lost = |_: usize, line: &str| match mark_of(line) {
+    async fn a_value_that_the_server_lost_on_its_disk_is_a_miss_and_the_others_are_hits() {
+        let lost = |_: usize, line: &str| match opaque_of(line) {
             "O1" => "EN\r\n".to_owned(),
-            mark => format!("VA 1 {mark}\r\nx\r\n"),
+            opaque => format!("VA 1 {opaque}\r\nx\r\n"),
         };
         let pool = pool_to([LONG, LONG], lost).await;
-        let answers = pool.exchange(vec![commands::get(b"a"); 3]).await.unwrap();
-        let values: Vec<_> = answers.into_iter().map(|answer| answer.value).collect();
+        let responses = pool.exchange(vec![commands::get(b"a"); 3]).await.unwrap();
+        let values: Vec<_> = responses.into_iter().map(|response| response.value).collect();
         assert_eq!(values, [Some(b"x".to_vec()), None, Some(b"x".to_vec())]);
     }
 
     #[tokio::test]
-    async fn no_connection_is_made_to_where_the_name_does_not_lead_any_more() {
-        let mut pool = pool_to([LONG, LONG], |_, line| format!("EN {}\r\n", mark_of(line))).await;
+    async fn no_connection_is_made_to_an_address_that_the_name_no_longer_resolves_to() {
+        let mut pool = pool_to([LONG, LONG], |_, line| format!("EN {}\r\n", opaque_of(line))).await;
         let address = pool.connections.manager().address;
-        let moved_to = |host: &str| {
-            let dialer = Dialer { name: format!("{host}:{}", address.port()), address };
-            deadpool::managed::Pool::builder(dialer).build().unwrap()
+        let pool_named = |host: &str| {
+            let connector = Connector { name: format!("{host}:{}", address.port()), address };
+            deadpool::managed::Pool::builder(connector).build().unwrap()
         };
-        pool.connections = moved_to("localhost");
-        assert!(pool.exchange(vec![commands::get(b"a")]).await.is_ok(), "by name");
-        pool.connections = moved_to("127.0.0.2");
+        pool.connections = pool_named("localhost");
+        assert!(pool.exchange(vec![commands::get(b"a")]).await.is_ok(), "the name resolves to the address");
+        pool.connections = pool_named("127.0.0.2");
         let failure = pool.exchange(vec![commands::get(b"a")]).await.unwrap_err();
-        assert!(failure.retry && failure.remedy == Remedy::ConnectAgain, "{failure:?}");
+        assert!(failure.retry && failure.remedy == Remedy::Reconnect, "{failure:?}");
     }
 
     #[test]
-    fn connections_of_a_runtime_that_is_gone_are_made_anew() {
+    fn connections_of_a_runtime_that_was_shut_down_are_replaced() {
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let served = runtime();
-        let pool = served.block_on(pool_to([LONG, LONG], |_, line| format!("EN {}\r\n", mark_of(line))));
+        let pool = served.block_on(pool_to([LONG, LONG], |_, line| format!("EN {}\r\n", opaque_of(line))));
         let server = std::thread::spawn(move || served.block_on(async { tokio::time::sleep(LONG).await }));
         let first = runtime();
         assert!(first.block_on(pool.exchange(vec![commands::get(b"a")])).is_ok());
         drop(first);
         let failure = runtime().block_on(pool.exchange(vec![commands::get(b"a")])).unwrap_err();
-        assert!(failure.retry && failure.remedy == Remedy::ConnectAgain, "{failure:?}");
+        assert!(failure.retry && failure.remedy == Remedy::Reconnect, "{failure:?}");
         drop(server);
     }
 }

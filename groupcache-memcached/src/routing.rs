@@ -1,43 +1,40 @@
-//! Which server has which key.
+//! Decides which server owns which key.
 //!
-//! Rendezvous hashing, also called highest random weight (Thaler and Ravishankar, 1998): each server
-//! has a weight for each key, and the key is on the server with the highest. Servers that come or go
-//! move no keys but their own.
+//! This is rendezvous hashing, also called highest random weight (Thaler and Ravishankar, 1998): each server
+//! has a weight for each key, and the server with the highest weight owns the key. Adding or removing a
+//! server moves only the keys of that server.
 //!
-//! Everything here is fixed for ever: a process that routed otherwise would look for generations where
-//! others do not put them.
+//! The functions in this file must never change. Processes that route differently do not see each other's
+//! invalidations.
+
+use std::net::Ipv6Addr;
 
 use groupcache_core::{Error, Result};
 
 use crate::error::NAME;
 
-const SCHEME: &str = "memcached://";
-const DEFAULT_PORT: u16 = 11211;
-
 /// A list of servers and how keys are spread over them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServerList {
-    /// `host:port`, as they were written, in lower case.
+    /// `host:port`, as given, in lower case.
     names: Vec<String>,
     seeds: Vec<u64>,
 }
 
 impl ServerList {
-    /// Reads `memcached://host:port,host:port`. `setting` is named in errors.
+    /// Parses `memcached://host:port,host:port`. Errors name `setting`.
     pub(crate) fn parse(setting: &str, url: &str) -> Result<Self> {
-        let wrong = |what: &str| {
-            Error::configuration(
-                NAME,
-                format!("`{setting}` {what}; expected `memcached://host:port,host:port`"),
-            )
+        let invalid = |problem: &str| {
+            let message = format!("`{setting}` {problem}; expected `memcached://host:port,host:port`");
+            Error::configuration(NAME, message)
         };
-        let list = url.strip_prefix(SCHEME).ok_or_else(|| wrong("does not begin with `memcached://`"))?;
+        let list = url.strip_prefix(SCHEME).ok_or_else(|| invalid("does not begin with `memcached://`"))?;
         let mut names = Vec::new();
         for address in list.strip_suffix('/').unwrap_or(list).split(',') {
-            let name =
-                name(address).ok_or_else(|| wrong(&format!("has the address `{address}`, which is none")))?;
+            let name = normalized(address);
+            let name = name.ok_or_else(|| invalid(&format!("contains the invalid address `{address}`")))?;
             if names.contains(&name) {
-                return Err(wrong(&format!("has `{name}` twice")));
+                return Err(invalid(&format!("contains `{name}` twice")));
             }
             names.push(name);
         }
@@ -49,19 +46,18 @@ impl ServerList {
         &self.names
     }
 
-    /// The position in the list of the server that has the key of this hash.
+    /// Returns the position in the list of the server that owns the key with this hash.
     pub(crate) fn owner(&self, hash: &[u8; 32]) -> usize {
         let [a, b, c, d, e, f, g, h, ..] = *hash;
         let key = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
         let weights = self.seeds.iter().map(|seed| weight(*seed, key));
-        // Of equal weights, which are as rare as equal hashes, the one that does not depend on the order
-        // of the list.
+        // The name decides between equal weights, so that the order of the list does not matter.
         let best = weights.zip(&self.names).enumerate().max_by(|(_, one), (_, other)| one.cmp(other));
         best.map_or(0, |(at, _)| at)
     }
 }
 
-/// The weight of a server for a key: the finaliser of SplitMix64 (Steele, Lea and Flood, 2014) over both.
+/// The weight of a server for a key: the finalizer of SplitMix64 (Steele, Lea and Flood, 2014) over both.
 const fn weight(seed: u64, key: u64) -> u64 {
     let mut mixed = seed ^ key;
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -75,13 +71,13 @@ fn seed(name: &str) -> u64 {
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// `host:port`; `None` if it is no address.
-fn name(address: &str) -> Option<String> {
+/// Returns the address as `host:port` in lower case, or `None` if it is invalid.
+fn normalized(address: &str) -> Option<String> {
     let address = address.trim().to_ascii_lowercase();
     let (host, port) = match address.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']')?;
-            host.parse::<std::net::Ipv6Addr>().ok()?;
+            host.parse::<Ipv6Addr>().ok()?;
             (format!("[{host}]"), port.strip_prefix(':').or_else(|| port.is_empty().then_some("")))
         }
         None => match address.split_once(':') {
@@ -90,12 +86,15 @@ fn name(address: &str) -> Option<String> {
         },
     };
     let port = match port? {
-        "" => DEFAULT_PORT,
+        "" => PORT_DEFAULT,
         port => port.parse().ok().filter(|port| *port != 0)?,
     };
     let is_host = |letter: char| letter.is_ascii_alphanumeric() || "-_.[]:".contains(letter);
     (!host.is_empty() && host.chars().all(is_host)).then(|| format!("{host}:{port}"))
 }
+
+const SCHEME: &str = "memcached://";
+const PORT_DEFAULT: u16 = 11211;
 
 #[cfg(test)]
 mod tests {
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_spread_evenly_whatever_the_servers_are_called() {
+    fn keys_are_spread_evenly_for_any_names_of_servers() {
         for names in ["a,b,c", "10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4,10.0.0.5", "h:1,h:2,h:3,h:4,h:5,h:6,h:7"]
         {
             let list = list(&format!("memcached://{names}"));
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_goes_moves_its_own_keys_only_and_evenly() {
+    fn removing_a_server_moves_only_its_own_keys_and_spreads_them_evenly() {
         let before = list("memcached://a,b,c,d");
         let after = list("memcached://a,c,d");
         let mut moved = [0_u64; 3];
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_named_in_one_way() {
+    fn addresses_are_normalized_and_invalid_ones_refused() {
         let names = list("memcached://Cache-1.Example,127.0.0.1:1,[::1],[::1]:2/");
         assert_eq!(names.names(), ["cache-1.example:11211", "127.0.0.1:1", "[::1]:11211", "[::1]:2"]);
         for url in [

@@ -1,46 +1,51 @@
-//! Where things are: on which server, and under which name there.
+//! The placement of items: the server that stores each, and its name there.
 
 use groupcache_core::backend::LeaseName;
-
 use groupcache_core::{Error, Group, Key, Result};
 use smallvec::SmallVec;
 
 use crate::error::NAME;
 use crate::routing::ServerList;
 
-/// A hash in hexadecimal digits, and what stands before it.
-const SUFFIX_BYTES: usize = 64 + 3;
-/// The protocol's limit for a key, less that.
-const PREFIX_BYTES_MAX: usize = 250 - SUFFIX_BYTES;
-
 /// A list of servers and the prefix of the keys on them.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct Placement {
     pub(crate) list: ServerList,
-    /// Which servers those of the list are among all that the backend knows.
+    /// For each server of the list, its position among all servers of the backend.
     servers: Vec<usize>,
     key_prefix: String,
 }
 
-/// One key of one server.
+/// The list of servers that a server belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Membership {
+    /// The backend's own list, and perhaps that of `overlap` too.
+    Own,
+    /// Only the list of `overlap`.
+    OverlapOnly,
+}
+
+/// Where one item is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Item {
+    /// The position of its server among all servers of the backend.
     pub(crate) server: usize,
-    /// At most 250 visible characters, whatever it is the name of.
+    /// What the protocol calls a key: at most 250 visible characters.
     pub(crate) name: SmallVec<[u8; 128]>,
 }
 
-impl Place {
-    /// Adds the servers of the list to `known`, those that are not in it.
-    pub(crate) fn new(list: ServerList, key_prefix: String, known: &mut Vec<String>) -> Result<Self> {
+impl Placement {
+    /// Appends the servers of `list` to `names`, the servers of the backend, unless they are in it already.
+    pub(crate) fn new(list: ServerList, key_prefix: String, names: &mut Vec<String>) -> Result<Self> {
         if key_prefix.len() > PREFIX_BYTES_MAX || !key_prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
-            let message = format!("`key_prefix` is at most {PREFIX_BYTES_MAX} visible ASCII characters");
+            let message =
+                format!("`key_prefix` must consist of at most {PREFIX_BYTES_MAX} visible ASCII characters");
             return Err(Error::configuration(NAME, message));
         }
         let mut position = |name: &String| {
-            known.iter().position(|other| other == name).unwrap_or_else(|| {
-                known.push(name.clone());
-                known.len() - 1
+            names.iter().position(|other| other == name).unwrap_or_else(|| {
+                names.push(name.clone());
+                names.len() - 1
             })
         };
         let servers = list.names().iter().map(&mut position).collect();
@@ -63,7 +68,7 @@ impl Place {
         self.item(b":l:", name.as_bytes())
     }
 
-    /// The last 67 bytes say what it is, so different prefixes never meet.
+    /// The kind and the hash have a fixed length, so items of different prefixes never have the same name.
     fn item(&self, kind: &[u8; 3], hash: &[u8; 32]) -> Item {
         let mut name = SmallVec::new();
         name.extend_from_slice(self.key_prefix.as_bytes());
@@ -73,43 +78,48 @@ impl Place {
     }
 }
 
+/// The kind, and a hash in hexadecimal digits.
+const SUFFIX_BYTES: usize = 3 + 64;
+/// What the suffix leaves of the longest key that the protocol allows.
+const PREFIX_BYTES_MAX: usize = 250 - SUFFIX_BYTES;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn place(url: &str, prefix: &str, known: &mut Vec<String>) -> Result<Place> {
-        Place::new(ServerList::parse("url", url).unwrap(), prefix.into(), known)
+    fn placement(url: &str, prefix: &str, names: &mut Vec<String>) -> Result<Placement> {
+        Placement::new(ServerList::parse("url", url).unwrap(), prefix.into(), names)
     }
 
     #[test]
-    fn names_are_short_and_visible_whatever_they_name() {
-        let mut known = Vec::new();
+    fn item_names_are_short_and_visible_for_any_key_and_group() {
+        let mut names = Vec::new();
         let prefix = "x".repeat(PREFIX_BYTES_MAX);
-        let place = place("memcached://a,b", &prefix, &mut known).unwrap();
+        let placement = placement("memcached://a,b", &prefix, &mut names).unwrap();
         let long = "\r\n \0é".repeat(10_000);
         let (key, group) = (Key::of(&long).unwrap(), Group::new(&long).with(&long, &long));
-        for item in [place.entry(&key), place.generation(&group)] {
+        for item in [placement.entry(&key), placement.generation(&group)] {
             assert_eq!(item.name.len(), 250);
             assert!(item.name.iter().all(u8::is_ascii_graphic));
         }
     }
 
     #[test]
-    fn a_prefix_that_will_not_do_is_refused() {
+    fn an_invalid_prefix_is_refused() {
         for prefix in ["a b", "a\r\n", "é", &"x".repeat(PREFIX_BYTES_MAX + 1)] {
-            let error = place("memcached://a", prefix, &mut Vec::new()).unwrap_err();
+            let error = placement("memcached://a", prefix, &mut Vec::new()).unwrap_err();
             assert!(error.to_string().contains("`key_prefix`"), "{error}");
         }
     }
 
     #[test]
-    fn two_lists_share_the_servers_that_are_in_both() {
-        let mut known = Vec::new();
+    fn two_lists_share_the_servers_that_both_contain() {
+        let mut names = Vec::new();
         let (old, new) = (
-            place("memcached://a,b", "p", &mut known).unwrap(),
-            place("memcached://c,b", "p", &mut known).unwrap(),
+            placement("memcached://a,b", "p", &mut names).unwrap(),
+            placement("memcached://c,b", "p", &mut names).unwrap(),
         );
-        assert_eq!(known, ["a:11211", "b:11211", "c:11211"]);
+        assert_eq!(names, ["a:11211", "b:11211", "c:11211"]);
         assert_eq!((old.servers, new.servers), (vec![0, 1], vec![2, 1]));
     }
 }
