@@ -15,8 +15,8 @@ use crate::operations::Operations;
 
 /// A backend that keeps entries and generations in Redis or Valkey.
 ///
-/// Made by [`RedisBackend::builder`]. Cheap to clone; clones share connections and circuit breaker. Many tasks
-/// can use it at once. Its methods must be called within a tokio runtime.
+/// Made by [`RedisBackend::builder`]. Cheap to clone; clones share connections and circuit breaker. Many
+/// tasks can use it at once. Its methods must be called within a tokio runtime.
 ///
 /// ```no_run
 /// use groupcache_core::{Cache, Group};
@@ -50,21 +50,22 @@ impl RedisBackend {
 
     /// Connects now instead of at the first operation.
     ///
-    /// An application can use this to refuse to start with a wrong address or password. If there is a connection
-    /// already, this does nothing. It makes one attempt. If that fails, the next operation makes another.
+    /// An application can use this to refuse to start with a wrong address or password. If there is a
+    /// connection already, this does nothing. It makes one attempt. If that fails, the next operation makes
+    /// another.
     ///
     /// # Errors
     ///
-    /// If a server cannot be reached, refuses the login, or is not a primary. If a setting is wrong, the message names
-    /// it.
+    /// If a server cannot be reached, refuses the login, or is not a primary. If a setting is wrong, the
+    /// message names it.
     pub async fn connect(&self) -> Result<()> {
         self.0.operations.route.all_connections().await.map(drop).map_err(Error::from)
     }
 
     /// Inspects the configuration of the servers, and returns what is dangerous for a cache, or wasteful.
     ///
-    /// Costs four round trips for each server. If several servers have the same problem, it is returned once. The
-    /// backend also logs the advice of one server after its first connection.
+    /// Costs four round trips for each server. If several servers have the same problem, it is returned once.
+    /// The backend also logs the advice of one server after its first connection.
     ///
     /// # Errors
     ///

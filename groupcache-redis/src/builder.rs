@@ -62,9 +62,9 @@ enum Servers {
 impl RedisBackend {
     /// Returns a builder for a backend on the server at `url`.
     ///
-    /// The scheme is `redis://`, `rediss://` (feature `tls`) or `unix://`. The URL has user, password and database
-    /// where the server needs them, as described at
-    /// [`IntoConnectionInfo`]. [`RedisBackendBuilder::build`] checks it.
+    /// The scheme is `redis://`, `rediss://` (feature `tls`) or `unix://`. The URL has user, password and
+    /// database where the server needs them, as described at [`IntoConnectionInfo`].
+    /// [`RedisBackendBuilder::build`] checks it.
     pub fn builder(url: impl Into<String>) -> RedisBackendBuilder {
         RedisBackendBuilder {
             url: url.into(),
@@ -83,8 +83,8 @@ impl RedisBackend {
 impl RedisBackendBuilder {
     /// Sets the prefix of every key in the store.
     ///
-    /// Defaults to `groupcache`. Caches with different prefixes share nothing. Caches with the same prefix on the
-    /// same server and database share their entries and generations.
+    /// Defaults to `groupcache`. Caches with different prefixes share nothing. Caches with the same prefix on
+    /// the same server and database share their entries and generations.
     pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.entries.key_prefix = prefix.into();
         self
@@ -93,12 +93,12 @@ impl RedisBackendBuilder {
     /// Finds the primary of this name through Sentinel, at these URLs (`redis://host:26379`).
     ///
     /// Defaults to no Sentinel. The sentinels are queried at each connection, and then once per
-    /// [`watch_interval`](Self::watch_interval). User, password, database and TLS for the primary come from the URL
-    /// of the backend, such as `redis://:password@primary/0`. Its host and port are not used.
+    /// [`watch_interval`](Self::watch_interval). User, password, database and TLS for the primary come from
+    /// the URL of the backend, such as `redis://:password@primary/0`. Its host and port are not used.
     ///
-    /// If a primary is cut off from its sentinels together with one of your processes, it still acknowledges the
-    /// invalidations of that process: set [`wait_for_replicas`](Self::wait_for_replicas) as well. Excludes
-    /// [`cluster`](Self::cluster).
+    /// If a primary is cut off from its sentinels together with one of your processes, it still acknowledges
+    /// the invalidations of that process: set [`wait_for_replicas`](Self::wait_for_replicas) as well.
+    /// Excludes [`cluster`](Self::cluster).
     ///
     /// ```
     /// use groupcache_redis::RedisBackend;
@@ -120,8 +120,8 @@ impl RedisBackendBuilder {
     /// Connects to a Redis Cluster, of which the URL of the backend and these URLs are nodes.
     ///
     /// Defaults to no cluster. The backend finds all other nodes through the first one that answers. User,
-    /// password and TLS for every node come from the URL of the backend. Excludes [`sentinel`](Self::sentinel), a
-    /// socket file, and a database other than 0.
+    /// password and TLS for every node come from the URL of the backend. Excludes
+    /// [`sentinel`](Self::sentinel), a socket file, and a database other than 0.
     ///
     /// ```
     /// use groupcache_redis::RedisBackend;
@@ -138,9 +138,9 @@ impl RedisBackendBuilder {
     ///
     /// Defaults to zero: every lookup confirms it, in the same round trip (`CLUSTER INFO`).
     ///
-    /// More than zero saves that command, and **gives up the guarantee** in a rare case. A slot leaves a node, the
-    /// other node acknowledges an invalidation and loses it, and the slot comes back. Then invalidated entries may
-    /// be served for up to this interval.
+    /// More than zero saves that command, and **gives up the guarantee** in a rare case. A slot leaves a
+    /// node, the other node acknowledges an invalidation and loses it, and the slot comes back. Then
+    /// invalidated entries may be served for up to this interval.
     pub const fn cluster_check_interval(mut self, interval: Duration) -> Self {
         self.connection.cluster_check_interval = interval;
         self
@@ -166,26 +166,26 @@ impl RedisBackendBuilder {
     /// Sets how long a response may take before the operation fails and the connection is discarded.
     ///
     /// Defaults to 500 milliseconds. A single [`lookup`](groupcache_core::Backend::lookup) has no limit here:
-    /// the cache has [`read_time_limit`](groupcache_core::CacheBuilder::read_time_limit) for it. A caller that uses
-    /// the backend without a cache must set a limit of its own.
+    /// the cache has [`read_time_limit`](groupcache_core::CacheBuilder::read_time_limit) for it. A caller
+    /// that uses the backend without a cache must set a limit of its own.
     pub const fn response_time_limit(mut self, limit: Duration) -> Self {
         self.connection.response_time_limit = limit;
         self
     }
 
-    /// Sets how often a connection is checked: whether the server answers and is still the primary, and whether the
-    /// sentinels agree.
+    /// Sets how often a connection is checked: whether the server answers and is still the primary, and
+    /// whether the sentinels agree.
     ///
-    /// Defaults to 1 second. Each check transfers a few hundred bytes. The interval bounds how long the backend
-    /// reads from a server that became a replica without closing its connections (`REPLICAOF`; Sentinel closes
-    /// them).
+    /// Defaults to 1 second. Each check transfers a few hundred bytes. The interval bounds how long the
+    /// backend reads from a server that became a replica without closing its connections (`REPLICAOF`;
+    /// Sentinel closes them).
     pub const fn watch_interval(mut self, interval: Duration) -> Self {
         self.connection.watch_interval = interval;
         self
     }
 
-    /// Sets the pause after a failed attempt to connect: `min` after the first failure, twice as long after each
-    /// further one, up to `max`.
+    /// Sets the pause after a failed attempt to connect: `min` after the first failure, twice as long after
+    /// each further one, up to `max`.
     ///
     /// Defaults to 50 milliseconds and 2 seconds. A random part of up to half of the pause is subtracted.
     pub const fn backoff(mut self, min: Duration, max: Duration) -> Self {
@@ -203,8 +203,8 @@ impl RedisBackendBuilder {
 
     /// Sets the time to live of entries that are stored without one.
     ///
-    /// Defaults to 30 days. Generations live one day longer than the entry with the longest time to live that this
-    /// process has stored, and never less than one day longer than this.
+    /// Defaults to 30 days. Generations live one day longer than the entry with the longest time to live that
+    /// this process has stored, and never less than one day longer than this.
     pub const fn default_time_to_live(mut self, time_to_live: Duration) -> Self {
         self.entries.default_time_to_live = time_to_live;
         self
@@ -220,11 +220,11 @@ impl RedisBackendBuilder {
         self
     }
 
-    /// Adds a function that changes how the client connects, for what has no setting here: TCP settings, protocol
-    /// version, library name.
+    /// Adds a function that changes how the client connects, for what has no setting here: TCP settings,
+    /// protocol version, library name.
     ///
-    /// Defaults to no change. The function receives what the URL of the backend specifies. It does not apply to
-    /// sentinels.
+    /// Defaults to no change. The function receives what the URL of the backend specifies. It does not apply
+    /// to sentinels.
     pub fn adjust_connection(
         mut self,
         adjust: impl FnOnce(ConnectionInfo) -> ConnectionInfo + Send + 'static,
@@ -235,8 +235,8 @@ impl RedisBackendBuilder {
 
     /// Sets options of the client: DNS resolver, concurrency limit, buffer sizes.
     ///
-    /// Defaults to those of the client. The time limits among them are not used. The client-side cache of the client
-    /// must stay disabled: it can return generations from before an invalidation.
+    /// Defaults to those of the client. The time limits among them are not used. The client-side cache of the
+    /// client must stay disabled: it can return generations from before an invalidation.
     pub fn client_options(mut self, options: AsyncConnectionConfig) -> Self {
         self.connection.client_options = options;
         self
@@ -263,8 +263,8 @@ impl RedisBackendBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Configuration`](groupcache_core::ErrorKind::Configuration) if a setting is wrong. The message
-    /// names it.
+    /// [`ErrorKind::Configuration`](groupcache_core::ErrorKind::Configuration) if a setting is wrong. The
+    /// message names it.
     pub fn build(mut self) -> Result<RedisBackend> {
         self.check()?;
         let servers = self.servers()?;

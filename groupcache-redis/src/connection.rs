@@ -1,7 +1,7 @@
 //! A connection, and the incarnation of the server that it leads to.
 //!
-//! Both are made together and dropped together. The client also offers a connection that reconnects by itself. That
-//! would hide a restart or a failover of the server, after which old tokens may be back.
+//! Both are made together and dropped together. The client also offers a connection that reconnects by
+//! itself. That would hide a restart or a failover of the server, after which old tokens may be back.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,8 +42,8 @@ pub(crate) enum Request {
 }
 
 impl Connection {
-    /// Connects and identifies the server, in the round trips of the client and one more. Fails if generations
-    /// may not be read from the server.
+    /// Connects and identifies the server, in the round trips of the client and one more. Fails if
+    /// generations may not be read from the server.
     pub(crate) async fn establish(
         settings: &ConnectionSettings,
         info: ConnectionInfo,
@@ -123,7 +123,8 @@ impl Connection {
         self.epoch_check.as_ref().is_some_and(|check| check.confirmed_at().elapsed() >= check.interval)
     }
 
-    /// Adds the query for the epoch to `pipeline`. Returns the time for [`confirm_epoch`](Self::confirm_epoch).
+    /// Adds the query for the epoch to `pipeline`. Returns the time for
+    /// [`confirm_epoch`](Self::confirm_epoch).
     pub(crate) fn query_epoch(pipeline: &mut Pipeline) -> Instant {
         put_epoch_query(pipeline);
         Instant::now()

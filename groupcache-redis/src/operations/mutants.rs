@@ -1,5 +1,5 @@
-//! Mutants of how tokens are drawn and used. Compiled only with `--cfg groupcache_mutants`; see `mutants.rs` of
-//! the core.
+//! Mutants of how tokens are drawn and used. Compiled only with `--cfg groupcache_mutants`; see `mutants.rs`
+//! of the core.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

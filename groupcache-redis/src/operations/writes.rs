@@ -157,8 +157,8 @@ impl Operations {
         responses.into_iter().try_for_each(Response::finish)
     }
 
-    /// Returns how long a generation must live for an entry of this time to live, and for all entries that this
-    /// process has stored so far.
+    /// Returns how long a generation must live for an entry of this time to live, and for all entries that
+    /// this process has stored so far.
     fn generation_millis(&self, time_to_live: Duration) -> u64 {
         let own = millis(time_to_live.max(self.default_time_to_live));
         let longest = self.longest_millis.fetch_max(own, Ordering::Relaxed).max(own);
@@ -198,7 +198,8 @@ fn take_current(response: &mut Response<Token>) -> Result<Value, Failure> {
     })
 }
 
-/// Lengthens the time to live. Before 7.0 there is no `GT`, so this may also shorten what another process set.
+/// Lengthens the time to live. Before 7.0 there is no `GT`, so this may also shorten what another process
+/// set.
 fn put_extend(pipeline: &mut Pipeline, server: &Server, name: &[u8], millis: u64) {
     pipeline.cmd("PEXPIRE").arg(name).arg(millis);
     if server.has_set_nx_get() {

@@ -1,4 +1,5 @@
-//! The way to the server of a key: the only server that there is, or the node of a cluster that owns its slot.
+//! The way to the server of a key: the only server that there is, or the node of a cluster that owns its
+//! slot.
 
 use std::sync::Arc;
 

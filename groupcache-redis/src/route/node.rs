@@ -278,8 +278,8 @@ impl<X> Response<X> {
     }
 }
 
-/// Returns the reply, or a failure if it is an error. Discards the connection if the error shows that it leads
-/// to the wrong server.
+/// Returns the reply, or a failure if it is an error. Discards the connection if the error shows that it
+/// leads to the wrong server.
 pub(crate) fn accept(
     connector: &Connector,
     connection: &Arc<Connection>,

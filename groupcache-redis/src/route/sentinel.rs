@@ -9,8 +9,8 @@ use crate::settings::{ConnectionSettings, SentinelTarget, with_address};
 
 /// Queries the sentinels in turn for the primary.
 ///
-/// A sentinel that answers may not know of a failover yet. So the connection to the address checks that there is
-/// a primary (<https://redis.io/docs/latest/develop/reference/sentinel-clients/>).
+/// A sentinel that answers may not know of a failover yet. So the connection to the address checks that there
+/// is a primary (<https://redis.io/docs/latest/develop/reference/sentinel-clients/>).
 pub(crate) async fn find_primary(
     settings: &ConnectionSettings,
     target: &SentinelTarget,

@@ -51,8 +51,8 @@ impl Topology {
         owner.ok_or_else(|| Failure::new(ErrorKind::Unavailable, "no node of the cluster owns the slot"))
     }
 
-    /// Parses the reply to `CLUSTER SLOTS`: ranges of first slot, last slot, primary, replicas. Returns `None`
-    /// if no node owns a slot.
+    /// Parses the reply to `CLUSTER SLOTS`: ranges of first slot, last slot, primary, replicas. Returns
+    /// `None` if no node owns a slot.
     ///
     /// A node that does not know its own host is at `queried_host`.
     fn parse(reply: &Value, queried_host: &str) -> Option<Self> {
@@ -88,8 +88,8 @@ fn cluster_slots() -> Cmd {
     command
 }
 
-/// Returns the slot of a key: the CRC-16 (XMODEM) of the key, or of its hash tag. The hash tag is what is between
-/// the first pair of braces, unless that is empty.
+/// Returns the slot of a key: the CRC-16 (XMODEM) of the key, or of its hash tag. The hash tag is what is
+/// between the first pair of braces, unless that is empty.
 fn slot(name: &[u8]) -> u16 {
     let tag = name.iter().position(|byte| *byte == b'{').and_then(|open| {
         let rest = &name[open + 1..];
