@@ -1,13 +1,15 @@
-//! What is dangerous, or a waste, in the configuration of a server.
+//! Advice about the configuration of a server that is dangerous for a cache, or wasteful.
 
 use std::fmt;
-use std::sync::Arc;
 
-use crate::connection::Connected;
-use crate::error::Failure;
+use crate::connection::Connection;
+use crate::error::{Failure, NAME};
 use crate::server::{Version, info_field};
 
-/// Something in the configuration of the server that a cache should not have.
+/// A setting of the server, or of the backend, that a cache should not have.
+///
+/// [`RedisBackend::advice`](crate::RedisBackend::advice) returns it, and the backend logs it after its first
+/// connection. `Display` describes the problem and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Advice {
     setting: &'static str,
@@ -15,7 +17,7 @@ pub struct Advice {
 }
 
 impl Advice {
-    /// The setting to look at, by its name in `redis.conf` or in
+    /// Returns the name of the setting in `redis.conf` or in
     /// [`RedisBackendBuilder`](crate::RedisBackendBuilder).
     #[must_use]
     pub const fn setting(&self) -> &'static str {
@@ -29,7 +31,47 @@ impl fmt::Display for Advice {
     }
 }
 
-/// What is known of a server; `None` where it does not say.
+/// Inspects the server and returns the advice. Costs four round trips.
+pub(crate) async fn inspect(
+    connection: &Connection,
+    waits_for_replicas: bool,
+) -> Result<Vec<Advice>, Failure> {
+    let memory = connection.info("memory").await?;
+    let persistence = connection.info("persistence").await?;
+    let replication = connection.info("replication").await?;
+    // Many hosted servers refuse `CONFIG`.
+    let config = connection.config(&["save", "stop-writes-on-bgsave-error"]).await.unwrap_or_default();
+    let configured = |name: &str| config.iter().find(|(known, _)| known == name).map(|(_, value)| value);
+    let facts = Facts {
+        version: Some(connection.server.version),
+        max_memory: info_field(&memory, "maxmemory").and_then(|bytes| bytes.parse().ok()),
+        eviction_policy: info_field(&memory, "maxmemory_policy").map(str::to_owned),
+        appends_to_file: info_field(&persistence, "aof_enabled") == Some("1"),
+        saves: configured("save").map(|save| !save.is_empty()),
+        stops_writes_if_save_fails: configured("stop-writes-on-bgsave-error").map(|value| value == "yes"),
+        last_save_failed: info_field(&persistence, "rdb_last_bgsave_status") == Some("err"),
+        replicas: info_field(&replication, "connected_slaves").and_then(|n| n.parse().ok()).unwrap_or(0),
+        waits_for_replicas,
+    };
+    Ok(facts.advice())
+}
+
+/// Inspects the server and logs the advice.
+pub(crate) async fn log(connection: &Connection, waits_for_replicas: bool) {
+    match inspect(connection, waits_for_replicas).await {
+        Ok(all) => {
+            for advice in all {
+                tracing::warn!(backend = NAME, %advice, "server configuration is unsuitable for a cache");
+            }
+        }
+        Err(failure) => {
+            let error = groupcache_core::Error::from(failure);
+            tracing::debug!(%error, "failed to inspect the server configuration");
+        }
+    }
+}
+
+/// What is known about a server. A field is `None` if the server does not disclose it.
 #[derive(Debug, Default)]
 struct Facts {
     version: Option<Version>,
@@ -43,45 +85,8 @@ struct Facts {
     waits_for_replicas: bool,
 }
 
-/// Asks the server and judges what it says.
-pub(crate) async fn of(connected: &Connected, waits_for_replicas: bool) -> Result<Vec<Advice>, Failure> {
-    let memory = connected.info("memory").await?;
-    let persistence = connected.info("persistence").await?;
-    let replication = connected.info("replication").await?;
-    // Many hosted servers refuse `CONFIG`.
-    let config = connected.config(&["save", "stop-writes-on-bgsave-error"]).await.unwrap_or_default();
-    let configured = |name: &str| config.iter().find(|(known, _)| known == name).map(|(_, value)| value);
-    let facts = Facts {
-        version: Some(connected.server.version),
-        max_memory: info_field(&memory, "maxmemory").and_then(|bytes| bytes.parse().ok()),
-        eviction_policy: info_field(&memory, "maxmemory_policy").map(str::to_owned),
-        appends_to_file: info_field(&persistence, "aof_enabled") == Some("1"),
-        saves: configured("save").map(|save| !save.is_empty()),
-        stops_writes_if_save_fails: configured("stop-writes-on-bgsave-error").map(|value| value == "yes"),
-        last_save_failed: info_field(&persistence, "rdb_last_bgsave_status") == Some("err"),
-        replicas: info_field(&replication, "connected_slaves").and_then(|n| n.parse().ok()).unwrap_or(0),
-        waits_for_replicas,
-    };
-    Ok(facts.judge())
-}
-
-/// Logs the advice, once, after the first connection.
-pub(crate) async fn log(connected: Arc<Connected>, waits_for_replicas: bool) {
-    match of(&connected, waits_for_replicas).await {
-        Ok(all) => {
-            for advice in all {
-                tracing::warn!(backend = crate::error::NAME, %advice, "the server's configuration");
-            }
-        }
-        Err(failure) => {
-            let error = groupcache_core::Error::from(failure);
-            tracing::debug!(%error, "the server's configuration could not be looked at");
-        }
-    }
-}
-
 impl Facts {
-    fn judge(&self) -> Vec<Advice> {
+    fn advice(&self) -> Vec<Advice> {
         let mut all = Vec::new();
         let mut advise = |setting, text: String| all.push(Advice { setting, text });
         if let Some(version @ Version(major, minor, patch)) = self.version
@@ -89,34 +94,36 @@ impl Facts {
         {
             advise(
                 "version",
-                format!("{major}.{minor}.{patch} is older than 6.2, the oldest that is tested with"),
+                format!("{major}.{minor}.{patch} is older than 6.2, the oldest version that is tested"),
             );
         }
         match (self.max_memory, self.eviction_policy.as_deref()) {
             (Some(0), _) => advise(
                 "maxmemory",
-                "no limit: the server grows until the machine has no memory left; set one, and \
+                "there is no limit, so the server grows until the machine is out of memory; set one, and \
                  `maxmemory-policy allkeys-lru`"
                     .into(),
             ),
             (Some(_), Some("noeviction")) => advise(
                 "maxmemory-policy",
-                "`noeviction`: once memory is used up nothing is stored any more; use `allkeys-lru`".into(),
+                "with `noeviction` the server stores nothing once its memory is full; use `allkeys-lru`"
+                    .into(),
             ),
             _ => {}
         }
         if self.last_save_failed && self.stops_writes_if_save_fails != Some(false) {
             advise(
                 "stop-writes-on-bgsave-error",
-                "the last save to disk failed: until one succeeds every invalidation fails; set it to `no`"
+                "the last save to disk failed, so every invalidation fails until a save succeeds; set it \
+                 to `no`"
                     .into(),
             );
         }
         if self.appends_to_file || self.saves == Some(true) {
             advise(
                 if self.appends_to_file { "appendonly" } else { "save" },
-                "data is saved to disk, in vain: what was cached before a restart is never served after it, \
-                 and a failing disk can make invalidations fail"
+                "the server saves its data to disk to no effect: entries from before a restart are never \
+                 served after it, and a failing disk can make invalidations fail"
                     .into(),
             );
         }
@@ -124,8 +131,8 @@ impl Facts {
             advise(
                 "wait_for_replicas",
                 format!(
-                    "{} replicas and no waiting for them: a primary that is cut off from the others still \
-                     acknowledges invalidations",
+                    "the server has {} replicas, and invalidations do not wait for them: a primary that is \
+                     cut off from its replicas still acknowledges invalidations",
                     self.replicas
                 ),
             );
@@ -139,7 +146,7 @@ mod tests {
     use super::*;
 
     fn settings(facts: &Facts) -> Vec<&'static str> {
-        facts.judge().iter().map(Advice::setting).collect()
+        facts.advice().iter().map(Advice::setting).collect()
     }
 
     fn sound() -> Facts {
@@ -154,9 +161,9 @@ mod tests {
     }
 
     #[test]
-    fn each_danger_is_named_and_a_sound_server_needs_no_advice() {
+    fn each_problem_names_its_setting_and_a_sound_server_gets_no_advice() {
         assert_eq!(settings(&sound()), [""; 0]);
-        assert_eq!(settings(&Facts::default()), [""; 0], "what is not known is not judged");
+        assert_eq!(settings(&Facts::default()), [""; 0], "unknown facts give no advice");
         let policy = |policy: &str| Some(policy.to_owned());
         for (facts, setting) in [
             (Facts { version: Some(Version(6, 0, 16)), ..sound() }, "version"),

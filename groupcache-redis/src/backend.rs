@@ -1,91 +1,90 @@
-//! Entries and tokens in Redis.
+//! The backend: guards the operations with a circuit breaker.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use groupcache_core::backend::{
     BreakerCall, CircuitBreaker, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, TimeLeft,
 };
-
-use groupcache_core::{Backend, Clock, Entry, Error, Group, Groups, Key, Result};
+use groupcache_core::{Backend, Entry, Error, Group, Groups, Key, Result};
 
 use crate::advice::{self, Advice};
-use crate::builder::RedisBackendBuilder;
 use crate::error::{Failure, NAME};
-use crate::names::Names;
-use crate::route::Route;
+use crate::operations::Operations;
 
-/// A backend in a Redis or Valkey server. Cheap to clone; clones are the same backend and share its
-/// connection.
+/// A backend that keeps entries and generations in Redis or Valkey.
+///
+/// Made by [`RedisBackend::builder`]. Cheap to clone; clones share connections and circuit breaker. Many
+/// tasks can use it at once. Its methods must be called within a tokio runtime.
+///
+/// ```no_run
+/// use groupcache_core::{Cache, Group};
+/// use groupcache_redis::RedisBackend;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let backend = RedisBackend::builder("redis://localhost:6379/0").build()?;
+/// for advice in backend.advice().await? {
+///     println!("{advice}");
+/// }
+/// let cache = Cache::builder(backend).build();
+/// cache.invalidate(Group::new("book").with("id", 5)).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct RedisBackend(Arc<Inner>);
 
-pub(crate) struct Inner {
-    pub(crate) names: Names,
-    pub(crate) route: Route,
-    pub(crate) breaker: CircuitBreaker,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) default_time_to_live: Duration,
-    pub(crate) max_entry_bytes: usize,
-    /// The longest time to live of an entry of this process, in milliseconds.
-    pub(crate) longest_millis: AtomicU64,
-    pub(crate) description: String,
+struct Inner {
+    operations: Operations,
+    breaker: CircuitBreaker,
+    /// The addresses, for `Debug`.
+    description: String,
 }
 
 impl RedisBackend {
-    /// Sets up a backend: `redis://`, `rediss://` (feature `tls`) or `unix://`, with user, password
-    /// and database where needed, as the client's
-    /// [`IntoConnectionInfo`](redis::IntoConnectionInfo) describes them.
-    pub fn builder(url: impl Into<String>) -> RedisBackendBuilder {
-        RedisBackendBuilder::new(url.into())
+    pub(crate) fn new(operations: Operations, breaker: CircuitBreaker, description: String) -> Self {
+        Self(Arc::new(Inner { operations, breaker, description }))
     }
 
-    pub(crate) fn from_inner(inner: Inner) -> Self {
-        Self(Arc::new(inner))
-    }
-
-    /// Connects now instead of at the first use, for applications that would rather not start with a
-    /// wrong address or password. One attempt; a later one is made by whatever uses the backend.
+    /// Connects now instead of at the first operation.
+    ///
+    /// An application can use this to refuse to start with a wrong address or password. If there is a
+    /// connection already, this does nothing. It makes one attempt. If that fails, the next operation makes
+    /// another.
     ///
     /// # Errors
     ///
-    /// Why there is no connection: the message names the setting to look at.
+    /// If a server cannot be reached, refuses the login, or is not a primary. If a setting is wrong, the
+    /// message names it.
     pub async fn connect(&self) -> Result<()> {
-        self.0.route.all().await.map(drop).map_err(Error::from)
+        self.0.operations.route.all_connections().await.map(drop).map_err(Error::from)
     }
 
-    /// What is dangerous, or a waste, in how this server is configured, or the first of several that
-    /// has it. Logged at the first connection as well. Four round trips.
+    /// Inspects the configuration of the servers, and returns what is dangerous for a cache, or wasteful.
+    ///
+    /// Costs four round trips for each server. If several servers have the same problem, it is returned once.
+    /// The backend also logs the advice of one server after its first connection.
     ///
     /// # Errors
     ///
-    /// If the server did not answer.
+    /// If a server did not answer.
     pub async fn advice(&self) -> Result<Vec<Advice>> {
+        let route = &self.0.operations.route;
         let mut all: Vec<Advice> = Vec::new();
-        for connected in self.0.route.all().await? {
-            let advice = advice::of(&connected, self.0.route.waits_for_replicas()).await?;
-            all.extend(
-                advice
-                    .into_iter()
-                    .filter(|new| all.iter().all(|known| known.setting() != new.setting()))
-                    .collect::<Vec<_>>(),
-            );
+        for connection in route.all_connections().await? {
+            let mut advice = advice::inspect(&connection, route.waits_for_replicas()).await?;
+            advice.retain(|new| all.iter().all(|known| known.setting() != new.setting()));
+            all.append(&mut advice);
         }
         Ok(all)
     }
 
-    /// Whether the circuit breaker keeps reads away from the server at the moment.
+    /// Returns whether the circuit breaker is open, so that reads do not reach the server.
     #[must_use]
     pub fn is_circuit_open(&self) -> bool {
         self.0.breaker.is_open()
-    }
-}
-
-impl Inner {
-    fn call(&self) -> Result<BreakerCall<'_>> {
-        self.breaker.try_call().ok_or_else(|| self.breaker.refusal())
     }
 }
 
@@ -96,7 +95,7 @@ impl Backend for RedisBackend {
 
     async fn lookup(&self, key: &Key, groups: &[Group], time_left: TimeLeft) -> Result<Lookup> {
         let call = self.0.call()?;
-        end(call, self.0.look(key, groups, time_left).await)
+        end(call, self.0.operations.lookup(key, groups, time_left).await)
     }
 
     async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
@@ -104,7 +103,7 @@ impl Backend for RedisBackend {
             return Ok(Vec::new());
         }
         let call = self.0.call()?;
-        end(call, self.0.look_many(questions).await)
+        end(call, self.0.operations.lookup_many(questions).await)
     }
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {
@@ -112,44 +111,51 @@ impl Backend for RedisBackend {
             return Ok(Minted::new([].into_iter().collect()));
         }
         let call = self.0.call()?;
-        end(call, self.0.mint(groups).await)
+        end(call, self.0.operations.mint(groups).await)
     }
 
     async fn lease(&self, request: &LeaseRequest<'_>) -> Result<Leased> {
         let call = self.0.call()?;
-        end(call, self.0.lease(request).await)
+        end(call, self.0.operations.lease(request).await)
     }
 
     async fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> Result<()> {
         let call = self.0.call()?;
-        end(call, self.0.release(lease, owner).await)
+        end(call, self.0.operations.release(lease, owner).await)
     }
 
     async fn bump(&self, groups: &[Group]) -> Result<()> {
         if groups.is_empty() {
             return Ok(());
         }
-        // Not refused by the breaker: an invalidation is not given up without a try.
+        // The breaker does not refuse an invalidation: it must not fail without an attempt.
         let call = self.0.breaker.call_anyway();
-        end(call, self.0.bump(groups).await)
+        end(call, self.0.operations.bump(groups).await)
     }
 
     async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
         let call = self.0.call()?;
-        let stored = match time_to_live.unwrap_or(self.0.default_time_to_live) {
-            Duration::ZERO => self.0.delete(entry.key()).await,
-            time_to_live => self.0.store(entry, time_to_live).await,
+        let operations = &self.0.operations;
+        let stored = match time_to_live.unwrap_or(operations.default_time_to_live) {
+            Duration::ZERO => operations.delete(entry.key()).await,
+            time_to_live => operations.store(entry, time_to_live).await,
         };
         end(call, stored)
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
         let call = self.0.breaker.call_anyway();
-        end(call, self.0.delete(key).await)
+        end(call, self.0.operations.delete(key).await)
     }
 
     fn default_time_to_live(&self) -> Option<Duration> {
-        Some(self.0.default_time_to_live)
+        Some(self.0.operations.default_time_to_live)
+    }
+}
+
+impl Inner {
+    fn call(&self) -> Result<BreakerCall<'_>> {
+        self.breaker.try_call().ok_or_else(|| self.breaker.refusal())
     }
 }
 
@@ -163,7 +169,7 @@ impl fmt::Debug for RedisBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisBackend")
             .field("target", &format_args!("{}", self.0.description))
-            .field("key_prefix", &self.0.names.0)
+            .field("key_prefix", &self.0.operations.key_prefix())
             .field("circuit_open", &self.0.breaker.is_open())
             .finish_non_exhaustive()
     }

@@ -1,100 +1,127 @@
-//! Setting up a backend.
+//! The builder: collects settings, checks them, and assembles a backend.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use groupcache_core::backend::CircuitBreaker;
-
-use groupcache_core::{Clock, Error, Result, SystemClock};
+use groupcache_core::{Clock, Error, Result};
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
-use crate::backend::{Inner, RedisBackend};
-use crate::cluster::Cluster;
-use crate::connection::{Line, Settings, Target};
+use crate::backend::RedisBackend;
 use crate::error::{NAME, failure_from};
-use crate::names::Names;
-use crate::route::{Node, Route, Waiting};
+use crate::operations::Operations;
+use crate::route::Route;
+use crate::route::cluster::Cluster;
+use crate::route::node::Node;
+use crate::settings::{
+    ConnectionSettings, ENTRY_BYTES_MAX, EntrySettings, ReplicaWait, SentinelTarget, Target,
+};
 
-/// The longest string that the protocol carries (`proto-max-bulk-len`), less room for what an entry
-/// has beside its body.
-const ENTRY_BYTES_MAX: usize = (512 << 20) - (1 << 20);
-
-/// Sets up a [`RedisBackend`].
-#[must_use = "nothing is set up before `build`"]
+/// Configures a [`RedisBackend`]. Made by [`RedisBackend::builder`].
+///
+/// `Debug` shows no URL, because URLs contain passwords.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use groupcache_redis::RedisBackend;
+///
+/// let backend = RedisBackend::builder("redis://:secret@localhost:6379/0")
+///     .key_prefix("bookstore")
+///     .response_time_limit(Duration::from_millis(200))
+///     .default_time_to_live(Duration::from_secs(7 * 24 * 3600))
+///     .build()?;
+/// assert!(!format!("{backend:?}").contains("secret"));
+/// # Ok::<(), groupcache_core::Error>(())
+/// ```
+#[must_use = "a builder does nothing before `build`"]
 pub struct RedisBackendBuilder {
     url: String,
     adjust: Vec<Box<dyn FnOnce(ConnectionInfo) -> ConnectionInfo + Send>>,
-    sentinel: Option<(String, Vec<String>)>,
+    sentinel: Option<SentinelUrls>,
     cluster: Option<Vec<String>>,
-    cluster_check_interval: Duration,
-    client_options: AsyncConnectionConfig,
-    key_prefix: String,
-    connect_time_limit: Duration,
-    response_time_limit: Duration,
-    watch_interval: Duration,
-    backoff: (Duration, Duration),
-    wait_for_replicas: Option<(u32, Duration)>,
-    default_time_to_live: Duration,
-    max_entry_bytes: usize,
+    connection: ConnectionSettings,
+    entries: EntrySettings,
     breaker: CircuitBreaker,
-    clock: Arc<dyn Clock>,
     #[cfg(feature = "tls")]
     tls_certificates: Option<redis::TlsCertificates>,
 }
 
-impl RedisBackendBuilder {
-    pub(crate) fn new(url: String) -> Self {
-        Self {
-            url,
+struct SentinelUrls {
+    primary_name: String,
+    urls: Vec<String>,
+}
+
+/// What the URLs lead to.
+enum Servers {
+    Single(Target),
+    Cluster { seeds: Vec<ConnectionInfo> },
+}
+
+impl RedisBackend {
+    /// Returns a builder for a backend on the server at `url`.
+    ///
+    /// The scheme is `redis://`, `rediss://` (feature `tls`) or `unix://`. The URL has user, password and
+    /// database where the server needs them, as described at [`IntoConnectionInfo`].
+    /// [`RedisBackendBuilder::build`] checks it.
+    pub fn builder(url: impl Into<String>) -> RedisBackendBuilder {
+        RedisBackendBuilder {
+            url: url.into(),
             adjust: Vec::new(),
             sentinel: None,
             cluster: None,
-            cluster_check_interval: Duration::ZERO,
-            client_options: AsyncConnectionConfig::new(),
-            key_prefix: "groupcache".into(),
-            connect_time_limit: Duration::from_secs(1),
-            response_time_limit: Duration::from_millis(500),
-            watch_interval: Duration::from_secs(1),
-            backoff: (Duration::from_millis(50), Duration::from_secs(2)),
-            wait_for_replicas: None,
-            default_time_to_live: Duration::from_secs(30 * 24 * 3600),
-            max_entry_bytes: ENTRY_BYTES_MAX,
+            connection: ConnectionSettings::default(),
+            entries: EntrySettings::default(),
             breaker: CircuitBreaker::new(NAME),
-            clock: Arc::new(SystemClock),
             #[cfg(feature = "tls")]
             tls_certificates: None,
         }
     }
+}
 
-    /// What stands before every key in the store. Caches with different prefixes never meet; those
-    /// with the same prefix, server and database are one. Defaults to `groupcache`.
+impl RedisBackendBuilder {
+    /// Sets the prefix of every key in the store.
+    ///
+    /// Defaults to `groupcache`. Caches with different prefixes share nothing. Caches with the same prefix on
+    /// the same server and database share their entries and generations.
     pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.key_prefix = prefix.into();
+        self.entries.key_prefix = prefix.into();
         self
     }
 
-    /// Asks these sentinels (`redis://host:26379`) for the address of the primary of this name, at
-    /// each connection, and again and again while connected
-    /// ([`watch_interval`](Self::watch_interval)). The backend's own URL then says how to talk to the
-    /// primary, such as `redis://:password@primary/0`; its host and port are not used. Defaults to
-    /// none.
+    /// Finds the primary of this name through Sentinel, at these URLs (`redis://host:26379`).
     ///
-    /// A primary that is cut off from its sentinels together with one of your processes goes on
-    /// acknowledging to that process: use [`wait_for_replicas`](Self::wait_for_replicas) too.
+    /// Defaults to no Sentinel. The sentinels are queried at each connection, and then once per
+    /// [`watch_interval`](Self::watch_interval). User, password, database and TLS for the primary come from
+    /// the URL of the backend, such as `redis://:password@primary/0`. Its host and port are not used.
+    ///
+    /// If a primary is cut off from its sentinels together with one of your processes, it still acknowledges
+    /// the invalidations of that process: set [`wait_for_replicas`](Self::wait_for_replicas) as well.
+    /// Excludes [`cluster`](Self::cluster).
+    ///
+    /// ```
+    /// use groupcache_redis::RedisBackend;
+    ///
+    /// let urls = ["redis://one:26379", "redis://two:26379", "redis://three:26379"];
+    /// let backend = RedisBackend::builder("redis://primary/0").sentinel("main", urls).build()?;
+    /// # Ok::<(), groupcache_core::Error>(())
+    /// ```
     pub fn sentinel<U: Into<String>>(
         mut self,
         primary_name: impl Into<String>,
         urls: impl IntoIterator<Item = U>,
     ) -> Self {
-        self.sentinel = Some((primary_name.into(), urls.into_iter().map(Into::into).collect()));
+        let urls = urls.into_iter().map(Into::into).collect();
+        self.sentinel = Some(SentinelUrls { primary_name: primary_name.into(), urls });
         self
     }
 
-    /// Talks to a Redis Cluster, of which the backend's own URL and these are nodes; one that answers is
-    /// enough to find all others. Every node is talked to as the backend's own URL says, but for host and
-    /// port. Defaults to none.
+    /// Connects to a Redis Cluster, of which the URL of the backend and these URLs are nodes.
+    ///
+    /// Defaults to no cluster. The backend finds all other nodes through the first one that answers. User,
+    /// password and TLS for every node come from the URL of the backend. Excludes
+    /// [`sentinel`](Self::sentinel), a socket file, and a database other than 0.
     ///
     /// ```
     /// use groupcache_redis::RedisBackend;
@@ -107,85 +134,97 @@ impl RedisBackendBuilder {
         self
     }
 
-    /// How long a node of a cluster is trusted to have been given no slot by another node since it was
-    /// asked; after that the next lookup asks too, in the same round trip (`CLUSTER INFO`). Defaults to
-    /// zero: every lookup asks.
+    /// Sets for how long the configuration epoch of a cluster node is valid after it was confirmed.
     ///
-    /// More than zero spares the nodes that question, and **gives up the promise** for a case that is
-    /// rare: where a slot leaves a node, an invalidation is acknowledged and lost by the other one, and the
-    /// slot comes back, what was invalidated may be served for up to this long after.
+    /// Defaults to zero: every lookup confirms it, in the same round trip (`CLUSTER INFO`).
+    ///
+    /// More than zero saves that command, and **gives up the guarantee** in a rare case. A slot leaves a
+    /// node, the other node acknowledges an invalidation and loses it, and the slot comes back. Then
+    /// invalidated entries may be served for up to this interval.
     pub const fn cluster_check_interval(mut self, interval: Duration) -> Self {
-        self.cluster_check_interval = interval;
+        self.connection.cluster_check_interval = interval;
         self
     }
 
-    /// Counts an invalidation as acknowledged only if this many replicas have it within `time_limit`
-    /// (`WAIT`); it is an error otherwise. Bumps then have a connection of their own. Defaults to
-    /// not waiting.
-    pub const fn wait_for_replicas(mut self, replicas: u32, time_limit: Duration) -> Self {
-        self.wait_for_replicas = Some((replicas, time_limit));
-        self
-    }
-
-    /// How long it may take to connect: to find the server, to log in and to ask it who it is.
-    /// Defaults to 1 s.
-    pub const fn connect_time_limit(mut self, limit: Duration) -> Self {
-        self.connect_time_limit = limit;
-        self
-    }
-
-    /// How long the server may take to answer before the call fails and the connection is given up.
-    /// Defaults to 500 ms. Reads give up earlier, after the cache's soft time limit; who calls
-    /// [`lookup`](groupcache_core::Backend::lookup) without a cache sets a limit of his own, as a single
-    /// lookup has none.
-    pub const fn response_time_limit(mut self, limit: Duration) -> Self {
-        self.response_time_limit = limit;
-        self
-    }
-
-    /// How often the connection is checked: whether the server answers, is still the primary, and
-    /// whether the sentinels still think so. A few hundred bytes each time. Defaults to 1 s.
+    /// Makes an invalidation fail unless this many replicas acknowledge it within `time_limit` (`WAIT`).
     ///
-    /// This bounds how long a server that was made a replica behind the connection's back
-    /// (`REPLICAOF`; Sentinel closes the connections) is still read from.
+    /// Defaults to not waiting. If set, bumps have a connection of their own, whose
+    /// [`response_time_limit`](Self::response_time_limit) is longer by `time_limit`.
+    pub const fn wait_for_replicas(mut self, replicas: u32, time_limit: Duration) -> Self {
+        self.connection.wait_for_replicas = Some(ReplicaWait { replicas, time_limit });
+        self
+    }
+
+    /// Sets the time limit for connecting: finding the server, logging in and identifying it.
+    ///
+    /// Defaults to 1 second.
+    pub const fn connect_time_limit(mut self, limit: Duration) -> Self {
+        self.connection.connect_time_limit = limit;
+        self
+    }
+
+    /// Sets how long a response may take before the operation fails and the connection is discarded.
+    ///
+    /// Defaults to 500 milliseconds. A single [`lookup`](groupcache_core::Backend::lookup) has no limit here:
+    /// the cache has [`read_time_limit`](groupcache_core::CacheBuilder::read_time_limit) for it. A caller
+    /// that uses the backend without a cache must set a limit of its own.
+    pub const fn response_time_limit(mut self, limit: Duration) -> Self {
+        self.connection.response_time_limit = limit;
+        self
+    }
+
+    /// Sets how often a connection is checked: whether the server answers and is still the primary, and
+    /// whether the sentinels agree.
+    ///
+    /// Defaults to 1 second. Each check transfers a few hundred bytes. The interval bounds how long the
+    /// backend reads from a server that became a replica without closing its connections (`REPLICAOF`;
+    /// Sentinel closes them).
     pub const fn watch_interval(mut self, interval: Duration) -> Self {
-        self.watch_interval = interval;
+        self.connection.watch_interval = interval;
         self
     }
 
-    /// How long after a failed attempt to connect the next may begin: `min` after the first, twice as
-    /// long after each, up to `max`; a random part of up to half of it is taken off. Defaults to 50 ms
-    /// and 2 s.
+    /// Sets the pause after a failed attempt to connect: `min` after the first failure, twice as long after
+    /// each further one, up to `max`.
+    ///
+    /// Defaults to 50 milliseconds and 2 seconds. A random part of up to half of the pause is subtracted.
     pub const fn backoff(mut self, min: Duration, max: Duration) -> Self {
-        self.backoff = (min, max);
+        (self.connection.backoff_min, self.connection.backoff_max) = (min, max);
         self
     }
 
-    /// What keeps reads away from a server that does not answer. Defaults to
-    /// [`CircuitBreaker::new`], which is on; `failures_to_open(0)` switches it off.
+    /// Sets the circuit breaker, which keeps reads away from a server that does not answer.
+    ///
+    /// Defaults to [`CircuitBreaker::new`], which is enabled. `failures_to_open(0)` disables it.
     pub fn circuit_breaker(mut self, breaker: CircuitBreaker) -> Self {
         self.breaker = breaker;
         self
     }
 
-    /// How long entries live if nobody says. Defaults to 30 days. Generations live a day longer than
-    /// the longest-lived entry of this process.
+    /// Sets the time to live of entries that are stored without one.
+    ///
+    /// Defaults to 30 days. Generations live one day longer than the entry with the longest time to live that
+    /// this process has stored, and never less than one day longer than this.
     pub const fn default_time_to_live(mut self, time_to_live: Duration) -> Self {
-        self.default_time_to_live = time_to_live;
+        self.entries.default_time_to_live = time_to_live;
         self
     }
 
-    /// The largest body that is stored; a larger one is refused with
-    /// [`Capacity`](groupcache_core::ErrorKind::Capacity) before anything is sent. Large entries hold
-    /// up all others on the connection. Defaults to, and is at most, 511 MiB.
+    /// Sets the maximum size of a body.
+    ///
+    /// Defaults to 511 MiB, which is also the maximum. The backend refuses larger bodies with
+    /// [`Capacity`](groupcache_core::ErrorKind::Capacity) before it sends anything. A large entry delays all
+    /// others on the connection.
     pub const fn max_entry_bytes(mut self, bytes: usize) -> Self {
-        self.max_entry_bytes = bytes;
+        self.entries.max_entry_bytes = bytes;
         self
     }
 
-    /// Changes how the client connects in ways that have no setting here: TCP settings, protocol
-    /// version, library name. Called with what the backend's own URL says; sentinels are talked to
-    /// as theirs say.
+    /// Adds a function that changes how the client connects, for what has no setting here: TCP settings,
+    /// protocol version, library name.
+    ///
+    /// Defaults to no change. The function receives what the URL of the backend specifies. It does not apply
+    /// to sentinels.
     pub fn adjust_connection(
         mut self,
         adjust: impl FnOnce(ConnectionInfo) -> ConnectionInfo + Send + 'static,
@@ -194,153 +233,142 @@ impl RedisBackendBuilder {
         self
     }
 
-    /// The client's own options: DNS resolver, concurrency limit, buffer sizes. The time limits in it
-    /// are not used. The client's own client-side cache must not be switched on in it: it can return
-    /// generations from before an invalidation.
+    /// Sets options of the client: DNS resolver, concurrency limit, buffer sizes.
+    ///
+    /// Defaults to those of the client. The time limits among them are not used. The client-side cache of the
+    /// client must stay disabled: it can return generations from before an invalidation.
     pub fn client_options(mut self, options: AsyncConnectionConfig) -> Self {
-        self.client_options = options;
+        self.connection.client_options = options;
         self
     }
 
-    /// Certificates for `rediss://`: a root other than the platform's, or one's own for mutual TLS.
-    /// Defaults to the platform's roots.
+    /// Sets certificates for `rediss://`: another root, or a client certificate for mutual TLS.
+    ///
+    /// Defaults to the roots of the platform and no client certificate.
     #[cfg(feature = "tls")]
     pub fn tls_certificates(mut self, certificates: redis::TlsCertificates) -> Self {
         self.tls_certificates = Some(certificates);
         self
     }
 
-    /// Where the time comes from that is compared with the cache's; give both the same. Defaults to
-    /// [`SystemClock`].
+    /// Sets the clock by which the backend computes when an entry expires.
+    ///
+    /// Defaults to [`SystemClock`](groupcache_core::SystemClock). The cache must have the same clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
+        self.entries.clock = Arc::new(clock);
         self
     }
 
-    /// The backend. Connects at the first use; see [`RedisBackend::connect`].
+    /// Returns the backend. It connects at its first operation, or at [`RedisBackend::connect`].
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Configuration`](groupcache_core::ErrorKind::Configuration) if a setting is wrong;
-    /// names it.
+    /// [`ErrorKind::Configuration`](groupcache_core::ErrorKind::Configuration) if a setting is wrong. The
+    /// message names it.
     pub fn build(mut self) -> Result<RedisBackend> {
-        for (setting, limit) in [
-            ("connect_time_limit", self.connect_time_limit),
-            ("response_time_limit", self.response_time_limit),
-            ("watch_interval", self.watch_interval),
-            ("default_time_to_live", self.default_time_to_live),
+        self.check()?;
+        let servers = self.servers()?;
+        let description = format!("{servers:?}");
+        let settings = Arc::new(self.connection);
+        let route = match servers {
+            Servers::Single(target) => Route::Node(Node::new(target, settings)),
+            Servers::Cluster { seeds } => Route::Cluster(Cluster::new(seeds, settings)),
+        };
+        Ok(RedisBackend::new(Operations::new(route, self.entries), self.breaker, description))
+    }
+
+    /// Checks the settings that do not depend on a URL.
+    fn check(&self) -> Result<()> {
+        for (setting, duration) in [
+            ("connect_time_limit", self.connection.connect_time_limit),
+            ("response_time_limit", self.connection.response_time_limit),
+            ("watch_interval", self.connection.watch_interval),
+            ("default_time_to_live", self.entries.default_time_to_live),
         ] {
-            if limit.is_zero() {
+            if duration.is_zero() {
                 return Err(Error::configuration(NAME, format!("`{setting}` is zero")));
             }
         }
-        if self.backoff.0 > self.backoff.1 {
-            return Err(Error::configuration(NAME, "`backoff` begins above its end"));
+        if self.connection.backoff_min > self.connection.backoff_max {
+            return Err(Error::configuration(NAME, "the minimum of `backoff` is above its maximum"));
         }
-        if self.max_entry_bytes == 0 || self.max_entry_bytes > ENTRY_BYTES_MAX {
-            let message = format!("`max_entry_bytes` is between 1 and {ENTRY_BYTES_MAX}");
+        if self.entries.max_entry_bytes == 0 || self.entries.max_entry_bytes > ENTRY_BYTES_MAX {
+            let message = format!("`max_entry_bytes` is not between 1 and {ENTRY_BYTES_MAX}");
             return Err(Error::configuration(NAME, message));
         }
-        if let Some((replicas, limit)) = self.wait_for_replicas
-            && (replicas == 0 || limit.is_zero())
+        if let Some(ReplicaWait { replicas, time_limit }) = self.connection.wait_for_replicas
+            && (replicas == 0 || time_limit.is_zero())
         {
-            return Err(Error::configuration(NAME, "`wait_for_replicas` needs replicas and a time limit"));
+            return Err(Error::configuration(NAME, "`wait_for_replicas` has no replicas or no time limit"));
         }
-        let (target, seeds) = self.target()?;
-        let description = match &seeds {
-            None => format!("{target:?}"),
-            Some(seeds) => {
-                let addresses: Vec<_> = seeds.iter().map(|info| info.addr().to_string()).collect();
-                format!("Cluster({addresses:?})")
-            }
-        };
-        let settings = Settings {
-            target: target.clone(),
-            client_options: self.client_options,
-            connect_time_limit: self.connect_time_limit,
-            response_time_limit: self.response_time_limit,
-            watch_interval: self.watch_interval,
-            backoff_min: self.backoff.0,
-            backoff_max: self.backoff.1,
-            check_interval: self.cluster_check_interval,
-            waits_for_replicas: self.wait_for_replicas.is_some(),
-            advised: Arc::default(),
-        };
-        let route = match seeds {
-            Some(seeds) => Route::Cluster(Cluster::new(seeds, Arc::new(settings), self.wait_for_replicas)),
-            None => {
-                let waiting = self.wait_for_replicas.map(|(replicas, time_limit)| {
-                    let line = Line::new(Arc::new(settings.with_target(target, time_limit)));
-                    Waiting { line, replicas, time_limit }
-                });
-                Route::Node(Node { line: Line::new(Arc::new(settings)), waiting })
-            }
-        };
-        Ok(RedisBackend::from_inner(Inner {
-            names: Names(self.key_prefix),
-            route,
-            breaker: self.breaker,
-            clock: self.clock,
-            default_time_to_live: self.default_time_to_live,
-            max_entry_bytes: self.max_entry_bytes,
-            longest_millis: AtomicU64::new(0),
-            description,
-        }))
+        Ok(())
     }
 
-    /// What is talked to, and if it is a cluster, where to begin.
-    fn target(&mut self) -> Result<(Target, Option<Vec<ConnectionInfo>>)> {
+    /// Takes and parses the URLs.
+    fn servers(&mut self) -> Result<Servers> {
         let url = std::mem::take(&mut self.url);
         let adjust = std::mem::take(&mut self.adjust);
         let primary = adjust.into_iter().fold(self.parse("url", &url)?, |info, adjust| adjust(info));
-        if let Some(urls) = self.cluster.take() {
-            if self.sentinel.is_some() {
-                return Err(Error::configuration(NAME, "`cluster` and `sentinel` exclude each other"));
+        match (self.cluster.take(), self.sentinel.take()) {
+            (Some(_), Some(_)) => {
+                Err(Error::configuration(NAME, "`cluster` and `sentinel` exclude each other"))
             }
-            if matches!(primary.addr(), ConnectionAddr::Unix(_)) {
-                return Err(Error::configuration(NAME, "`url` is a socket file, which a cluster has not"));
-            }
-            if primary.redis_settings().db() != 0 {
-                return Err(Error::configuration(NAME, "`url` has a database number; a cluster has only 0"));
-            }
-            let mut seeds = vec![primary.clone()];
-            for url in &urls {
-                let other = self.parse("cluster", url)?;
-                seeds.push(primary.clone().set_addr(other.addr().clone()));
-            }
-            return Ok((Target::ClusterNode(Box::new(primary)), Some(seeds)));
+            (Some(urls), None) => self.cluster_servers(primary, &urls),
+            (None, Some(sentinel)) => self.sentinel_servers(primary, sentinel),
+            (None, None) => Ok(Servers::Single(Target::Node(Box::new(primary)))),
         }
-        let Some((primary_name, urls)) = self.sentinel.take() else {
-            return Ok((Target::Node(Box::new(primary)), None));
-        };
+    }
+
+    fn cluster_servers(&self, primary: ConnectionInfo, urls: &[String]) -> Result<Servers> {
+        if matches!(primary.addr(), ConnectionAddr::Unix(_)) {
+            return Err(Error::configuration(NAME, "`url` is a socket file, and a cluster has none"));
+        }
+        if primary.redis_settings().db() != 0 {
+            return Err(Error::configuration(NAME, "`url` has a database number; a cluster has only 0"));
+        }
+        let mut seeds = vec![primary];
+        for url in urls {
+            let other = self.parse("cluster", url)?;
+            seeds.push(seeds[0].clone().set_addr(other.addr().clone()));
+        }
+        Ok(Servers::Cluster { seeds })
+    }
+
+    fn sentinel_servers(&self, primary: ConnectionInfo, sentinel: SentinelUrls) -> Result<Servers> {
+        let SentinelUrls { primary_name, urls } = sentinel;
         if urls.is_empty() || primary_name.is_empty() {
-            return Err(Error::configuration(NAME, "`sentinel` needs a name and at least one URL"));
+            return Err(Error::configuration(NAME, "`sentinel` has no name or no URL"));
         }
         if matches!(primary.addr(), ConnectionAddr::Unix(_)) {
-            return Err(Error::configuration(NAME, "`url` is a socket file, which sentinels do not know"));
+            return Err(Error::configuration(
+                NAME,
+                "`url` is a socket file, which Sentinel does not support",
+            ));
         }
         let sentinels = urls.iter().map(|url| self.parse("sentinel", url)).collect::<Result<_>>()?;
-        Ok((Target::Sentinel { sentinels, primary_name, primary: Box::new(primary) }, None))
+        let target = SentinelTarget { sentinels, primary_name, primary };
+        Ok(Servers::Single(Target::Sentinel(Box::new(target))))
     }
 
     fn parse(&self, setting: &str, url: &str) -> Result<ConnectionInfo> {
-        // The URL itself is not shown: it may have a password in it.
-        let wrong = |error| {
+        // Without the URL itself, which may contain a password.
+        let invalid = |error| {
             let hint = if url.starts_with("rediss:") && !cfg!(feature = "tls") {
                 "needs the feature `tls`"
             } else {
-                "is no `redis://host:6379/0`, `rediss://…` or `unix:///path`"
+                "is not of the form `redis://host:6379/0`, `rediss://…` or `unix:///path`"
             };
             let error = Error::from(failure_from(error));
             Error::configuration(NAME, format!("`{setting}` {hint}")).with_source(error)
         };
-        let info = url.into_connection_info().map_err(wrong)?;
+        let info = url.into_connection_info().map_err(invalid)?;
         if !info.addr().is_supported() {
-            return Err(Error::configuration(NAME, format!("`{setting}` is of a kind not built in")));
+            let message = format!("`{setting}` has a kind of address that is not supported here");
+            return Err(Error::configuration(NAME, message));
         }
         #[cfg(feature = "tls")]
         let info = self.with_certificates(setting, info)?;
-        Ok(Client::open(info).map_err(wrong)?.get_connection_info().clone())
+        Ok(Client::open(info).map_err(invalid)?.get_connection_info().clone())
     }
 
     #[cfg(feature = "tls")]
@@ -348,13 +376,13 @@ impl RedisBackendBuilder {
         if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
             return Ok(info);
         }
-        // With several providers built in, rustls panics unless one was chosen. Whatever the
-        // application has chosen stays.
-        let _already_chosen = rustls::crypto::ring::default_provider().install_default();
+        // If several crypto providers are built in, rustls panics unless the process has a default. A default
+        // that the application installed stays.
+        let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let Some(certificates) = &self.tls_certificates else { return Ok(info) };
         let client = Client::build_with_tls(info, certificates.clone()).map_err(|error| {
             let error = Error::from(failure_from(error));
-            Error::configuration(NAME, format!("`tls_certificates` do not suit `{setting}`"))
+            Error::configuration(NAME, format!("`tls_certificates` cannot be used for `{setting}`"))
                 .with_source(error)
         })?;
         Ok(client.get_connection_info().clone())
@@ -364,13 +392,25 @@ impl RedisBackendBuilder {
 impl fmt::Debug for RedisBackendBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisBackendBuilder")
-            .field("key_prefix", &self.key_prefix)
-            .field("connect_time_limit", &self.connect_time_limit)
-            .field("response_time_limit", &self.response_time_limit)
-            .field("wait_for_replicas", &self.wait_for_replicas)
-            .field("default_time_to_live", &self.default_time_to_live)
-            .field("max_entry_bytes", &self.max_entry_bytes)
+            .field("key_prefix", &self.entries.key_prefix)
+            .field("connect_time_limit", &self.connection.connect_time_limit)
+            .field("response_time_limit", &self.connection.response_time_limit)
+            .field("wait_for_replicas", &self.connection.wait_for_replicas)
+            .field("default_time_to_live", &self.entries.default_time_to_live)
+            .field("max_entry_bytes", &self.entries.max_entry_bytes)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Single(target) => target.fmt(f),
+            Self::Cluster { seeds } => {
+                let addresses: Vec<_> = seeds.iter().map(|info| info.addr().to_string()).collect();
+                write!(f, "Cluster({addresses:?})")
+            }
+        }
     }
 }
 
@@ -417,16 +457,26 @@ mod tests {
 
     #[cfg(not(feature = "tls"))]
     #[test]
-    fn tls_that_is_not_built_in_is_said_to_be_missing() {
+    fn an_error_names_the_missing_tls_feature() {
         let error = RedisBackend::builder("rediss://host").build().map(drop).unwrap_err();
         assert!(error.to_string().contains("`tls`"), "{error}");
     }
 
     #[test]
-    fn nothing_shows_the_password() {
+    fn debug_shows_no_password() {
         let backend = builder().sentinel("main", ["redis://:secret@127.0.0.1:1"]).build().unwrap();
         let shown = format!("{backend:?} {:?}", builder());
         assert!(!shown.contains("secret"), "{shown}");
         assert!(shown.contains("127.0.0.1:1"), "{shown}");
+    }
+
+    #[test]
+    fn public_types_can_be_sent_and_shared() {
+        const fn send<T: Send>() {}
+        const fn send_and_sync<T: Send + Sync>() {}
+        send_and_sync::<RedisBackend>();
+        send_and_sync::<crate::advice::Advice>();
+        // Not `Sync`: it holds the functions of `adjust_connection`.
+        send::<RedisBackendBuilder>();
     }
 }

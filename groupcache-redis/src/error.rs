@@ -1,36 +1,40 @@
-//! From the client's errors to those of the core.
+//! Conversion of client errors into errors of the core.
 
 use std::time::Duration;
 
 use groupcache_core::{Error, ErrorKind};
 use redis::{RedisError, ServerErrorKind};
 
+/// The name of this backend in errors and logs.
 pub(crate) const NAME: &str = "redis";
 
-/// What went wrong, for one caller or for all who waited for the same connection.
+/// Why a request or an attempt to connect failed.
+///
+/// It can be cloned, because callers that share an attempt to connect share its failure.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     kind: ErrorKind,
     message: Option<String>,
     source: Option<RedisError>,
-    /// Whether the connection is of no more use.
+    /// Whether the connection is of no further use.
     pub(crate) disconnects: bool,
-    /// Whether nothing can be said against trying again at once on another connection: this one was
-    /// found closed. Never after a time limit.
-    pub(crate) retry: bool,
+    /// Whether the request may be retried at once on a new connection, because this one was found closed.
+    /// Never set after a time limit: the server may still execute the request.
+    pub(crate) may_retry: bool,
 }
 
 impl Failure {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: Some(message.into()), source: None, disconnects: false, retry: false }
+        Self { kind, message: Some(message.into()), source: None, disconnects: false, may_retry: false }
     }
 
     pub(crate) fn protocol(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Protocol, message)
     }
 
+    /// Returns the failure for a reply that `command` never has.
     pub(crate) fn unexpected(command: &str) -> Self {
-        Self::protocol(format!("an answer to {command} that is none; is this a Redis server at `url`?"))
+        Self::protocol(format!("unexpected reply to {command}; is there a Redis server at `url`?"))
     }
 
     pub(crate) fn timeout(limit: Duration, setting: &str) -> Self {
@@ -39,88 +43,23 @@ impl Failure {
         failure
     }
 
-    /// Whether the server had no memory left for a write.
+    /// Returns whether the server had no memory left for a write.
     pub(crate) fn is_out_of_memory(&self) -> bool {
         self.kind == ErrorKind::Capacity
     }
 
-    /// Whether the key guards something that is no string.
+    /// Returns whether the key holds a value that is not a string.
     pub(crate) fn is_wrong_type(&self) -> bool {
         self.source.as_ref().and_then(RedisError::code) == Some("WRONGTYPE")
     }
 
-    /// The same, and what was being done.
-    pub(crate) fn while_doing(mut self, what: &str) -> Self {
+    /// Prefixes the message with the activity that failed.
+    pub(crate) fn while_doing(mut self, activity: &str) -> Self {
         self.message = Some(match self.message {
-            Some(message) => format!("{what}: {message}"),
-            None => what.to_owned(),
+            Some(message) => format!("{activity}: {message}"),
+            None => activity.to_owned(),
         });
         self
-    }
-}
-
-/// What the client, or the server through it, said.
-pub(crate) fn failure_from(error: RedisError) -> Failure {
-    let (kind, message) = explain(&error);
-    let read_only = error.kind() == redis::ErrorKind::Server(ServerErrorKind::ReadOnly);
-    Failure {
-        kind,
-        message: message.map(str::to_owned),
-        // A demoted primary that keeps the connection open.
-        disconnects: error.is_unrecoverable_error() || error.is_timeout() || read_only,
-        retry: error.is_connection_dropped() && !error.is_timeout(),
-        source: Some(error),
-    }
-}
-
-/// A kind, and what to do about it where that is not plain from what the server said.
-fn explain(error: &RedisError) -> (ErrorKind, Option<&'static str>) {
-    use redis::ErrorKind as Client;
-    use redis::ServerErrorKind as Server;
-    match error.kind() {
-        _ if error.is_timeout() => (ErrorKind::Timeout, None),
-        Client::Io | Client::ClusterConnectionNotFound => (ErrorKind::Unavailable, None),
-        Client::AuthenticationFailed => {
-            (ErrorKind::Refused, Some("the user name or password in `url` is not the server's"))
-        }
-        Client::InvalidClientConfig | Client::EmptySentinelList => (ErrorKind::Configuration, None),
-        Client::Server(server) => match server {
-            Server::BusyLoading => (ErrorKind::Unavailable, Some("the server is loading its data")),
-            Server::ReadOnly => {
-                (ErrorKind::Unavailable, Some("`url` is a replica, or a primary that was demoted"))
-            }
-            Server::MasterDown | Server::ClusterDown | Server::TryAgain => (ErrorKind::Unavailable, None),
-            Server::NoPerm => (
-                ErrorKind::Refused,
-                Some("the user in `url` may not use a command or key that the cache needs"),
-            ),
-            Server::Moved | Server::Ask | Server::CrossSlot => {
-                (ErrorKind::Configuration, Some("`url` is a node of a Redis Cluster; see `cluster`"))
-            }
-            _ => by_code(error.code()),
-        },
-        Client::Extension => by_code(error.code()),
-        _ => (ErrorKind::Protocol, Some("is this a Redis server at `url`?")),
-    }
-}
-
-/// Errors that the client passes on as they are.
-fn by_code(code: Option<&str>) -> (ErrorKind, Option<&'static str>) {
-    match code {
-        Some("OOM") => (ErrorKind::Capacity, Some("the server's `maxmemory` is used up")),
-        Some("MISCONF") => {
-            (ErrorKind::Refused, Some("the server takes no writes while it cannot save its data to disk"))
-        }
-        Some("NOAUTH") => (ErrorKind::Refused, Some("`url` has no password and the server asks for one")),
-        Some("WRONGPASS") => {
-            (ErrorKind::Refused, Some("the user name or password in `url` is not the server's"))
-        }
-        Some("NOREPLICAS") => (ErrorKind::Unavailable, Some("too few replicas for `min-replicas-to-write`")),
-        Some("BUSY" | "UNBLOCKED") => (ErrorKind::Unavailable, None),
-        Some("WRONGTYPE") => {
-            (ErrorKind::Protocol, Some("another application writes under the same `key_prefix`"))
-        }
-        _ => (ErrorKind::Protocol, None),
     }
 }
 
@@ -143,18 +82,81 @@ impl From<Failure> for Error {
     }
 }
 
+/// Converts an error of the client, or of the server as the client reports it.
+pub(crate) fn failure_from(error: RedisError) -> Failure {
+    let (kind, message) = explain(&error);
+    // A primary that was demoted may keep the connection open.
+    let read_only = error.kind() == redis::ErrorKind::Server(ServerErrorKind::ReadOnly);
+    Failure {
+        kind,
+        message: message.map(str::to_owned),
+        disconnects: error.is_unrecoverable_error() || error.is_timeout() || read_only,
+        may_retry: error.is_connection_dropped() && !error.is_timeout(),
+        source: Some(error),
+    }
+}
+
+/// Returns the kind of an error, and what to do about it if the error itself does not make that clear.
+fn explain(error: &RedisError) -> (ErrorKind, Option<&'static str>) {
+    use redis::ErrorKind as Client;
+    use redis::ServerErrorKind as Server;
+    match error.kind() {
+        _ if error.is_timeout() => (ErrorKind::Timeout, None),
+        Client::Io | Client::ClusterConnectionNotFound => (ErrorKind::Unavailable, None),
+        Client::AuthenticationFailed => (ErrorKind::Refused, Some(WRONG_PASSWORD)),
+        Client::InvalidClientConfig | Client::EmptySentinelList => (ErrorKind::Configuration, None),
+        Client::Server(server) => match server {
+            Server::BusyLoading => (ErrorKind::Unavailable, Some("the server is loading its data")),
+            Server::ReadOnly => {
+                (ErrorKind::Unavailable, Some("`url` is a replica, or a primary that was demoted"))
+            }
+            Server::MasterDown | Server::ClusterDown | Server::TryAgain => (ErrorKind::Unavailable, None),
+            Server::NoPerm => (
+                ErrorKind::Refused,
+                Some("the user in `url` has no permission for a command or key that the cache needs"),
+            ),
+            Server::Moved | Server::Ask | Server::CrossSlot => {
+                (ErrorKind::Configuration, Some("`url` is a node of a Redis Cluster; see `cluster`"))
+            }
+            _ => explain_code(error.code()),
+        },
+        Client::Extension => explain_code(error.code()),
+        _ => (ErrorKind::Protocol, Some("is there a Redis server at `url`?")),
+    }
+}
+
+/// Does the same for errors that the client does not classify.
+fn explain_code(code: Option<&str>) -> (ErrorKind, Option<&'static str>) {
+    match code {
+        Some("OOM") => (ErrorKind::Capacity, Some("the server has reached its `maxmemory`")),
+        Some("MISCONF") => {
+            (ErrorKind::Refused, Some("the server accepts no writes while it cannot save its data to disk"))
+        }
+        Some("NOAUTH") => (ErrorKind::Refused, Some("`url` has no password, and the server requires one")),
+        Some("WRONGPASS") => (ErrorKind::Refused, Some(WRONG_PASSWORD)),
+        Some("NOREPLICAS") => (ErrorKind::Unavailable, Some("too few replicas for `min-replicas-to-write`")),
+        Some("BUSY" | "UNBLOCKED") => (ErrorKind::Unavailable, None),
+        Some("WRONGTYPE") => {
+            (ErrorKind::Protocol, Some("another application writes under the same `key_prefix`"))
+        }
+        _ => (ErrorKind::Protocol, None),
+    }
+}
+
+const WRONG_PASSWORD: &str = "the server rejected the user name or password in `url`";
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn said(line: &str) -> Failure {
+    fn server_error(line: &str) -> Failure {
         let mut parser = redis::Parser::new();
         let value = parser.parse_value(format!("-{line}\r\n").as_bytes()).unwrap();
         failure_from(value.extract_error().unwrap_err())
     }
 
     #[test]
-    fn what_the_server_says_has_the_kind_that_callers_can_act_on() {
+    fn server_errors_have_the_kind_that_callers_can_act_on() {
         for (line, kind, transient) in [
             ("OOM command not allowed when used memory > 'maxmemory'.", ErrorKind::Capacity, false),
             ("MISCONF Redis is configured to save RDB snapshots", ErrorKind::Refused, false),
@@ -168,7 +170,7 @@ mod tests {
             ("MOVED 3999 127.0.0.1:6381", ErrorKind::Configuration, false),
             ("ERR unknown command", ErrorKind::Protocol, false),
         ] {
-            let error = Error::from(said(line));
+            let error = Error::from(server_error(line));
             assert_eq!((error.kind(), error.is_transient()), (kind, transient), "{line}");
         }
     }
@@ -178,11 +180,11 @@ mod tests {
         use std::io::{Error as IoError, ErrorKind as Io};
 
         let closed = failure_from(IoError::from(Io::BrokenPipe).into());
-        assert!(closed.retry && closed.disconnects);
+        assert!(closed.may_retry && closed.disconnects);
         let late = failure_from(IoError::from(Io::TimedOut).into());
-        assert!(!late.retry && late.disconnects);
+        assert!(!late.may_retry && late.disconnects);
         assert_eq!(Error::from(late).kind(), ErrorKind::Timeout);
-        let demoted = said("READONLY You can't write against a read only replica.");
-        assert!(!demoted.retry && demoted.disconnects);
+        let demoted = server_error("READONLY You can't write against a read only replica.");
+        assert!(!demoted.may_retry && demoted.disconnects);
     }
 }

@@ -1,4 +1,4 @@
-//! groupcache on Redis 6.2 and later, and on Valkey, for applications of many processes.
+//! A groupcache backend for Redis 6.2 and later and for Valkey: one server, Sentinel or Redis Cluster.
 //!
 //! ```no_run
 //! use groupcache_core::{Cache, Group};
@@ -20,83 +20,93 @@
 //!
 //! # Guarantees
 //!
-//! Those of [`Backend`](groupcache_core::Backend), through crashes, restarts from old snapshots,
-//! failovers and evictions of the server:
+//! The backend keeps the promises of [`Backend`](groupcache_core::Backend) through crashes, restarts from old
+//! snapshots, failovers and evictions of the server:
 //!
-//! * A group's key guards a *token*, 128 random bits drawn for each attempt on the wire. The
-//!   *generation* that entries are validated by is made of that token and of the life of the server
-//!   that answered (a BLAKE3 digest of it, by exclusive or): its `run_id`, drawn when it started, and its `master_replid`, drawn when
-//!   it was promoted. A server that comes back with older data, or a replica that is promoted without
-//!   the last invalidations, brings back tokens and entries, and none of them validates.
-//! * The life of the server is asked for once on each connection, and the two are held together: a new
-//!   connection is a new question.
-//! * In a Redis Cluster each primary has a connection of its own, and the life of a node has a third part:
-//!   its configuration epoch (`cluster_my_epoch`). See below.
-//! * What was evicted, expired or flushed is missing, and what is missing is a miss.
-//! * A write that was not acknowledged is an error and its token is never used. The client library
-//!   repeats nothing on its own. This crate sends once more, with new tokens, only where the connection
-//!   turned out to be closed.
-//! * An invalidation for which the server has no memory removes the generation instead.
+//! * **A generation belongs to one incarnation of one server.** The key of a group holds a *token*: 128
+//!   random bits, drawn for each attempt on the wire. The *generation* is the exclusive or of the token and a
+//!   BLAKE3 digest of the server's *incarnation*. The incarnation is its `run_id`, drawn when the process
+//!   starts, and its `master_replid`, drawn when the server is promoted. If a server restarts with older
+//!   data, or a replica is promoted without the last invalidations, old tokens and entries come back, and
+//!   none of them validates.
+//! * **A connection belongs to one incarnation.** The backend reads the incarnation once for each connection,
+//!   and replaces both together.
+//! * **What is missing is a miss.** That holds for evicted, expired and flushed keys.
+//! * **A write that was not acknowledged is an error.** Its token is never used. The client library does not
+//!   retry. This crate retries once, with new tokens, and only if the connection turned out to be closed. In
+//!   a Redis Cluster it also does so if a node received slots, and it follows redirects.
+//! * **An invalidation does not need memory.** If the server has none left, the backend removes the
+//!   generation instead.
 //!
 //! # Redis Cluster
 //!
-//! What is read of a group counts only together with the life of the node that answered, so whatever
-//! changes which node that is, or which life it leads, makes entries stale and never brings one back:
+//! Each primary has a connection of its own, and the incarnation of a node has a third part: its
+//! configuration epoch (`cluster_my_epoch`). A token counts only together with the incarnation of the node
+//! that returned it. If another node serves the token, or the same node in another incarnation, entries
+//! become stale, and none comes back:
 //!
-//! * A replica that is promoted is another process; one that was a primary before has another
-//!   `master_replid`.
+//! * A promoted replica is another process. If it was a primary before, it has another `master_replid` now.
 //! * A slot that moves takes its tokens to another node, where they are other generations.
-//! * A slot that comes *back* finds the same process. Its token may be older than the last invalidation,
-//!   if the other node acknowledged that and then lost it. But a node that is given a slot by another one
-//!   raises its configuration epoch above that of all others, unless it is the highest already; and the
-//!   other node did the same when it was given the slot before. So the epoch of a node is a higher one
-//!   each time a slot comes back, and it is part of the life. As it changes while connections last, each
-//!   lookup asks for it again, in the same pipeline and after what it reads;
-//!   [`cluster_check_interval`](RedisBackendBuilder::cluster_check_interval) makes that less often.
-//! * While a slot is on its way back, its keys are there before the epoch is raised. What is read of them
-//!   through the node that still has the slot (`ASK`) counts together with the lives of both nodes.
-//! * An invalidation goes to the node that has the slot. Where that node says that another one has it,
-//!   nothing was done, and it is sent there with a new token. While a slot moves, its keys move one at a
-//!   time and whole (`MIGRATE` stops both nodes for that); a key that is not there any more is asked for
-//!   at the node that the slot goes to (`ASK`).
+//! * A slot that comes *back* finds the same process. If the other node acknowledged an invalidation and then
+//!   lost it, the token may be older than that invalidation. But a node that receives a slot from another
+//!   node raises its configuration epoch above all others, unless it is the highest already. The other node
+//!   did the same when it received the slot. So the epoch of a node is higher each time a slot comes back.
+//!   The epoch can change while a connection lasts, so each lookup reads it again, in the same pipeline and
+//!   after the keys. [`cluster_check_interval`](RedisBackendBuilder::cluster_check_interval) makes that less
+//!   frequent.
+//! * While a slot is moving back, its keys arrive before the epoch rises. If the owner of a slot redirects to
+//!   such a key (`ASK`), the generation depends on the incarnations of both nodes.
+//! * An invalidation goes to the node that owns the slot. If that node redirects, it did nothing, and the
+//!   invalidation is sent to the other node with a new token. While a slot moves, its keys move one at a
+//!   time, and `MIGRATE` blocks both nodes meanwhile. For a key that has moved already, the owner of the slot
+//!   redirects to the new node (`ASK`).
 //!
-//! This rests on the cluster's own rules: slots are given with `SETSLOT IMPORTING`, `MIGRATING`, `NODE`
-//! (as `redis-cli --cluster` and operators for Kubernetes do), not with `ADDSLOTS` or `DELSLOTS` while there is
-//! data; epochs become known to all nodes; a primary that the majority has given up stops answering
-//! (`cluster-allow-reads-when-down no`, the default).
+//! This relies on the rules of the cluster:
+//!
+//! * Slots move with `SETSLOT IMPORTING`, `MIGRATING` and `NODE`, as `redis-cli --cluster` and operators for
+//!   Kubernetes do it. `ADDSLOTS` and `DELSLOTS` are not used while there is data.
+//! * Configuration epochs become known to all nodes.
+//! * A primary stops answering when the majority has marked it as failed (`cluster-allow-reads-when-down no`,
+//!   the default).
 //!
 //! # Limits
 //!
-//! * A migration of a slot that is abandoned (`SETSLOT STABLE`) after the node that it went to has crashed
-//!   or failed over leaves the epoch of the first node as it was. Raise it with `CLUSTER BUMPEPOCH` there, or
-//!   remove the keys of the slot: an invalidation that was lost may be undone otherwise.
-//! * A server must not be brought back as a copy of its memory (a snapshot of its virtual machine, say): that is
-//!   the same life with older data.
-//! * A cluster has one circuit breaker: while a node is dead, lookups that need only others may pass by too.
-//! * Giving a lease back takes `EVAL`; where the user may not, leases run out by themselves.
-//! * A primary of a cluster that hangs, is replaced and goes on answers as before for the moment until it
-//!   is told, to connections that outlived it: keep
-//!   [`watch_interval`](RedisBackendBuilder::watch_interval) and
-//!   [`response_time_limit`](RedisBackendBuilder::response_time_limit) together below
-//!   `cluster-node-timeout`. `CLUSTER FAILOVER TAKEOVER` against a primary that is alive has two primaries
-//!   for that moment.
-//! * A primary that is cut off from the others, with some of your processes on its side, goes on
-//!   answering them until the partition ends: set
-//!   [`wait_for_replicas`](RedisBackendBuilder::wait_for_replicas), so that it acknowledges no
-//!   invalidations, and `min-replicas-to-write`; what *others* invalidate meanwhile it cannot know.
-//! * A primary that hangs, is replaced by Sentinel and then goes on as if nothing had happened: keep
+//! * **Sizes.** Keys and groups have any length. A body has at most 511 MiB
+//!   ([`max_entry_bytes`](RedisBackendBuilder::max_entry_bytes)).
+//! * **Time to live.** The resolution is 1 millisecond, rounded up. The maximum is 100 years. Entries without
+//!   a time to live get the [default](RedisBackendBuilder::default_time_to_live) of 30 days.
+//! * **Clock.** The server expires keys by its own clock. No decision about validity compares two clocks.
+//! * **First replica.** If the first replica joins a server, or none has been connected for an hour,
+//!   `master_replid` changes and every entry is a miss once.
+//! * **Snapshots of memory.** A server must not be restored from a copy of its memory, such as a snapshot of
+//!   its virtual machine. That is the same incarnation with older data.
+//! * **One server for each connection.** An address must lead to the same server while a connection lasts.
+//!   `SWAPDB` is not supported, and neither are proxies that spread the commands of one connection over
+//!   several servers.
+//! * **Leases.** The backend releases a lease with `EVAL`. If the user in the URL may not use that, leases
+//!   expire.
+//! * **Circuit breaker.** A cluster has a single circuit breaker. While one node is down, lookups that need
+//!   only other nodes may also be skipped.
+//!
+//! These cases need attention from the operator:
+//!
+//! * **A primary hangs, Sentinel replaces it, and it continues.** Keep
 //!   [`watch_interval`](RedisBackendBuilder::watch_interval) and
 //!   [`response_time_limit`](RedisBackendBuilder::response_time_limit) together below Sentinel's
-//!   `down-after-milliseconds` (30 s if not set), so that no connection to it is left by then.
-//! * A server that is made a replica by hand, without closing its connections, is read from for up to
-//!   [`watch_interval`](RedisBackendBuilder::watch_interval) more.
-//! * The address must lead to one server for as long as a connection lasts. Proxies that spread the
-//!   commands of one connection over several servers are not supported, nor is `SWAPDB`.
-//! * Sizes: keys and groups of any length; bodies up to 511 MiB
-//!   ([`max_entry_bytes`](RedisBackendBuilder::max_entry_bytes)). Time to live: to the millisecond,
-//!   rounded up; at most a hundred years. Entries without one live 30 days.
-//! * When the first replica joins a server, or none has been there for an hour, `master_replid` changes
-//!   and everything cached is a miss once.
+//!   `down-after-milliseconds` (30 seconds by default). Then no connection to that primary is left when it
+//!   continues.
+//! * **A primary of a cluster hangs, is replaced, and continues.** Until it learns of its replacement, it
+//!   answers on connections that outlived the failover. Keep the same two settings together below
+//!   `cluster-node-timeout`. `CLUSTER FAILOVER TAKEOVER` against a primary that is alive causes two primaries
+//!   for that moment.
+//! * **A primary is cut off together with some of your processes.** It answers them until the partition ends.
+//!   Set [`wait_for_replicas`](RedisBackendBuilder::wait_for_replicas), so that it acknowledges no
+//!   invalidations, and `min-replicas-to-write`. It cannot know what *other* processes invalidate meanwhile.
+//! * **A server becomes a replica by hand, with its connections open.** The backend reads from it for up to
+//!   one [`watch_interval`](RedisBackendBuilder::watch_interval).
+//! * **A migration of a slot is abandoned (`SETSLOT STABLE`) after the receiving node crashed or failed
+//!   over.** The epoch of the first node stays as it was, so a lost invalidation may be undone. Raise the
+//!   epoch with `CLUSTER BUMPEPOCH` there, or remove the keys of the slot.
 //!
 //! # Cost
 //!
@@ -104,21 +114,28 @@
 //! |---|---|
 //! | lookup | `MGET` of the entry and all generations; with the time left `MULTI`, `MGET`, `PTTL`, `EXEC` |
 //! | several lookups | one `MGET` each, pipelined |
-//! | mint | for each group `SET NX GET PX` and `PEXPIRE`, pipelined; `SET NX PX`, `GET` before 7.0 |
-//! | bump | for each group `SET XX KEEPTTL`, pipelined, and `WAIT` if asked for; one more of `UNLINK` where memory is used up |
+//! | mint | for each group `SET NX GET PX` and `PEXPIRE`, pipelined; before 7.0 `SET NX PX`, `GET` and `PEXPIRE` |
+//! | bump | for each group `SET XX KEEPTTL`, pipelined, then `WAIT` if set; one more round trip of `UNLINK` if the server is out of memory |
 //! | store | `SET PX`, and `PEXPIRE` for each group, pipelined |
 //! | delete | `UNLINK` |
-//! | lease | as a mint of the groups that have no generation, and `SET NX GET PX` of the lease; to give it back `EVAL` of `GET` and `UNLINK` |
-//! | in a cluster | the same to all nodes concerned at once, a command for each key (`GET`) instead of `MGET`; and `CLUSTER INFO` after them, for lookups, mints and leases; one more round trip for keys whose slot has moved, or is moving |
-//! | connect | the client's `HELLO` or `AUTH`, `SELECT`, `CLIENT SETINFO`; and `INFO` twice, pipelined, with `CLUSTER INFO` in a cluster; under Sentinel a question to it before and after |
+//! | lease | a mint of the groups that have no generation, and `SET NX GET PX` of the lease, pipelined |
+//! | release | `EVAL` of `GET` and `UNLINK` |
 //!
-//! And `INFO` twice in every [`watch_interval`](RedisBackendBuilder::watch_interval); in a cluster
-//! `CLUSTER SLOTS` of one node too, and `CLUSTER INFO` of each. All commands are
-//! described at <https://redis.io/docs/latest/commands/>. One connection serves all tasks. Runs on tokio.
+//! In a cluster, each operation goes to all nodes concerned at once. There is one `GET` for each key instead
+//! of `MGET`, and `CLUSTER INFO` follows lookups, mints and leases. A key whose slot has moved or is moving
+//! costs one more round trip.
+//!
+//! Connecting takes the client's `HELLO` or `AUTH`, `SELECT` and `CLIENT SETINFO`, and then one round trip of
+//! two `INFO`, in a cluster with `CLUSTER INFO`. With Sentinel, a query to a sentinel precedes and follows.
+//! The same `INFO` is sent once per [`watch_interval`](RedisBackendBuilder::watch_interval). In a cluster,
+//! one node is sent `CLUSTER SLOTS` as often.
+//!
+//! One connection serves all tasks. The commands are described at <https://redis.io/docs/latest/commands/>.
+//! The backend needs a tokio runtime.
 //!
 //! # Features
 //!
-//! `tls` for `rediss://`, with rustls. Sentinel and Cluster need none.
+//! * `tls`: `rediss://` with rustls. Sentinel and Redis Cluster need no feature.
 
 #![warn(
     missing_docs,
@@ -133,17 +150,12 @@
 mod advice;
 mod backend;
 mod builder;
-mod cluster;
 mod connection;
 mod error;
-mod lookups;
-#[cfg(groupcache_mutants)]
-mod mutants;
-mod names;
+mod operations;
 mod route;
-mod sentinel;
 mod server;
-mod writes;
+mod settings;
 
 pub use redis;
 

@@ -1,54 +1,49 @@
-//! What a server says about itself, and which of its lives it is in.
-
-use groupcache_core::backend::Generation;
+//! The identity of a server, and how a token of it becomes a generation.
 
 use groupcache_core::ErrorKind;
+use groupcache_core::backend::Generation;
 
 use crate::error::Failure;
 
-/// Redis 7.0 has `SET` with `NX` and `GET` together, and `PEXPIRE` with `GT`.
-const SET_NX_GET: Version = Version(7, 0, 0);
-
-/// How many bytes the token of a group has in the store.
-pub(crate) const TOKEN_BYTES: usize = 16;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Version(pub(crate) u32, pub(crate) u32, pub(crate) u32);
-
-/// One life of one server, as its `INFO` told when the connection was made.
+/// One incarnation of one server, as its `INFO` described it when the connection was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Server {
     /// Drawn when the process started (<https://redis.io/docs/latest/commands/info/>).
     run_id: String,
-    /// Drawn when it became a primary, among other occasions. A primary that was demoted, took over
-    /// an older data set from another one and was promoted again is the same process.
+    /// Drawn when the server became a primary, among other occasions. It is needed beside the run ID: a
+    /// primary can be demoted, take over an older data set and be promoted again as the same process.
     replication_id: String,
     pub(crate) version: Version,
     is_primary: bool,
     is_cluster: bool,
-    /// Of a node of a cluster: raised when it is given a slot by another node, or wins one as a replica.
+    /// The configuration epoch of a cluster node. A node raises it when it receives a slot from another
+    /// node, or when it wins one as a replica.
     pub(crate) epoch: Option<u64>,
-    /// A digest of all that makes it this life.
+    /// A digest of run ID, replication ID and epoch.
     incarnation: u128,
 }
 
+/// Major, minor and patch version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version(pub(crate) u32, pub(crate) u32, pub(crate) u32);
+
 impl Server {
+    /// Parses the sections `server` and `replication` of `INFO`, followed in a cluster by `CLUSTER INFO`.
     pub(crate) fn from_info(info: &str) -> Result<Self, Failure> {
         let field = |name: &str| {
             info_field(info, name).ok_or_else(|| {
                 Failure::protocol(format!(
-                    "`INFO` has no `{name}`, without which an entry from before a restart could not be told \
-                     from a new one"
+                    "`INFO` has no `{name}`, without which the incarnation of the server is unknown"
                 ))
             })
         };
         let run_id = field("run_id")?.to_owned();
         let replication_id = field("master_replid")?.to_owned();
-        let mut digest = blake3::Hasher::new_derive_key("groupcache-redis 2026-11 one life of one server");
+        let mut digest = blake3::Hasher::new_derive_key(INCARNATION_CONTEXT);
         for part in [&run_id, &replication_id] {
             digest.update(&(part.len() as u64).to_be_bytes()).update(part.as_bytes());
         }
-        let epoch = epoch_of(info)?;
+        let epoch = parse_epoch(info)?;
         if let Some(epoch) = epoch {
             digest.update(&epoch.to_be_bytes());
         }
@@ -56,10 +51,8 @@ impl Server {
         if groupcache_core::mutants::is_on("no_incarnation") {
             digest.reset();
         }
-        let mut incarnation = [0; 16];
-        digest.finalize_xof().fill(&mut incarnation);
         Ok(Self {
-            incarnation: u128::from_be_bytes(incarnation),
+            incarnation: finish(&digest),
             run_id,
             replication_id,
             epoch,
@@ -69,19 +62,16 @@ impl Server {
         })
     }
 
-    /// Whether generations may be read here.
+    /// Fails unless generations may be read from this server.
     pub(crate) fn check(&self, in_cluster: bool) -> Result<(), Failure> {
         if self.is_cluster && !in_cluster {
             return Err(Failure::new(
                 ErrorKind::Configuration,
-                "`url` is a node of a Redis Cluster, of which one node alone guards a part only; see `cluster`",
+                "`url` is a node of a Redis Cluster, which holds only some of the keys; see `cluster`",
             ));
         }
         if in_cluster && self.epoch.is_none() {
-            return Err(Failure::new(
-                ErrorKind::Configuration,
-                "`cluster` is set, and this is no node of one",
-            ));
+            return Err(Failure::new(ErrorKind::Configuration, NOT_A_CLUSTER));
         }
         if !self.is_primary {
             let message = "the server is a replica; generations are read from primaries only";
@@ -90,26 +80,27 @@ impl Server {
         Ok(())
     }
 
-    /// The generation that this token stands for in this life of this server; `None` for what is no
-    /// token of ours.
+    /// Returns the generation of `token` in this incarnation, or `None` if `token` does not have the length
+    /// of a token.
     ///
-    /// Each group of every hit goes through here, so it is one exclusive or, which is as good as a hash:
-    /// with one life different tokens are different generations, with one token different lives are, and
-    /// where both differ it is as unlikely as that two tokens are equal, being random and independent.
+    /// Every group of every hit goes through here, so this is one exclusive or, which is as good as a hash.
+    /// In one incarnation, different tokens give different generations. In two incarnations, so does the same
+    /// token. If both differ, equal generations are as unlikely as equal tokens, because tokens and digests
+    /// are random and independent.
     pub(crate) fn generation(&self, token: &[u8]) -> Option<Generation> {
         let token: [u8; TOKEN_BYTES] = token.try_into().ok()?;
         Generation::new(u128::from_be_bytes(token) ^ self.incarnation)
     }
 
-    /// The same life as seen through `owner`, which still has the slot and said that this server has the
-    /// key already. Until the slot is its own, nothing in this server's life tells that what it was given
-    /// may be older than what it had before; the owner's life tells.
+    /// Returns this server as seen through `owner`, which owns the slot of a key and redirected to this
+    /// server because it has the key already.
+    ///
+    /// Until this server owns the slot, its own incarnation does not show that the imported key may be older
+    /// than what it had before. The incarnation of the owner does.
     pub(crate) fn importing_from(&self, owner: &Self) -> Self {
-        let mut digest = blake3::Hasher::new_derive_key("groupcache-redis 2026-11 a key on its way");
+        let mut digest = blake3::Hasher::new_derive_key(IMPORTING_CONTEXT);
         digest.update(&self.incarnation.to_be_bytes()).update(&owner.incarnation.to_be_bytes());
-        let mut incarnation = [0; 16];
-        digest.finalize_xof().fill(&mut incarnation);
-        Self { incarnation: u128::from_be_bytes(incarnation), ..self.clone() }
+        Self { incarnation: finish(&digest), ..self.clone() }
     }
 
     pub(crate) fn has_set_nx_get(&self) -> bool {
@@ -117,13 +108,8 @@ impl Server {
     }
 }
 
-/// The configuration epoch of a node, from its answer to `CLUSTER INFO`.
-pub(crate) fn epoch_of(info: &str) -> Result<Option<u64>, Failure> {
-    let epoch = info_field(info, "cluster_my_epoch").map(str::parse);
-    epoch.transpose().map_err(|_| Failure::unexpected("CLUSTER INFO"))
-}
-
 impl Version {
+    /// Parses a version such as `7.4.0-rc1`. Parts that are not numbers are zero.
     fn parse(text: &str) -> Self {
         let mut parts = text.split('.').map(|part| {
             let digits = part.split(|letter: char| !letter.is_ascii_digit()).next().unwrap_or_default();
@@ -134,10 +120,35 @@ impl Version {
     }
 }
 
-/// A field of the answer to `INFO`.
+/// Parses the configuration epoch of a node from its reply to `CLUSTER INFO`.
+pub(crate) fn parse_epoch(info: &str) -> Result<Option<u64>, Failure> {
+    let epoch = info_field(info, "cluster_my_epoch").map(str::parse);
+    epoch.transpose().map_err(|_| Failure::unexpected("CLUSTER INFO"))
+}
+
+/// Returns a field of the reply to `INFO`.
 pub(crate) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'))
 }
+
+fn finish(digest: &blake3::Hasher) -> u128 {
+    let mut bytes = [0; 16];
+    digest.finalize_xof().fill(&mut bytes);
+    u128::from_be_bytes(bytes)
+}
+
+/// The length of the token of a group in the store.
+pub(crate) const TOKEN_BYTES: usize = 16;
+
+/// The message for a server that was configured as a node of a cluster.
+pub(crate) const NOT_A_CLUSTER: &str = "`cluster` is set, but the server is not a node of a cluster";
+
+/// Redis 7.0 accepts `NX` and `GET` in one `SET`, and has `PEXPIRE` with `GT`.
+const SET_NX_GET: Version = Version(7, 0, 0);
+
+// Generations depend on these strings: processes that share a server must agree on them.
+const INCARNATION_CONTEXT: &str = "groupcache-redis 2026-11 one life of one server";
+const IMPORTING_CONTEXT: &str = "groupcache-redis 2026-11 a key on its way";
 
 #[cfg(test)]
 mod tests {
@@ -155,23 +166,23 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_is_the_token_and_the_life_of_the_server() {
+    fn a_generation_is_the_token_and_the_incarnation_of_the_server() {
         let token = [7; TOKEN_BYTES];
         let generation = server("a", "x").generation(&token);
         assert!(generation.is_some());
         assert_eq!(server("a", "x").generation(&token), generation);
         assert_ne!(server("b", "x").generation(&token), generation, "another run");
         assert_ne!(server("a", "y").generation(&token), generation, "promoted again");
-        assert_ne!(server("ax", "").generation(&token), generation, "the parts are told apart");
+        assert_ne!(server("ax", "").generation(&token), generation, "the parts are delimited");
         assert_ne!(server("a", "x").generation(&[8; TOKEN_BYTES]), generation, "another token");
         assert_eq!(server("a", "x").generation(&token[1..]), None);
     }
 
     #[test]
-    fn only_a_primary_with_an_identity_will_do() {
+    fn only_a_primary_with_an_identity_is_accepted() {
         assert!(server("a", "x").check(false).is_ok());
         assert!(Server::from_info(&info("a", "x", "slave")).unwrap().check(false).is_err());
-        let without = info("a", "x", "master").replace("run_id", "walk_id");
+        let without = info("a", "x", "master").replace("run_id", "other_id");
         assert!(Server::from_info(&without).is_err());
         let node = info("a", "x", "master").replace("standalone", "cluster");
         assert!(Server::from_info(&node).unwrap().check(false).is_err());

@@ -1,5 +1,5 @@
-//! Deliberate mistakes about tokens; see `mutants.rs` of the core. Only there with
-//! `--cfg groupcache_mutants`.
+//! Mutants of how tokens are drawn and used. Compiled only with `--cfg groupcache_mutants`; see `mutants.rs`
+//! of the core.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,23 +11,23 @@ use crate::server::{Server, TOKEN_BYTES};
 
 type Token = [u8; TOKEN_BYTES];
 
-/// What one mint has sent so far for each group, and to which life of which server.
+/// For each group, the token that one mint sent last, and the incarnation that it was sent to.
 #[derive(Default)]
 pub(crate) struct Mint(Mutex<BTreeMap<usize, (Server, Token)>>);
 
 impl Mint {
-    /// `same_mint_token`: what is sent again is sent with the token of the first time.
-    pub(crate) fn sent(&self, at: usize, server: &Server, fresh: Token) -> Token {
+    /// `same_mint_token`: a retry sends the token of the first attempt.
+    pub(crate) fn sent(&self, index: usize, server: &Server, fresh: Token) -> Token {
         let mut sent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let token = match sent.get(&at) {
+        let token = match sent.get(&index) {
             Some((_, first)) if is_on("same_mint_token") => *first,
             _ => fresh,
         };
-        sent.insert(at, (server.clone(), token));
+        sent.insert(index, (server.clone(), token));
         token
     }
 
-    /// `unacknowledged_mint`: what was sent is taken for what is there.
+    /// `unacknowledged_mint`: the tokens that were sent count as minted without a reply.
     pub(crate) fn unacknowledged(&self, groups: usize) -> Option<Minted> {
         let sent = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let vector =

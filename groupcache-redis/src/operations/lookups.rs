@@ -1,0 +1,225 @@
+//! Lookups: the commands that read entries and generations.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use groupcache_core::backend::{CurrentGenerations, Found, Generation, Lookup, TimeLeft};
+use groupcache_core::{Entry, Group, Groups, Key};
+use redis::{Cmd, Pipeline, Value};
+
+use crate::error::Failure;
+use crate::operations::Operations;
+use crate::route::Route;
+use crate::route::cluster::Cluster;
+use crate::route::node::{Node, RequestKind, Response, accept};
+use crate::server::Server;
+
+impl Operations {
+    pub(crate) async fn lookup(
+        &self,
+        key: &Key,
+        groups: &[Group],
+        time_left: TimeLeft,
+    ) -> Result<Lookup, Failure> {
+        match (&self.route, time_left) {
+            (Route::Node(node), TimeLeft::NotNeeded) => self.lookup_on_node(node, key, groups).await,
+            (Route::Node(_), TimeLeft::Needed) => self.lookup_with_time_left(key, groups).await,
+            (Route::Cluster(cluster), _) => {
+                let lookups = self.lookup_in_cluster(cluster, &[(key, groups)], time_left).await?;
+                lookups.into_iter().next().ok_or_else(|| Failure::unexpected("GET"))
+            }
+        }
+    }
+
+    pub(crate) async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>, Failure> {
+        if let Route::Cluster(cluster) = &self.route {
+            let questions: Vec<(&Key, &[Group])> =
+                questions.iter().map(|(key, groups)| (key, &**groups)).collect();
+            return self.lookup_in_cluster(cluster, &questions, TimeLeft::NotNeeded).await;
+        }
+        // With one server, names do not decide where commands go.
+        let names = vec![Vec::new(); questions.len()];
+        let compose = |index: usize, _: &Server, pipeline: &mut Pipeline| {
+            let (key, groups) = &questions[index];
+            pipeline.add_command(self.mget(key, groups));
+        };
+        let responses = self.route.send(RequestKind::Generations, &names, compose).await?;
+        let lookup = |((_, groups), mut response): (&(Key, Groups), Response<()>)| {
+            let reply = response.next()?;
+            parse_mget(&response.connection.server, reply, groups.len())
+        };
+        questions.iter().zip(responses).map(lookup).collect()
+    }
+
+    /// Every hit on a single server goes through here.
+    async fn lookup_on_node(&self, node: &Node, key: &Key, groups: &[Group]) -> Result<Lookup, Failure> {
+        let mut retried = false;
+        loop {
+            let connection = node.connector.connection().await?;
+            match connection.query(&self.mget(key, groups)).await {
+                // The values in the reply to `MGET` are never errors.
+                Ok(reply @ Value::Array(_)) => return parse_mget(&connection.server, reply, groups.len()),
+                Ok(error) => {
+                    let reply = accept(&node.connector, &connection, Some(error))?;
+                    return parse_mget(&connection.server, reply, groups.len());
+                }
+                Err(failure) => {
+                    if failure.disconnects {
+                        node.connector.discard(&connection);
+                    }
+                    if retried || !failure.may_retry {
+                        return Err(failure);
+                    }
+                    retried = true;
+                }
+            }
+        }
+    }
+
+    /// Reads the entry and its time left in one transaction, so that both belong together.
+    async fn lookup_with_time_left(&self, key: &Key, groups: &[Group]) -> Result<Lookup, Failure> {
+        let before = self.clock.now();
+        let name = [self.names.entry(key)];
+        let compose = |_: usize, _: &Server, pipeline: &mut Pipeline| {
+            pipeline.cmd("MULTI").add_command(self.mget(key, groups));
+            pipeline.cmd("PTTL").arg(&name[0]).cmd("EXEC");
+        };
+        let responses = self.route.send(RequestKind::Generations, &name, compose).await?;
+        let mut response = responses.into_iter().next().ok_or_else(|| Failure::unexpected("EXEC"))?;
+        for _queued in ["MULTI", "MGET", "PTTL"] {
+            response.next()?;
+        }
+        let Value::Array(replies) = response.next()? else {
+            return Err(Failure::unexpected("EXEC"));
+        };
+        let mut replies = replies.into_iter().map(Value::extract_error);
+        let mut next = || replies.next().unwrap_or(Ok(Value::Nil));
+        let (values, millis_left) = (next()?, next()?);
+        let mut lookup = parse_mget(&response.connection.server, values, groups.len())?;
+        if let (Found::Entry(_, expires_at), Value::Int(millis)) = (&mut lookup.found, millis_left) {
+            *expires_at = expiry(before, millis);
+        }
+        Ok(lookup)
+    }
+
+    /// Reads each key from the node that owns its slot, all at the same time.
+    ///
+    /// There is one command for each key: a command for several keys fails while their slot is moving.
+    async fn lookup_in_cluster(
+        &self,
+        cluster: &Cluster,
+        questions: &[(&Key, &[Group])],
+        time_left: TimeLeft,
+    ) -> Result<Vec<Lookup>, Failure> {
+        let mut names = Vec::new();
+        let mut is_entry = Vec::new();
+        for (key, groups) in questions {
+            names.push(self.names.entry(key));
+            names.extend(groups.iter().map(|group| self.names.generation(group)));
+            is_entry.push(true);
+            is_entry.extend(groups.iter().map(|_| false));
+        }
+        let before = self.clock.now();
+        let compose = |index: usize, _: &Server, pipeline: &mut Pipeline| {
+            let with_time = is_entry[index] && time_left == TimeLeft::Needed;
+            if with_time {
+                pipeline.cmd("PTTL").arg(&names[index]);
+            }
+            pipeline.cmd("GET").arg(&names[index]);
+            if with_time {
+                pipeline.cmd("PTTL").arg(&names[index]);
+            }
+            with_time
+        };
+        let mut responses = cluster.send(RequestKind::Generations, &names, &compose).await?.into_iter();
+        let mut lookups = Vec::with_capacity(questions.len());
+        for (_, groups) in questions {
+            let found = take_entry(responses.next(), before)?;
+            let mut current: Vec<Option<Generation>> = Vec::with_capacity(groups.len());
+            for mut response in responses.by_ref().take(groups.len()) {
+                current.push(match response.next_string()? {
+                    Value::BulkString(token) => response.generation(&token),
+                    _ => None,
+                });
+            }
+            lookups.push(Lookup::new(found, current.into_iter().collect()));
+        }
+        Ok(lookups)
+    }
+
+    fn mget(&self, key: &Key, groups: &[Group]) -> Cmd {
+        let keys = 1 + groups.len();
+        let mut command = Cmd::with_capacity(1 + keys, 4 + keys * self.names.name_bytes());
+        let mut name = self.names.entry(key);
+        command.arg("MGET").arg(&name);
+        for group in groups {
+            // One buffer for all names, because every hit writes them.
+            self.names.rename_to_generation(&mut name, group);
+            command.arg(&name);
+        }
+        command
+    }
+}
+
+impl<X> Response<X> {
+    /// Returns the next reply, or `Nil` as `MGET` does if the key holds a value that is not a string.
+    fn next_string(&mut self) -> Result<Value, Failure> {
+        match self.next() {
+            Err(failure) if failure.is_wrong_type() => Ok(Value::Nil),
+            reply => reply,
+        }
+    }
+}
+
+/// Takes the entry from the response to `GET`, with the time left if that was sent before and after it.
+fn take_entry(response: Option<Response<bool>>, before: Instant) -> Result<Found, Failure> {
+    let mut response = response.ok_or_else(|| Failure::unexpected("GET"))?;
+    let earlier = if response.sent { response.next()? } else { Value::Nil };
+    let mut found = parse_entry(response.next_string()?);
+    if let (Found::Entry(_, expires_at), Value::Int(earlier)) = (&mut found, earlier)
+        && let Value::Int(later) = response.next()?
+    {
+        // The entry may have been replaced between the commands, by one that expires earlier or later.
+        *expires_at = expiry(before, earlier.min(later));
+    }
+    Ok(found)
+}
+
+/// Parses the reply to [`Operations::mget`].
+fn parse_mget(server: &Server, reply: Value, groups: usize) -> Result<Lookup, Failure> {
+    let Value::Array(values) = reply else {
+        return Err(Failure::unexpected("MGET"));
+    };
+    if values.len() != groups + 1 {
+        return Err(Failure::unexpected("MGET"));
+    }
+    let mut values = values.into_iter();
+    let found = parse_entry(values.next().unwrap_or(Value::Nil));
+    let current: CurrentGenerations = values.map(|value| parse_generation(server, value)).collect();
+    Ok(Lookup::new(found, current))
+}
+
+fn parse_entry(value: Value) -> Found {
+    match value {
+        Value::BulkString(bytes) => match Entry::decode(&Bytes::from(bytes)) {
+            Ok(entry) => Found::Entry(Arc::new(entry), None),
+            Err(_) => Found::Undecodable,
+        },
+        _ => Found::Absent,
+    }
+}
+
+fn parse_generation(server: &Server, value: Value) -> Option<Generation> {
+    match value {
+        Value::BulkString(token) => server.generation(&token),
+        _ => None,
+    }
+}
+
+/// Returns when an entry expires whose reply to `PTTL` is `millis`. The reply is negative if the entry has no
+/// time to live, or does not exist.
+fn expiry(before: Instant, millis: i64) -> Option<Instant> {
+    let left = u64::try_from(millis).ok()?;
+    before.checked_add(Duration::from_millis(left))
+}

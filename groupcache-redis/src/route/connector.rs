@@ -1,0 +1,109 @@
+//! The connection to one server: established when it is first used, and again when it is lost.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use groupcache_core::ErrorKind;
+use groupcache_core::backend::SharedConnection;
+
+use crate::advice;
+use crate::connection::Connection;
+use crate::error::Failure;
+use crate::route::sentinel::find_primary;
+use crate::settings::{ConnectionSettings, Target};
+
+/// Connects to one server. Does not retry what was sent. Cheap to clone; clones share the connection.
+#[derive(Clone)]
+pub(crate) struct Connector(Arc<Inner>);
+
+struct Inner {
+    target: Target,
+    settings: Arc<ConnectionSettings>,
+    shared: SharedConnection<Connection, Failure>,
+}
+
+impl Connector {
+    pub(crate) fn new(target: Target, settings: Arc<ConnectionSettings>) -> Self {
+        let shared = SharedConnection::new().backoff(settings.backoff_min, settings.backoff_max);
+        let shared = if target.is_cluster_node() { shared.never_waits_for_retries() } else { shared };
+        Self(Arc::new(Inner { target, settings, shared }))
+    }
+
+    /// Returns the connection, and establishes one if there is none.
+    pub(crate) async fn connection(&self) -> Result<Arc<Connection>, Failure> {
+        self.0.shared.get(|| connect(Arc::clone(&self.0))).await
+    }
+
+    /// Returns the connection if there is one.
+    pub(crate) fn current(&self) -> Option<Arc<Connection>> {
+        self.0.shared.current()
+    }
+
+    /// Makes the next caller connect again, unless `connection` was replaced already.
+    pub(crate) fn discard(&self, connection: &Arc<Connection>) {
+        self.0.shared.discard(connection);
+    }
+}
+
+/// Connects within the time limit, and starts what follows a connection: the watch and, once per backend,
+/// the advice.
+async fn connect(connector: Arc<Inner>) -> Result<Arc<Connection>, Failure> {
+    let settings = &connector.settings;
+    let limit = settings.connect_time_limit;
+    let connection = match tokio::time::timeout(limit, establish(&connector.target, settings)).await {
+        Ok(connection) => Arc::new(connection?),
+        Err(_) => return Err(Failure::timeout(limit, "connect_time_limit")),
+    };
+    if !settings.advice_logged.swap(true, Ordering::Relaxed) {
+        let connection = Arc::clone(&connection);
+        let waits_for_replicas = settings.wait_for_replicas.is_some();
+        tokio::spawn(async move { advice::log(&connection, waits_for_replicas).await });
+    }
+    tokio::spawn(watch(Arc::downgrade(&connector), Arc::downgrade(&connection)));
+    Ok(connection)
+}
+
+async fn establish(target: &Target, settings: &ConnectionSettings) -> Result<Connection, Failure> {
+    let info = match target {
+        Target::Node(info) | Target::ClusterNode(info) => (**info).clone(),
+        Target::Sentinel(sentinel) => find_primary(settings, sentinel).await?,
+    };
+    let activity = format!("connecting to {}", info.addr());
+    let connection = Connection::establish(settings, info, target.is_cluster_node()).await;
+    let connection = connection.map_err(|failure| failure.while_doing(&activity))?;
+    if let Target::Sentinel(sentinel) = target {
+        // A primary that hung while it was replaced may have answered before it learns of its demotion.
+        let primary = find_primary(settings, sentinel).await?;
+        if *primary.addr() != connection.address {
+            let message = "Sentinel named another primary in the meantime";
+            return Err(Failure::new(ErrorKind::Unavailable, message).while_doing(&activity));
+        }
+    }
+    Ok(connection)
+}
+
+/// Discards the connection when it notices what the connection itself does not show: the server hangs, its
+/// network is gone, it has become a replica, or the sentinels name another primary.
+async fn watch(connector: Weak<Inner>, watched: Weak<Connection>) {
+    let Some(interval) = connector.upgrade().map(|connector| connector.settings.watch_interval) else {
+        return;
+    };
+    loop {
+        tokio::time::sleep(interval).await;
+        let Some(connection) = watched.upgrade() else { return };
+        let is_current = connection.is_current().await;
+        let Some(connector) = connector.upgrade() else { return };
+        if !is_current || has_moved(&connector, &connection).await {
+            tracing::debug!(address = %connection.address, "the connection is outdated");
+            connector.shared.discard(&connection);
+            return;
+        }
+    }
+}
+
+/// Returns whether the sentinels name another primary. Sentinels that do not answer are no evidence of that.
+async fn has_moved(connector: &Inner, connection: &Connection) -> bool {
+    let Target::Sentinel(sentinel) = &connector.target else { return false };
+    let primary = find_primary(&connector.settings, sentinel).await;
+    primary.is_ok_and(|info| *info.addr() != connection.address)
+}

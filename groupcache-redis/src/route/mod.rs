@@ -1,0 +1,85 @@
+//! The way to the server of a key: the only server that there is, or the node of a cluster that owns its
+//! slot.
+
+use std::sync::Arc;
+
+use redis::Pipeline;
+
+use crate::connection::Connection;
+use crate::error::Failure;
+use crate::route::cluster::Cluster;
+use crate::route::node::{Node, Part, RequestKind, Response};
+use crate::server::Server;
+
+pub(crate) mod cluster;
+mod connector;
+pub(crate) mod node;
+mod progress;
+mod sentinel;
+mod topology;
+
+pub(crate) enum Route {
+    Node(Node),
+    Cluster(Cluster),
+}
+
+impl Route {
+    /// Sends the commands that `compose` adds for each of the keys `names`, all at the same time, and returns
+    /// the responses in order. Costs one round trip, and in a cluster one more for keys whose slot has moved.
+    ///
+    /// `compose` receives the index of the key and the server. It runs for each attempt, so that no token is
+    /// sent twice.
+    pub(crate) async fn send<X: Send>(
+        &self,
+        kind: RequestKind,
+        names: &[Vec<u8>],
+        compose: impl Fn(usize, &Server, &mut Pipeline) -> X + Send + Sync,
+    ) -> Result<Vec<Response<X>>, Failure> {
+        match self {
+            Self::Node(node) => {
+                let part = |index| Part { index, redirected: false, slot_owner: None };
+                let parts: Vec<_> = (0..names.len()).map(part).collect();
+                node.send(kind, &parts, &compose).await
+            }
+            Self::Cluster(cluster) => cluster.send(kind, names, &compose).await,
+        }
+    }
+
+    /// Returns a connection to the server of each of `names`, as far as the topology is known.
+    pub(crate) async fn connections_for(&self, names: &[Vec<u8>]) -> Result<Vec<Arc<Connection>>, Failure> {
+        let mut connections = Vec::with_capacity(names.len());
+        match self {
+            Self::Node(node) => {
+                let connection = node.connector.connection().await?;
+                connections.resize(names.len(), connection);
+            }
+            Self::Cluster(cluster) => {
+                for name in names {
+                    connections.push(cluster.node_of(name).await?.connector.connection().await?);
+                }
+            }
+        }
+        Ok(connections)
+    }
+
+    /// Returns a connection to each server.
+    pub(crate) async fn all_connections(&self) -> Result<Vec<Arc<Connection>>, Failure> {
+        match self {
+            Self::Node(node) => Ok(vec![node.connector.connection().await?]),
+            Self::Cluster(cluster) => {
+                let mut connections = Vec::new();
+                for node in cluster.nodes().await? {
+                    connections.push(node.connector.connection().await?);
+                }
+                Ok(connections)
+            }
+        }
+    }
+
+    pub(crate) fn waits_for_replicas(&self) -> bool {
+        match self {
+            Self::Node(node) => node.waits_for_replicas(),
+            Self::Cluster(cluster) => cluster.waits_for_replicas(),
+        }
+    }
+}

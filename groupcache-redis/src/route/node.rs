@@ -1,0 +1,296 @@
+//! One server: sends commands about some keys in one pipeline, and returns the responses.
+
+use std::sync::Arc;
+
+use groupcache_core::ErrorKind;
+use groupcache_core::backend::Generation;
+use redis::{Pipeline, ServerErrorKind, Value};
+
+use crate::connection::{Connection, Request};
+use crate::error::Failure;
+use crate::route::connector::Connector;
+use crate::server::Server;
+use crate::settings::{ConnectionSettings, ReplicaWait, Target};
+
+/// The connections to one server.
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub(crate) connector: Connector,
+    /// A connection of its own for bumps that wait for replicas: while it waits, it serves nothing else.
+    replicated: Option<Replicated>,
+}
+
+#[derive(Clone)]
+struct Replicated {
+    connector: Connector,
+    wait: ReplicaWait,
+}
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RequestKind {
+    /// Reads generations, so the server must still be in the incarnation of the connection.
+    Generations,
+    /// Invalidates, and waits for replicas if that is set.
+    Bump,
+    Other,
+}
+
+/// The commands about one key.
+pub(crate) struct Part {
+    /// The index of the key in the request.
+    pub(crate) index: usize,
+    /// Whether another node redirected the commands to this one.
+    pub(crate) redirected: bool,
+    /// The node that owns the slot, if this node is only importing it (`ASK`). This node then serves the key
+    /// if each command follows an `ASKING`.
+    pub(crate) slot_owner: Option<Arc<Connection>>,
+}
+
+/// The replies to the commands about one key.
+pub(crate) struct Response<X> {
+    pub(crate) connection: Arc<Connection>,
+    slot_owner: Option<Arc<Connection>>,
+    connector: Connector,
+    replies: std::vec::IntoIter<Value>,
+    /// What was sent in the commands, such as a token.
+    pub(crate) sent: X,
+}
+
+/// A pipeline and what is needed to assign its replies to parts.
+struct Batch<X> {
+    pipeline: Pipeline,
+    /// For each part, what was sent and in how many commands.
+    sent: Vec<(X, usize)>,
+}
+
+/// The outcome of one attempt to send a pipeline.
+enum Attempt {
+    Replied(Vec<Value>),
+    /// The connection is closed, or leads to another incarnation than the server is in. A new one may do.
+    ConnectionLost(Failure),
+    /// The replies took so long that the incarnation of the server is no longer certain.
+    CheckNeeded,
+}
+
+impl Node {
+    pub(crate) fn new(target: Target, settings: Arc<ConnectionSettings>) -> Self {
+        let replicated = settings.wait_for_replicas.map(|wait| {
+            let response_time_limit = settings.response_time_limit.saturating_add(wait.time_limit);
+            let settings = ConnectionSettings { response_time_limit, ..(*settings).clone() };
+            Replicated { connector: Connector::new(target.clone(), Arc::new(settings)), wait }
+        });
+        Self { connector: Connector::new(target, settings), replicated }
+    }
+
+    /// Sends the commands that `compose` adds for each of `parts` in one pipeline, and returns the responses
+    /// in the same order.
+    ///
+    /// Retries once, on a new connection, if the connection turns out to be closed or to lead to another
+    /// incarnation of the server. `compose` runs for each attempt.
+    pub(crate) async fn send<X: Send>(
+        &self,
+        kind: RequestKind,
+        parts: &[Part],
+        compose: &(impl Fn(usize, &Server, &mut Pipeline) -> X + Send + Sync),
+    ) -> Result<Vec<Response<X>>, Failure> {
+        let replicated = self.replicated.as_ref().filter(|_| kind == RequestKind::Bump);
+        let connector = replicated.map_or(&self.connector, |replicated| &replicated.connector);
+        let reads_generations = kind == RequestKind::Generations;
+        // A redirect may lead to a node that received the slot a moment ago.
+        let mut check = reads_generations && parts.iter().any(|part| part.redirected);
+        let mut retried = false;
+        loop {
+            let connection = connector.connection().await?;
+            check |= reads_generations && connection.is_check_due();
+            let mut batch = Batch::compose(parts, &connection.server, compose);
+            if let Some(replicated) = replicated {
+                replicated.put_wait(&mut batch.pipeline);
+            }
+            match attempt(connector, &connection, batch.pipeline, kind, check).await? {
+                Attempt::Replied(replies) => {
+                    let mut replies = replies.into_iter();
+                    let responses = assign(parts, batch.sent, connector, &connection, &mut replies);
+                    // If every part was redirected, the server did nothing that replicas could acknowledge.
+                    let replicated = replicated.filter(|_| responses.iter().any(Response::is_final));
+                    if let Some(replicated) = replicated {
+                        replicated.check_wait(&connection, replies.next())?;
+                    }
+                    return Ok(responses);
+                }
+                Attempt::ConnectionLost(failure) if retried => return Err(failure),
+                Attempt::ConnectionLost(_) => retried = true,
+                Attempt::CheckNeeded => check = true,
+            }
+        }
+    }
+
+    pub(crate) fn waits_for_replicas(&self) -> bool {
+        self.replicated.is_some()
+    }
+}
+
+/// Sends `pipeline`, and with `check` confirms the incarnation of the server.
+async fn attempt(
+    connector: &Connector,
+    connection: &Arc<Connection>,
+    mut pipeline: Pipeline,
+    kind: RequestKind,
+    check: bool,
+) -> Result<Attempt, Failure> {
+    // After the reads: if a slot came back before them, the epoch shows it after them.
+    let asked_at = check.then(|| Connection::query_epoch(&mut pipeline));
+    let mut replies = match connection.send(&Request::Pipeline(pipeline)).await {
+        Ok(replies) => replies,
+        Err(failure) => {
+            if failure.disconnects {
+                connector.discard(connection);
+            }
+            return if failure.may_retry { Ok(Attempt::ConnectionLost(failure)) } else { Err(failure) };
+        }
+    };
+    match asked_at {
+        Some(asked_at) => {
+            if let Err(failure) = connection.confirm_epoch(asked_at, replies.pop()) {
+                connector.discard(connection);
+                return Ok(Attempt::ConnectionLost(failure));
+            }
+        }
+        None if kind == RequestKind::Generations && connection.is_check_due() => {
+            return Ok(Attempt::CheckNeeded);
+        }
+        None => {}
+    }
+    Ok(Attempt::Replied(replies))
+}
+
+/// Assigns the replies to the parts that they belong to.
+fn assign<X>(
+    parts: &[Part],
+    sent: Vec<(X, usize)>,
+    connector: &Connector,
+    connection: &Arc<Connection>,
+    replies: &mut std::vec::IntoIter<Value>,
+) -> Vec<Response<X>> {
+    let mut responses = Vec::with_capacity(parts.len());
+    for (part, (sent, commands)) in parts.iter().zip(sent) {
+        let mut own = Vec::with_capacity(commands);
+        for _ in 0..commands {
+            if part.slot_owner.is_some() {
+                let _asking = replies.next();
+            }
+            own.extend(replies.next());
+        }
+        responses.push(Response {
+            connection: Arc::clone(connection),
+            slot_owner: part.slot_owner.clone(),
+            connector: connector.clone(),
+            replies: own.into_iter(),
+            sent,
+        });
+    }
+    responses
+}
+
+impl<X> Batch<X> {
+    fn compose(
+        parts: &[Part],
+        server: &Server,
+        compose: &impl Fn(usize, &Server, &mut Pipeline) -> X,
+    ) -> Self {
+        let mut pipeline = Pipeline::with_capacity(2 * parts.len() + 1);
+        let mut sent = Vec::with_capacity(parts.len());
+        for part in parts {
+            if part.slot_owner.is_none() {
+                let before = pipeline.len();
+                let own = compose(part.index, server, &mut pipeline);
+                sent.push((own, pipeline.len() - before));
+            } else {
+                let mut commands = Pipeline::new();
+                let own = compose(part.index, server, &mut commands);
+                for command in commands.cmd_iter() {
+                    pipeline.cmd("ASKING").add_command(command.clone());
+                }
+                sent.push((own, commands.len()));
+            }
+        }
+        Self { pipeline, sent }
+    }
+}
+
+impl Replicated {
+    fn put_wait(&self, pipeline: &mut Pipeline) {
+        let millis = u64::try_from(self.wait.time_limit.as_millis()).unwrap_or(u64::MAX).max(1);
+        pipeline.cmd("WAIT").arg(self.wait.replicas).arg(millis);
+    }
+
+    /// Fails unless enough replicas acknowledged.
+    fn check_wait(&self, connection: &Arc<Connection>, reply: Option<Value>) -> Result<(), Failure> {
+        let ReplicaWait { replicas: required, time_limit } = self.wait;
+        match accept(&self.connector, connection, reply)? {
+            Value::Int(replicas) if replicas >= i64::from(required) => Ok(()),
+            Value::Int(replicas) => Err(Failure::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "{replicas} replicas acknowledged within {time_limit:?}, but `wait_for_replicas` \
+                     requires {required}"
+                ),
+            )),
+            _ => Err(Failure::unexpected("WAIT")),
+        }
+    }
+}
+
+impl<X> Response<X> {
+    /// Returns the generation that `token` stands for on the node that sent it.
+    pub(crate) fn generation(&self, token: &[u8]) -> Option<Generation> {
+        match &self.slot_owner {
+            None => self.connection.server.generation(token),
+            Some(owner) => self.connection.server.importing_from(&owner.server).generation(token),
+        }
+    }
+
+    /// Returns the next reply, or a failure if it is an error.
+    pub(crate) fn next(&mut self) -> Result<Value, Failure> {
+        accept(&self.connector, &self.connection, self.replies.next())
+    }
+
+    /// Fails if one of the remaining replies is an error.
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
+        while self.replies.len() > 0 {
+            self.next()?;
+        }
+        Ok(())
+    }
+
+    /// Returns the first redirect that `parse` finds in the replies.
+    pub(crate) fn find_redirect<R>(&self, parse: impl Fn(&Value) -> Option<R>) -> Option<R> {
+        self.replies.as_slice().iter().find_map(parse)
+    }
+
+    /// Returns whether no reply redirects to another node.
+    fn is_final(&self) -> bool {
+        let redirect = |reply: &Value| {
+            let Value::ServerError(error) = reply else { return None };
+            matches!(error.kind()?, ServerErrorKind::Moved | ServerErrorKind::Ask).then_some(())
+        };
+        self.find_redirect(redirect).is_none()
+    }
+}
+
+/// Returns the reply, or a failure if it is an error. Discards the connection if the error shows that it
+/// leads to the wrong server.
+pub(crate) fn accept(
+    connector: &Connector,
+    connection: &Arc<Connection>,
+    reply: Option<Value>,
+) -> Result<Value, Failure> {
+    let reply = reply.ok_or_else(|| Failure::unexpected("a command"))?;
+    reply.extract_error().map_err(|error| {
+        let failure = Failure::from(error);
+        if failure.disconnects {
+            connector.discard(connection);
+        }
+        failure
+    })
+}
