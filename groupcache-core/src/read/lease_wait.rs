@@ -221,7 +221,7 @@ impl<B: Backend> Cache<B> {
                 }))
             }
             LeaseHolder::Other => Claim::Other,
-            LeaseHolder::NotAsked => Claim::Unknown,
+            LeaseHolder::Unknown => Claim::Unknown,
         };
         Ok((leased.vector, leased.guard, claim))
     }
