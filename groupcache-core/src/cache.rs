@@ -202,7 +202,7 @@ impl<B: Backend> Cache<B> {
                         LeaseDecision::Changed => continue,
                         LeaseDecision::Found(value) => {
                             counters.miss(ticket.miss);
-                            counters.shared.increment();
+                            counters.shared_loads.increment();
                             break (Served::Entry(value, ServedFrom::Shared(ticket.miss)), None);
                         }
                     }
@@ -217,7 +217,7 @@ impl<B: Backend> Cache<B> {
                     if Box::pin(self.may_share(address, &ticket, &entry, &mut budget)).await {
                         if let Some(value) = accept(&entry) {
                             counters.miss(ticket.miss);
-                            counters.shared.increment();
+                            counters.shared_loads.increment();
                             if let Some(outer) = outer {
                                 outer.after_nested_read(self.id(), &entry, expires_at);
                             }
@@ -244,7 +244,7 @@ impl<B: Backend> Cache<B> {
                         && let Some(value) = accept(&failure)
                     {
                         counters.miss(ticket.miss);
-                        counters.shared.increment();
+                        counters.shared_loads.increment();
                         if let Some(outer) = outer {
                             outer.do_not_store();
                         }
@@ -298,7 +298,7 @@ impl<B: Backend> Cache<B> {
                 .into());
         };
         if !sealed.storable || !sealed.late.is_empty() {
-            self.inner.counters.not_stored.increment();
+            self.inner.counters.loads_not_stored.increment();
             let why = "the generation of a group that the value depends on could not be had in time";
             return Err(Error::new(ErrorKind::Unavailable, backend.name()).with_message(why).into());
         }

@@ -237,7 +237,7 @@ impl<B: Backend> Cache<B> {
     }
 
     fn not_stored<V, R>(&self, value: R, miss: Miss, outer: Option<&LoadContext>) -> Served<V, R> {
-        self.inner().counters().not_stored.increment();
+        self.inner().counters().loads_not_stored.increment();
         if let Some(outer) = outer {
             outer.do_not_store();
         }
