@@ -67,6 +67,8 @@
 )]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should"))]
 
+#[cfg(test)]
+mod assertions;
 pub mod backend;
 mod cache;
 mod clock;
