@@ -112,11 +112,11 @@ impl Server {
         build: impl Fn(u32, &About, &mut Vec<MetaCommand>) + Send,
     ) -> Result<Vec<Answer>> {
         let call = match how {
-            Ask::Anyway => self.0.breaker.call_anyway(),
+            Ask::Anyway => self.0.breaker.force_call(),
             Ask::Read | Ask::Write => self.0.breaker.try_call().ok_or_else(|| self.refusal())?,
         };
         let outcome = self.send(how, build).await;
-        call.ended(&outcome);
+        call.record(&outcome);
         outcome
     }
 

@@ -101,7 +101,7 @@ impl Inner {
         let holder = take_holder(&mut shares, proposals.len(), request);
         let minted = self.minted(&items[..proposals.len()], shares).await?;
         let vector = request.vector(minted).ok_or_else(|| Failure::unexpected("ms, mg"))?;
-        let holder = if vector == expected { holder } else { LeaseHolder::NotAsked };
+        let holder = if vector == expected { holder } else { LeaseHolder::Unknown };
         Ok(Leased::new(vector, holder))
     }
 

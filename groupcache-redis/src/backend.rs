@@ -85,7 +85,7 @@ impl RedisBackend {
 
 impl Inner {
     fn call(&self) -> Result<BreakerCall<'_>> {
-        self.breaker.try_call().ok_or_else(|| self.breaker.refusal())
+        self.breaker.try_call().ok_or_else(|| self.breaker.open_error())
     }
 }
 
@@ -130,7 +130,7 @@ impl Backend for RedisBackend {
             return Ok(());
         }
         // Not refused by the breaker: an invalidation is not given up without a try.
-        let call = self.0.breaker.call_anyway();
+        let call = self.0.breaker.force_call();
         end(call, self.0.bump(groups).await)
     }
 
@@ -144,7 +144,7 @@ impl Backend for RedisBackend {
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        let call = self.0.breaker.call_anyway();
+        let call = self.0.breaker.force_call();
         end(call, self.0.delete(key).await)
     }
 
@@ -155,7 +155,7 @@ impl Backend for RedisBackend {
 
 fn end<T>(call: BreakerCall<'_>, outcome: Result<T, Failure>) -> Result<T> {
     let outcome = outcome.map_err(Error::from);
-    call.ended(&outcome);
+    call.record(&outcome);
     outcome
 }
 

@@ -82,8 +82,7 @@ pub(crate) enum Request {
 impl Line {
     pub(crate) fn new(settings: Arc<Settings>) -> Self {
         let connected = SharedConnection::new().backoff(settings.backoff_min, settings.backoff_max);
-        let connected =
-            if settings.is_one_of_many() { connected.never_waits_for_retries() } else { connected };
+        let connected = if settings.is_one_of_many() { connected.fail_fast() } else { connected };
         Self(Arc::new(Inner { settings, connected }))
     }
 

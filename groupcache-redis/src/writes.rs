@@ -83,7 +83,7 @@ impl Inner {
         let vector = request.vector(minted.collect::<Result<Vec<_>, _>>()?);
         let vector = vector.ok_or_else(|| Failure::unexpected("SET"))?;
         let holder = match take_there(&mut leased)? {
-            _ if vector != expected => LeaseHolder::NotAsked,
+            _ if vector != expected => LeaseHolder::Unknown,
             Value::BulkString(there) if there == owner => LeaseHolder::Ours,
             _ => LeaseHolder::Other,
         };
