@@ -1,29 +1,41 @@
-//! Time, so that tests can move it.
+//! The source of time, which tests can replace.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Where the cache takes the time from. Only this process's monotonic time is ever used; no
-/// decision compares the clocks of two machines.
+/// A source of monotonic time.
+///
+/// The cache uses time only within one process; no decision compares the clocks of two machines. Tests pass a
+/// [`ManualClock`].
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// The current time. Never goes back.
+    /// Returns the current time, which never goes backwards.
     fn now(&self) -> Instant;
 }
 
-/// The clock of the operating system.
+/// The monotonic clock of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the clock that the others are told to use")]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
     fn now(&self) -> Instant {
         Instant::now()
     }
 }
 
-/// A clock that stands still until a test moves it. Clones share the time.
+/// A clock that only moves when a test advances it. Clones share their time.
+///
+/// ```
+/// use std::time::Duration;
+/// use groupcache_core::{Clock, ManualClock};
+///
+/// let clock = ManualClock::new();
+/// let start = clock.now();
+/// clock.clone().advance(Duration::from_secs(60));
+/// assert_eq!(clock.now() - start, Duration::from_secs(60));
+/// ```
 #[derive(Debug, Clone)]
 pub struct ManualClock {
     start: Instant,
@@ -31,14 +43,14 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that stands at the moment of this call.
+    /// Creates a clock whose time is the moment of this call.
     #[must_use]
     pub fn new() -> Self {
         Self { start: SystemClock.now(), elapsed_nanos: Arc::default() }
     }
 
-    /// Moves the time of this clock and all its clones forward; more than 584 years in all are cut
-    /// to that.
+    /// Moves the time of this clock and all its clones forward by `by`. The sum of all advances saturates at
+    /// 584 years.
     pub fn advance(&self, by: Duration) {
         let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         let add = |now: u64| Some(now.saturating_add(nanos));

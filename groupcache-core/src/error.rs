@@ -1,15 +1,14 @@
-//! One opaque error with a kind that callers can match on.
+//! The error type: opaque, with a kind to match on.
 
 use std::error::Error as StdError;
 use std::fmt;
 
-/// What a fallible operation of this crate returns.
+/// The result of a fallible operation of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a cache operation failed. A miss is not an error.
+/// The error of a cache operation. A miss is not an error.
 ///
-/// `Display` prints this level only; the cause, where there is one, is
-/// [`source`](StdError::source).
+/// `Display` prints this level only. The cause, if there is one, is the [`source`](StdError::source).
 #[derive(Debug, thiserror::Error)]
 #[error("{backend}: {kind}{}", message.as_deref().map(|message| format!(": {message}")).unwrap_or_default())]
 pub struct Error {
@@ -19,72 +18,72 @@ pub struct Error {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// What went wrong, as far as a caller can act on it.
+/// The kind of an [`Error`], for callers that handle some of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The store has no room for this, or it is larger than the store allows.
+    /// The store is full, or the value is larger than the store allows.
     Capacity,
     /// A setting is wrong; the message names it.
     Configuration,
-    /// Stored bytes are not what this release writes.
+    /// Stored bytes are corrupted or were written by another release.
     Decode,
-    /// A key or a value could not be turned into bytes.
+    /// A key or a value could not be serialised.
     Encode,
-    /// The store answered something that its protocol does not allow here.
+    /// The store sent a response that its protocol does not allow here.
     Protocol,
-    /// The store refused the operation (credentials, read-only replica, permissions).
+    /// The store refused the operation: wrong credentials, missing permission, a read-only replica.
     Refused,
-    /// No answer within the time limit. The operation may or may not have happened.
+    /// The store did not respond within the time limit. The operation may or may not have taken effect.
     Timeout,
-    /// The store cannot be reached, or is not ready.
+    /// The store is unreachable or not ready.
     Unavailable,
 }
 
 impl Error {
-    /// An error of `kind`, found by `backend` (the [name](crate::Backend::name) of a backend, or of
-    /// the crate that noticed).
+    /// Creates an error. `backend` is the [name](crate::Backend::name) of the backend, or of the crate, that
+    /// detected it.
     #[must_use]
     pub const fn new(kind: ErrorKind, backend: &'static str) -> Self {
         Self { kind, backend, message: None, source: None }
     }
 
-    /// A wrong setting: `message` names it and says what would be right.
+    /// Creates an [`ErrorKind::Configuration`] error. `message` names the setting and what it should be.
     #[must_use]
     pub fn configuration(backend: &'static str, message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Configuration, backend).with_message(message)
     }
 
-    /// Says more about this very level than its kind does.
+    /// Sets a message, which `Display` prints after the kind. It is about this level, not about the cause.
     #[must_use]
     pub fn with_message(mut self, message: impl Into<String>) -> Self {
         self.message = Some(message.into().into_boxed_str());
         self
     }
 
-    /// Attaches the cause.
+    /// Sets the cause, which [`source`](StdError::source) returns.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// What went wrong.
+    /// Returns the kind.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// Who noticed: the name of a backend or of one of this project's crates.
+    /// Returns the name of the backend, or of the crate, that detected the error.
     #[must_use]
     pub const fn backend(&self) -> &'static str {
         self.backend
     }
 
-    /// Whether the same operation may succeed later without anything being reconfigured.
+    /// Returns whether the same operation may succeed later although nobody changes the configuration.
     ///
-    /// True for [`Timeout`](ErrorKind::Timeout) and [`Unavailable`](ErrorKind::Unavailable) only: a
-    /// full store, a wrong password or a wrong setting stay wrong until somebody acts.
+    /// True for [`Timeout`](ErrorKind::Timeout) and [`Unavailable`](ErrorKind::Unavailable) only. A full
+    /// store or a wrong password needs an operator.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         matches!(self.kind, ErrorKind::Timeout | ErrorKind::Unavailable)
@@ -94,13 +93,13 @@ impl Error {
 impl ErrorKind {
     const fn as_str(self) -> &'static str {
         match self {
-            Self::Capacity => "no room in the store",
+            Self::Capacity => "the store has no room",
             Self::Configuration => "wrong configuration",
-            Self::Decode => "stored bytes do not decode",
-            Self::Encode => "value does not encode",
-            Self::Protocol => "unexpected answer from the store",
-            Self::Refused => "the store refused",
-            Self::Timeout => "no answer within the time limit",
+            Self::Decode => "stored bytes cannot be decoded",
+            Self::Encode => "value cannot be encoded",
+            Self::Protocol => "unexpected response from the store",
+            Self::Refused => "the store refused the operation",
+            Self::Timeout => "no response within the time limit",
             Self::Unavailable => "the store is unavailable",
         }
     }
@@ -112,19 +111,22 @@ impl fmt::Display for ErrorKind {
     }
 }
 
+/// The name in errors that this crate detects itself.
+pub(crate) const CRATE_NAME: &str = "groupcache-core";
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn display_shows_one_level_and_source_shows_the_next() {
+    fn display_prints_one_level_and_source_returns_the_next() {
         let error = Error::new(ErrorKind::Unavailable, "redis").with_source(std::io::Error::other("refused"));
         assert_eq!(error.to_string(), "redis: the store is unavailable");
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("refused"));
     }
 
     #[test]
-    fn only_errors_that_pass_by_themselves_are_transient() {
+    fn only_timeouts_and_unavailable_stores_are_transient() {
         assert!(Error::new(ErrorKind::Timeout, "x").is_transient());
         assert!(Error::new(ErrorKind::Unavailable, "x").is_transient());
         assert!(!Error::new(ErrorKind::Capacity, "x").is_transient());

@@ -75,6 +75,8 @@
 )]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should"))]
 
+#[cfg(test)]
+mod assertions;
 pub mod backend;
 mod cache;
 mod clock;
@@ -112,7 +114,10 @@ pub use crate::outcome::{Loaded, Miss, Served, ServedFrom, StorePolicy, ToStore}
 pub use crate::read::ReadOutcome;
 pub use crate::read::refresh::Refresh;
 pub use crate::stats::Stats;
+pub use crate::strategy::by_arguments::ByArguments;
+pub use crate::strategy::by_model::{ByModel, ByModels};
+pub use crate::strategy::by_tag::ByTag;
 pub use crate::strategy::call::{Arguments, Call, NamedCall};
-pub use crate::strategy::key_strategy::{ByArguments, ByModel, ByModels, ByTag, KeyStrategy};
+pub use crate::strategy::key_strategy::KeyStrategy;
 pub use crate::strategy::model::{ArgumentText, Model, Models, check_fields, groups_of};
 pub use crate::typed::KeyedCache;

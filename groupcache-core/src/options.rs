@@ -1,21 +1,25 @@
-//! How long entries live and when a stale one may be served.
+//! Options of entries: how long they live, and when a stale one may be served.
 
 use std::time::Duration;
 
-const LONGEST_LEASE: Duration = Duration::from_secs(86_400);
-
-/// How long an entry lives, and when a stale one may be served instead of a new one.
+/// How long entries live, when a stale entry may be served, and how processes share loads.
 ///
-/// The default: the backend's own time to live, no jitter, nothing stale is ever served.
+/// By default entries have the backend's time to live, without jitter, and nothing stale is ever served. Set
+/// options for a whole cache with [`CacheBuilder::options`](crate::CacheBuilder::options), or for some uses
+/// of it with [`Cache::with_options`](crate::Cache::with_options).
 ///
 /// ```
 /// use std::time::Duration;
-/// use groupcache_core::EntryOptions;
+/// use groupcache_core::{Cache, EntryOptions};
+/// use groupcache_memory::MemoryBackend;
 ///
-/// let options = EntryOptions::new()
+/// let hour = EntryOptions::new()
 ///     .time_to_live(Duration::from_secs(3600))
 ///     .jitter(0.1)
 ///     .stale_while_revalidate(Duration::from_secs(30));
+/// let cache = Cache::builder(MemoryBackend::with_max_bytes(64 << 20)).options(hour).build();
+/// let briefly = cache.with_options(hour.time_to_live(Duration::from_secs(5)));
+/// assert_ne!(cache.options(), briefly.options());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct EntryOptions {
@@ -29,99 +33,153 @@ pub struct EntryOptions {
 }
 
 impl EntryOptions {
-    /// The default.
+    /// Returns the default options.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How long an untouched entry lives. Zero stores nothing. Defaults to the backend's
-    /// [`default_time_to_live`](crate::Backend::default_time_to_live).
+    /// Sets how long an entry lives that is neither invalidated nor evicted. With zero nothing is stored.
+    ///
+    /// Defaults to the backend's [`default_time_to_live`](crate::Backend::default_time_to_live).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use groupcache_core::{Cache, EntryOptions, Error, Groups, ManualClock};
+    /// # use groupcache_memory::MemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Error> {
+    /// # let clock = ManualClock::new();
+    /// # let backend = MemoryBackend::builder().clock(clock.clone()).build();
+    /// let options = EntryOptions::new().time_to_live(Duration::from_secs(60));
+    /// let cache = Cache::builder(backend).clock(clock.clone()).options(options).build();
+    /// cache.insert("rate", Groups::none(), || async { Ok::<u32, Error>(7) }).await?;
+    /// assert_eq!(cache.get("rate", Groups::none()).await, Some(7));
+    /// clock.advance(Duration::from_secs(60));
+    /// assert_eq!(cache.get::<u32, _, _>("rate", Groups::none()).await, None);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub const fn time_to_live(mut self, time_to_live: Duration) -> Self {
         self.time_to_live = Some(time_to_live);
         self
     }
 
-    /// Shortens each time to live by a random part of it, at most this one, so that entries stored
-    /// together do not expire together: 0.1 makes an hour 54 to 60 minutes. Defaults to 0.
+    /// Shortens each time to live by a random fraction of at most `fraction`, so that entries stored together
+    /// do not expire together: with 0.1 an hour becomes 54 to 60 minutes.
+    ///
+    /// Defaults to 0.
     ///
     /// # Panics
     ///
-    /// If `part` is not between 0 and 1.
+    /// Panics if `fraction` is not between 0 and 1.
     #[must_use]
-    pub fn jitter(mut self, part: f64) -> Self {
-        assert!((0.0..=1.0).contains(&part), "`jitter` is a part between 0 and 1, not {part}");
-        self.jitter = part;
+    pub fn jitter(mut self, fraction: f64) -> Self {
+        assert!((0.0..=1.0).contains(&fraction), "`jitter` must be between 0 and 1, but is {fraction}");
+        self.jitter = fraction;
         self
     }
 
-    /// For this long after its time to live, an entry that nothing invalidated is served as it is
-    /// while one reader computes a new one (RFC 5861). Defaults to zero: never.
+    /// Sets for how long after its time to live an entry is still served while one reader loads a new value
+    /// (RFC 5861, section 3). An invalidated entry is not served, except with
+    /// [`serve_invalidated_entries_while_stale`](Self::serve_invalidated_entries_while_stale).
+    ///
+    /// Defaults to zero, which is off. The backend keeps entries for the longer of this window and that of
+    /// [`stale_if_error`](Self::stale_if_error) in addition to their time to live.
     #[must_use]
     pub const fn stale_while_revalidate(mut self, window: Duration) -> Self {
         self.stale_while_revalidate = window;
         self
     }
 
-    /// For this long after its time to live, an entry that nothing invalidated is served if
-    /// computing a new one fails (RFC 5861). Defaults to zero: never.
+    /// Sets for how long after its time to live an entry is still served if the load of a new value fails
+    /// (RFC 5861, section 4). An invalidated entry is not served, except with
+    /// [`serve_invalidated_entries_while_stale`](Self::serve_invalidated_entries_while_stale).
+    ///
+    /// Defaults to zero, which is off. The backend keeps entries for the longer of this window and that of
+    /// [`stale_while_revalidate`](Self::stale_while_revalidate) in addition to their time to live.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use groupcache_core::{Cache, EntryOptions, Groups, ManualClock};
+    /// # use groupcache_memory::MemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # let clock = ManualClock::new();
+    /// # let backend = MemoryBackend::builder().clock(clock.clone()).build();
+    /// let minute = Duration::from_secs(60);
+    /// let options = EntryOptions::new().time_to_live(minute).stale_if_error(60 * minute);
+    /// let cache = Cache::builder(backend).clock(clock.clone()).options(options).build();
+    /// let rate = |loaded: Result<u32, &'static str>| cache.get_or_load("rate", Groups::none(), async move || loaded);
+    /// assert_eq!(rate(Ok(7)).await, Ok(7));
+    /// clock.advance(2 * minute);
+    /// assert_eq!(rate(Err("the source is down")).await, Ok(7));
+    /// # }
+    /// ```
     #[must_use]
     pub const fn stale_if_error(mut self, window: Duration) -> Self {
         self.stale_if_error = window;
         self
     }
 
-    /// **Gives up the promise** that no read returns a value older than an acknowledged
-    /// invalidation: lets [`stale_while_revalidate`](Self::stale_while_revalidate) and
-    /// [`stale_if_error`](Self::stale_if_error), where they are set, serve *invalidated* entries too,
-    /// for as long as the backend keeps them. Defaults to off.
+    /// **Drops the safety guarantee** that no read returns a value from before an acknowledged invalidation.
+    ///
+    /// Lets [`stale_while_revalidate`](Self::stale_while_revalidate) and
+    /// [`stale_if_error`](Self::stale_if_error), where they are set, also serve *invalidated* entries, for as
+    /// long as the backend keeps them. Has no effect without either. Defaults to off.
     #[must_use]
     pub const fn serve_invalidated_entries_while_stale(mut self) -> Self {
         self.serve_invalidated = true;
         self
     }
 
-    /// How long "there is no such thing" is remembered: `None` of
-    /// [`get_or_load_optional`](crate::Cache::get_or_load_optional), a 404 or 410 of a page. Defaults
-    /// to not at all for values and to the time to live for pages.
+    /// Sets how long a negative result is stored: a `None` of
+    /// [`get_or_load_optional`](crate::Cache::get_or_load_optional), or a 404 or 410 of a page.
+    ///
+    /// Defaults to not storing a `None`, and to the time to live for pages.
     #[must_use]
     pub const fn negative_time_to_live(mut self, time_to_live: Duration) -> Self {
         self.negative_time_to_live = Some(time_to_live);
         self
     }
 
-    /// Of several processes that share a store and miss the same entry, lets one compute it while the
-    /// others wait for what it stores, as readers within one process always do. Defaults to off: each
-    /// process computes.
+    /// Makes one of several processes that share a store load a missing entry, while the others wait for it
+    /// to be stored. Readers of one process always share loads this way.
     ///
-    /// `duration` is how long the others wait for a process that died meanwhile: longer than the
-    /// computation takes, as short as a reader can bear. Zero is off, more than a day is a day. After
-    /// about twice that time a process that waits computes without a lease. Whether an entry is valid
-    /// never depends on it.
+    /// `duration` is how long a lease lasts if its process dies. Choose more than a load takes, and no more
+    /// than a reader can wait. Zero turns leases off; more than a day counts as a day. A process that has
+    /// waited for about twice `duration` loads without a lease. Leases only save work: the validity of an
+    /// entry never depends on them.
     ///
-    /// Costs nothing at a miss whose groups are new to the store (the lease is asked for with their
-    /// generations), two round trips at other misses, and as much every 5 to 100 ms while a process
-    /// waits; one more in the background to give the lease back. For values that are expensive and
-    /// usually stored: processes take turns to compute one that is not.
+    /// Defaults to off. Use it for values that are expensive to load and usually stored: processes load a
+    /// value that cannot be stored one after the other.
+    ///
+    /// A lease costs no extra round trip if the groups are new to the store, and two at other misses. A
+    /// waiting process repeats these every 5 to 100 ms. Releasing a lease costs one round trip in the
+    /// background.
     #[must_use]
     pub fn lease(mut self, duration: Duration) -> Self {
-        self.lease = Some(duration.min(LONGEST_LEASE)).filter(|duration| !duration.is_zero());
+        self.lease = Some(duration.min(LEASE_MAX)).filter(|duration| !duration.is_zero());
         self
     }
 
-    /// The time to live of negative answers, if set.
+    /// Returns the time to live of negative results, if set.
     #[must_use]
     pub const fn negative(&self) -> Option<Duration> {
         self.negative_time_to_live
     }
 
-    /// How much longer than its time to live the backend keeps an entry for use as stale.
+    /// Returns how much longer than its time to live the backend keeps an entry, to serve it as stale.
     pub(crate) fn grace(&self) -> Duration {
         self.stale_while_revalidate.max(self.stale_if_error)
     }
 
-    /// `time_to_live` less a random part of it.
+    /// Returns `time_to_live`, shortened by the jitter.
     pub(crate) fn jittered(&self, time_to_live: Duration) -> Duration {
         if self.jitter == 0.0 {
             return time_to_live;
@@ -130,12 +188,14 @@ impl EntryOptions {
     }
 }
 
+const LEASE_MAX: Duration = Duration::from_secs(86_400);
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn jitter_only_shortens_and_by_no_more_than_its_part() {
+    fn jitter_shortens_by_at_most_its_fraction() {
         let hour = Duration::from_secs(3600);
         let options = EntryOptions::new().jitter(0.1);
         let jittered: Vec<_> = (0..1000).map(|_| options.jittered(hour)).collect();
@@ -146,7 +206,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "`jitter`")]
-    fn a_jitter_above_one_is_refused() {
+    fn a_jitter_above_one_panics() {
         let _ = EntryOptions::new().jitter(1.5);
     }
 }

@@ -1,4 +1,4 @@
-//! What goes into a read and what comes out of it.
+//! What loaders return, and what reads return.
 
 use std::time::Duration;
 
@@ -6,104 +6,106 @@ use bytes::Bytes;
 
 use crate::data::key::Key;
 
-/// Why a read found no usable entry.
+/// The reason why a read found no usable entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Miss {
-    /// There is none.
+    /// The store has no entry.
     Absent,
-    /// It is past its time to live.
+    /// The entry is past its time to live.
     Expired,
-    /// A group it depends on has no generation: never cached, or lost by the store.
+    /// A group that the entry depends on has no generation: it was never cached, or the store lost it.
     GroupMissing,
-    /// It depends on other groups than this read.
+    /// The entry depends on other groups than the read names.
     GroupsChanged,
-    /// A group it depends on was invalidated.
+    /// A group that the entry depends on was invalidated.
     Invalidated,
-    /// The backend did not answer within the soft time limit.
+    /// The backend did not respond within the read time limit.
     Timeout,
-    /// The backend failed.
+    /// The backend returned an error.
     Unavailable,
-    /// What is stored does not decode.
+    /// The stored bytes are not an entry, or not a value of the expected type.
     Undecodable,
 }
 
-/// What a computation returned and whether to keep it.
+/// The result of a load, and whether to store it.
 #[derive(Debug)]
 pub struct Loaded<R> {
-    /// For the reader that computed it.
+    /// The value for the reader that ran the load.
     pub value: R,
-    /// For the others.
+    /// What other readers get.
     pub policy: StorePolicy,
 }
 
-/// Whether and how a computed value is kept.
+/// Whether and how a loaded value is stored and shared.
 #[derive(Debug, Clone)]
 #[expect(clippy::exhaustive_enums, reason = "every loader builds it")]
 pub enum StorePolicy {
-    /// Store these bytes, and share them with those who wait for them.
+    /// Store these bytes, and share them with the readers that wait for this load.
     Store(ToStore),
-    /// Neither store nor share.
+    /// Neither store nor share the value.
     Private,
-    /// The value says that the computation failed: an expired entry may be better. Never stored. With
-    /// bytes, those who wait share them; without, each of them computes.
+    /// The value reports that the load failed. It is never stored, and readers may get an expired entry
+    /// instead (see [`stale_if_error`](crate::EntryOptions::stale_if_error)). Waiting readers share the
+    /// bytes; if there are none, each of them runs its own load.
     Failed(Option<Bytes>),
 }
 
-/// What to store.
+/// A loaded value in the form in which it is stored.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ToStore {
     /// The bytes of the entry.
     pub body: Bytes,
-    /// How long it lives, if not as long as the cache's options say. Zero: share, do not store.
+    /// How long the entry lives; `None` for what the options of the cache say. With zero the value is shared
+    /// but not stored.
     pub time_to_live: Option<Duration>,
-    /// Store it under this key instead, and share it with nobody: the value turned out to depend on
-    /// more of the call than the key has.
+    /// A key to store the value under instead of the reader's, for a value that turned out to depend on more
+    /// of the call than the reader's key contains. Such a value is not shared.
     pub key: Option<Key>,
-    /// About how many bytes [`Entry::memo`](crate::Entry::memo) will remember of it.
+    /// The estimated size in memory of what [`Entry::memo`](crate::Entry::memo) will keep.
     pub memo_bytes: usize,
 }
 
 /// The outcome of [`Cache::read`](crate::Cache::read).
 #[derive(Debug)]
-#[expect(clippy::exhaustive_enums, reason = "a reader must treat both")]
+#[expect(clippy::exhaustive_enums, reason = "a reader must handle both")]
 pub enum Served<V, R> {
-    /// The value of an entry.
+    /// The value of an entry, and how it came to be served.
     Entry(V, ServedFrom),
-    /// This reader computed it.
+    /// A value that this reader loaded.
     Loaded {
-        /// What the computation returned.
+        /// The value that the loader returned.
         value: R,
-        /// Why it had to.
+        /// Why the read was a miss.
         miss: Miss,
-        /// Whether it is stored, or being stored, for others.
+        /// Whether the value is stored, or being stored in the background.
         stored: bool,
     },
 }
 
-/// How an entry came to be served.
+/// Why an entry was served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ServedFrom {
-    /// It is valid.
+    /// The entry is valid.
     Hit,
-    /// Another reader was computing it when this one missed. If that failed it is not stored.
+    /// The read was a miss, and shares the load of another reader. A shared failure is not stored.
     Shared(Miss),
-    /// It has expired, and the computation of a new one failed.
+    /// The entry has expired, and the load of a new value failed.
     StaleIfError,
-    /// It has expired, and a new one is being computed.
+    /// The entry has expired, and a new value is being loaded.
     StaleWhileRevalidate,
 }
 
 impl<R> Loaded<R> {
-    /// A value, stored as these bytes for as long as the cache's options say.
+    /// Returns a value that is stored as `body`, for as long as the options of the cache say.
     #[must_use]
     pub const fn store(value: R, body: Bytes) -> Self {
         Self { value, policy: StorePolicy::Store(ToStore::new(body)) }
     }
 
-    /// A value for its reader only.
+    /// Returns a value that is neither stored nor shared.
     #[must_use]
     pub const fn private(value: R) -> Self {
         Self { value, policy: StorePolicy::Private }
@@ -111,7 +113,7 @@ impl<R> Loaded<R> {
 }
 
 impl ToStore {
-    /// These bytes, for as long as the cache's options say, under the reader's key.
+    /// Stores `body` under the reader's key, for as long as the options of the cache say.
     #[must_use]
     pub const fn new(body: Bytes) -> Self {
         Self { body, time_to_live: None, key: None, memo_bytes: 0 }

@@ -1,4 +1,4 @@
-//! Counters that say what happened and why.
+//! Counters of what a cache did, and why.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,8 +8,9 @@ use crate::outcome::Miss;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// What a cache has done since it was built. Counters only go up; taken together they are
-        /// not a snapshot of one moment.
+        /// The counters of a cache since it was built.
+        ///
+        /// Counters only increase. They are read one after the other, so they are not a consistent snapshot.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
         #[non_exhaustive]
         pub struct Stats {
@@ -30,59 +31,61 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Reads answered by a valid entry.
+    /// Reads served from a valid entry.
     hits,
-    /// Reads that found no entry.
+    /// Misses because the store had no entry.
     misses_absent,
-    /// Reads whose entry had been invalidated: a generation was not the entry's.
+    /// Misses because a group of the entry had been invalidated.
     misses_invalidated,
-    /// Reads for which a group had no generation: never cached, or lost by the store.
+    /// Misses because a group had no generation: it was never cached, or the store lost it.
     misses_group_missing,
-    /// Reads whose entry was past its time to live (where the store has not dropped it by itself).
+    /// Misses because the entry was past its time to live. If the store had already dropped it, the miss
+    /// counts as [`misses_absent`](Self::misses_absent).
     misses_expired,
-    /// Reads whose entry depends on other groups than are now asked for.
+    /// Misses because the entry depends on other groups than the read named.
     misses_groups_changed,
-    /// Reads whose stored bytes were not an entry, or not a value of the expected type.
+    /// Misses because the stored bytes were not an entry, or not a value of the expected type.
     misses_undecodable,
-    /// Reads that went on without the cache because it failed.
+    /// Misses because the backend returned an error.
     misses_unavailable,
-    /// Reads that went on without the cache because it did not answer within the soft time limit.
+    /// Misses because the backend did not respond within the read time limit.
     misses_timeout,
-    /// Reads answered by a computation that another reader had under way.
-    shared,
-    /// Reads answered by an expired entry while a new one was computed, where that was allowed.
+    /// Misses served from the load of another reader.
+    shared_loads,
+    /// Reads served from an expired entry while a new value was loaded, where the options allow that.
     stale_while_revalidate,
-    /// Reads answered by an expired entry because the computation failed, where that was allowed.
+    /// Reads served from an expired entry because the load failed, where the options allow that.
     stale_if_error,
-    /// Computations begun.
+    /// Loads started.
     loads,
-    /// Computations that failed.
+    /// Loads that failed.
     load_failures,
-    /// Computations given up by their reader before they ended; somebody who waited took over.
+    /// Loads cancelled before they ended, because their reader was dropped. A waiting reader loads instead.
     loads_cancelled,
     /// Entries stored.
     stores,
-    /// Entries that could not be stored. The read they came from was answered all the same.
+    /// Entries that could not be stored. Their readers got the value all the same.
     store_failures,
-    /// Computed values that were not to be stored, or that depended on a group found too late.
-    not_stored,
-    /// Mints of generations.
+    /// Loaded values that were not to be stored: private ones, ones that depend on a group found too late,
+    /// ones without a key, and ones whose generations the backend did not return.
+    loads_not_stored,
+    /// Mints, of any number of generations each.
     mints,
-    /// Mints that failed; the values computed without them were not stored.
+    /// Mints that failed. The values of these loads were not stored.
     mint_failures,
-    /// Times that this process waited for another to compute an entry, where a lease was asked for.
+    /// Waits for another process that held the lease on a load.
     lease_waits,
-    /// Invalidations acknowledged.
+    /// Invalidations that the backend acknowledged, of any number of groups each.
     invalidations,
-    /// Groups in them.
+    /// Groups in acknowledged invalidations.
     invalidated_groups,
-    /// Invalidations that were not acknowledged; their callers got the error.
+    /// Invalidations that failed. Their callers got the error.
     invalidation_failures,
     /// Entries deleted by key.
     deletes,
 }
 
-/// A counter of its own cache line: counters next to each other would slow each other down.
+/// A counter on a cache line of its own, which avoids false sharing between counters.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Counter(AtomicU64);
@@ -98,7 +101,7 @@ impl Counter {
 }
 
 impl Stats {
-    /// Reads that found no usable entry, for whatever reason.
+    /// Returns the number of reads that found no usable entry, for any reason.
     #[must_use]
     pub const fn misses(&self) -> u64 {
         self.misses_absent
@@ -113,8 +116,8 @@ impl Stats {
 }
 
 impl Counters {
-    pub(crate) fn miss(&self, why: Miss) {
-        match why {
+    pub(crate) fn miss(&self, reason: Miss) {
+        match reason {
             Miss::Absent => &self.misses_absent,
             Miss::Invalidated => &self.misses_invalidated,
             Miss::GroupMissing => &self.misses_group_missing,
@@ -133,13 +136,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn misses_are_those_of_every_kind() {
+    fn misses_are_the_sum_over_all_reasons() {
         use Miss::*;
         let counters = Counters::default();
-        let kinds =
+        let reasons =
             [Absent, Expired, GroupMissing, GroupsChanged, Invalidated, Timeout, Unavailable, Undecodable];
-        for (at, kind) in kinds.into_iter().enumerate() {
-            (0..1 << at).for_each(|_| counters.miss(kind));
+        for (at, reason) in reasons.into_iter().enumerate() {
+            (0..1 << at).for_each(|_| counters.miss(reason));
         }
         assert_eq!(counters.snapshot().misses(), 0b1111_1111);
     }

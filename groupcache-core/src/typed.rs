@@ -1,4 +1,4 @@
-//! The cache for any serialisable value.
+//! The cache for serialisable values: `get_or_load` and related methods, and [`KeyedCache`].
 
 use std::fmt;
 use std::future::Future;
@@ -17,28 +17,51 @@ use crate::data::address::Address;
 use crate::data::entry::Entry;
 use crate::data::group::Groups;
 use crate::data::key::Key;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{CRATE_NAME, Error, ErrorKind, Result};
 use crate::load_context::LoadContext;
 use crate::outcome::{Loaded, Served, StorePolicy, ToStore};
 use crate::strategy::key_strategy::KeyStrategy;
 use crate::time_limit::off_hit_path;
 
-/// Any value that serde can write and read back is stored as MessagePack with field names, which
-/// tolerates fields that are added with a default. A stored value that does not read back as `T` is
-/// a counted miss.
+/// Methods for values that serde can serialise.
+///
+/// Values are stored as MessagePack with field names, so a field with a default can be added later. A stored
+/// value that cannot be deserialised as `T` is counted and is a miss.
 impl<B: Backend> Cache<B> {
-    /// The value of `key`, computed by `load` if there is no valid one, and stored under `groups`.
+    /// Returns the value of `key`. On a miss, runs `load` and stores its value under `groups`.
     ///
-    /// Concurrent calls that miss compute once. `load` may find out further groups while it runs and
-    /// [`depend`](crate::depend) on them. Never fails because of the cache.
+    /// Concurrent calls that miss share one load. If the caller that runs it is cancelled, a waiting caller
+    /// takes over. `load` may discover further groups, on which it must [`depend`](crate::depend) before it
+    /// reads their data. A value without groups is never invalidated.
     ///
-    /// A hit is one round trip. Where [`stale_while_revalidate`](crate::EntryOptions) is set, the one
-    /// caller that finds the value expired computes the new one; the others are served the old one at
-    /// once.
+    /// With [`stale_while_revalidate`](crate::EntryOptions::stale_while_revalidate), the first caller that
+    /// finds an expired value waits for the load of a new one, and the others get the expired value at once.
+    ///
+    /// A hit costs one round trip. A miss costs one more if a group has no generation, and one in the
+    /// background to store the value.
     ///
     /// # Errors
     ///
-    /// What `load` returned.
+    /// Returns the error of `load`, and no other. If the backend fails, the value is loaded and not stored.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use groupcache_core::{Cache, Group};
+    /// # use groupcache_memory::MemoryBackend;
+    /// # async fn title_from_database(id: i64) -> std::io::Result<String> { Ok(format!("Book {id}")) }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cache = Cache::builder(MemoryBackend::with_max_bytes(64 << 20)).build();
+    /// let book = Group::new("book").with("id", 5);
+    /// for _ in 0..10 {
+    ///     let title = cache.get_or_load(&("title", 5), book.clone(), || title_from_database(5)).await?;
+    ///     assert_eq!(title, "Book 5");
+    /// }
+    /// assert_eq!((cache.stats().loads, cache.stats().hits), (1, 9));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn get_or_load<'a, K, G, T, E, F, Fut>(
         &'a self,
         key: &K,
@@ -53,15 +76,39 @@ impl<B: Backend> Cache<B> {
         Fut: Future<Output = Result<T, E>> + Send,
         E: Send,
     {
-        self.load_at(address(key, groups.into()), load, stored)
+        self.load_at(address(key, groups.into()), load, store_policy)
     }
 
-    /// Like [`get_or_load`](Self::get_or_load) for values that may not exist. `None` is stored where
-    /// [`negative_time_to_live`](crate::EntryOptions::negative_time_to_live) is set, for that long.
+    /// Returns the value of `key`, which may not exist. Otherwise like [`get_or_load`](Self::get_or_load).
+    ///
+    /// A `None` is stored for [`negative_time_to_live`](crate::EntryOptions::negative_time_to_live). Without
+    /// that option a `None` is shared with concurrent callers and not stored.
     ///
     /// # Errors
     ///
-    /// What `load` returned.
+    /// Returns the error of `load`, and no other.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use groupcache_core::{Cache, EntryOptions, Group};
+    /// # use groupcache_memory::MemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options = EntryOptions::new().negative_time_to_live(Duration::from_secs(60));
+    /// let cache = Cache::builder(MemoryBackend::with_max_bytes(64 << 20)).options(options).build();
+    /// let book = || Group::new("book").with("id", 5);
+    ///
+    /// let load = |title: Option<&'static str>| async move { Ok::<_, std::io::Error>(title.map(str::to_owned)) };
+    /// assert_eq!(cache.get_or_load_optional("title", book(), || load(None)).await?, None);
+    /// assert_eq!(cache.get_or_load_optional("title", book(), || load(Some("Emma"))).await?, None);
+    /// cache.invalidate(book()).await?;
+    /// let title = cache.get_or_load_optional("title", book(), || load(Some("Emma"))).await?;
+    /// assert_eq!(title.as_deref(), Some("Emma"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn get_or_load_optional<'a, K, G, T, E, F, Fut>(
         &'a self,
         key: &K,
@@ -77,19 +124,21 @@ impl<B: Backend> Cache<B> {
         E: Send,
     {
         let negative = self.options().negative().unwrap_or(Duration::ZERO);
-        let keep = move |value: &Option<T>| match stored(value) {
+        let policy_of = move |value: &Option<T>| match store_policy(value) {
             StorePolicy::Store(to_store) if value.is_none() => {
                 StorePolicy::Store(ToStore { time_to_live: Some(negative), ..to_store })
             }
-            keep => keep,
+            policy => policy,
         };
-        self.load_at(address(key, groups.into()), load, keep)
+        self.load_at(address(key, groups.into()), load, policy_of)
     }
 
-    /// The value of `key` if there is a valid one. One round trip; a failing backend is a miss.
+    /// Returns the value of `key`, or `None` if there is no valid one or the backend fails.
     ///
-    /// `groups` are those it was stored under; groups found out by its computation are known from
-    /// the entry.
+    /// `groups` are those that the value was stored under. Groups discovered during its load need not be
+    /// named.
+    ///
+    /// Costs one round trip, or two if the value depends on groups that this process has not seen.
     pub fn get<'a, T, K, G>(
         &'a self,
         key: &K,
@@ -103,7 +152,28 @@ impl<B: Backend> Cache<B> {
         self.get_at(address(key, groups.into()))
     }
 
-    /// Several [`get`](Self::get)s, answered in order, in one round trip if the backend can.
+    /// Returns the values of several keys, in order. A key whose [`get`](Self::get) would return `None`
+    /// yields `None`.
+    ///
+    /// Costs one round trip, if the backend can look up everything at once, and one more for each value that
+    /// depends on groups that this process has not seen.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use groupcache_core::{Cache, Group};
+    /// # use groupcache_memory::MemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), groupcache_core::Error> {
+    /// let cache = Cache::builder(MemoryBackend::with_max_bytes(64 << 20)).build();
+    /// let book = |id: i64| Group::new("book").with("id", id);
+    /// cache.insert(&("title", 5), book(5), || async { Ok::<_, groupcache_core::Error>("Emma".to_owned()) }).await?;
+    ///
+    /// let titles: Vec<Option<String>> = cache.get_many([5, 6].map(|id| (("title", id), book(id)))).await;
+    /// assert_eq!(titles, [Some("Emma".to_owned()), None]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn get_many<'a, T, K, G, I>(
         &'a self,
         keys: I,
@@ -117,15 +187,32 @@ impl<B: Backend> Cache<B> {
         self.get_many_at(keys.into_iter().map(|(key, groups)| address(&key, groups.into())).collect())
     }
 
-    /// Computes the value of `key` anew and stores it, replacing what is there, once its generations
-    /// are read. Returns when the store has acknowledged: two round trips.
+    /// Runs `load` and stores its value under `key`, replacing a previous one.
     ///
-    /// It takes a computation, not a value: a value read before this call could be older than an
-    /// invalidation that came in between.
+    /// Takes a loader, not a value: a value that was read before this call could be older than an
+    /// invalidation in the meantime. The generations of `groups` are read before `load` runs.
+    ///
+    /// Costs two round trips. Returns when the store has acknowledged the value.
     ///
     /// # Errors
     ///
-    /// What `load` returned, or why the value could not be stored.
+    /// Returns the error of `load`, or an [`Error`] if the value could not be stored. If the call is
+    /// cancelled, the value may or may not be stored.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use groupcache_core::{Cache, Error, Group};
+    /// # use groupcache_memory::MemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Error> {
+    /// let cache = Cache::builder(MemoryBackend::with_max_bytes(64 << 20)).build();
+    /// let sales = || Group::new("sales").with("year", 2026);
+    /// let total = cache.insert(&("total", 2026), sales(), || async { Ok::<u64, Error>(100) }).await?;
+    /// assert_eq!(cache.get(&("total", 2026), sales()).await, Some(total));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn insert<'a, K, G, T, E, F, Fut>(
         &'a self,
         key: &K,
@@ -143,12 +230,14 @@ impl<B: Backend> Cache<B> {
         self.insert_at(address(key, groups.into()), load)
     }
 
-    /// Removes the value of `key`; there being none is fine. To make something stale,
-    /// [`invalidate`](Self::invalidate) its group: a computation under way may store this key again.
+    /// Removes the value of `key`, in one round trip. Succeeds if there is none.
+    ///
+    /// A load in flight may store the value again. To make a value stale, [`invalidate`](Self::invalidate)
+    /// one of its groups.
     ///
     /// # Errors
     ///
-    /// If the key does not encode or the backend did not acknowledge.
+    /// Fails if the key cannot be encoded, or if the backend did not acknowledge.
     pub fn delete<'a, K: Serialize + ?Sized>(
         &'a self,
         key: &K,
@@ -157,7 +246,8 @@ impl<B: Backend> Cache<B> {
         async move { self.delete_at(&key?).await }
     }
 
-    /// The cache with a strategy that turns calls into keys and groups.
+    /// Returns a cache of calls, whose keys and groups `strategy` derives. Shares this cache's entries and
+    /// options.
     pub fn keyed<C: ?Sized, S: KeyStrategy<C>>(&self, strategy: S) -> KeyedCache<C, S, B> {
         KeyedCache { cache: self.clone(), strategy, calls: PhantomData }
     }
@@ -166,7 +256,7 @@ impl<B: Backend> Cache<B> {
         &self,
         address: Result<Address>,
         load: F,
-        keep: impl FnOnce(&T) -> StorePolicy + Send,
+        policy_of: impl FnOnce(&T) -> StorePolicy + Send,
     ) -> Result<T, E>
     where
         T: DeserializeOwned + Send,
@@ -177,9 +267,9 @@ impl<B: Backend> Cache<B> {
         let address = match address {
             Ok(address) => address,
             Err(error) => {
-                tracing::warn!(%error, "computed without the cache: the call has no key");
-                self.inner().counters().not_stored.increment();
-                self.not_declared();
+                tracing::warn!(%error, "loading without the cache: the call has no key or groups");
+                self.inner().counters().loads_not_stored.increment();
+                self.poison_outer_load();
                 return load().await;
             }
         };
@@ -188,7 +278,7 @@ impl<B: Backend> Cache<B> {
         }
         let load = move || async move {
             let value = load().await?;
-            let policy = keep(&value);
+            let policy = policy_of(&value);
             Ok(Loaded { value, policy })
         };
         let outcome = self.read(&address, decode, load).await?;
@@ -205,15 +295,15 @@ impl<B: Backend> Cache<B> {
         match address {
             Ok(address) => self.find(&address, decode).await.ok(),
             Err(_) => {
-                self.not_declared();
+                self.poison_outer_load();
                 None
             }
         }
     }
 
-    /// A call without an address has groups that nobody declares to whoever computes around it.
+    /// Poisons the load around a call without an address, as the groups of that call are unknown.
     #[expect(clippy::unused_self, reason = "one of the steps of a read")]
-    fn not_declared(&self) {
+    fn poison_outer_load(&self) {
         if let Some(outer) = LoadContext::current() {
             outer.do_not_store();
         }
@@ -223,11 +313,11 @@ impl<B: Backend> Cache<B> {
         &self,
         addresses: Vec<Result<Address>>,
     ) -> Vec<Option<T>> {
-        let sound: Vec<_> = addresses.iter().filter_map(|address| address.as_ref().ok().cloned()).collect();
-        if sound.len() < addresses.len() {
-            self.not_declared();
+        let valid: Vec<_> = addresses.iter().filter_map(|address| address.as_ref().ok().cloned()).collect();
+        if valid.len() < addresses.len() {
+            self.poison_outer_load();
         }
-        let mut found = self.find_many(&sound, decode).await.into_iter();
+        let mut found = self.find_many(&valid, decode).await.into_iter();
         addresses.iter().map(|address| address.as_ref().ok().and_then(|_| found.next()?.ok())).collect()
     }
 
@@ -240,22 +330,32 @@ impl<B: Backend> Cache<B> {
     {
         let load = move || async move {
             let value = load().await?;
-            let policy = stored(&value);
+            let policy = store_policy(&value);
             Ok(Loaded { value, policy })
         };
-        let address = address.inspect_err(|_| self.not_declared())?;
+        let address = address.inspect_err(|_| self.poison_outer_load())?;
         self.replace(&address, load).await
     }
 }
 
-/// A cache and a [`KeyStrategy`]: what is asked for are calls, not keys and groups.
+/// A cache of calls: a [`Cache`] with a [`KeyStrategy`] that derives keys and groups.
+///
+/// Created with [`Cache::keyed`]. Cheap to clone if the strategy is.
 ///
 /// ```
-/// # use groupcache_core::{Backend, ByArguments, Cache, NamedCall};
-/// # async fn example(cache: Cache<impl Backend>) -> Result<(), std::io::Error> {
+/// # use groupcache_core::{ByArguments, Cache, Group, NamedCall};
+/// # use groupcache_memory::MemoryBackend;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = Cache::builder(MemoryBackend::with_max_bytes(64 << 20)).build();
 /// let reports = cache.keyed(ByArguments::of(["year"]));
 /// let call = NamedCall::new("report").with("year", 2026).with("format", "short");
-/// let report: String = reports.get_or_load(&call, || async { Ok::<_, std::io::Error>("...".into()) }).await?;
+/// let load = || async { Ok::<_, std::io::Error>("sales rose".to_owned()) };
+/// assert_eq!(reports.get_or_load(&call, load).await?, "sales rose");
+/// assert_eq!(reports.get(&call).await, Some("sales rose".to_owned()));
+///
+/// cache.invalidate(Group::new("report").with("year", 2026)).await?;
+/// assert_eq!(reports.get::<String>(&call).await, None);
 /// # Ok(())
 /// # }
 /// ```
@@ -266,16 +366,16 @@ pub struct KeyedCache<C: ?Sized, S, B = BoxBackend> {
 }
 
 impl<C: ?Sized + Sync, S: KeyStrategy<C>, B: Backend> KeyedCache<C, S, B> {
-    /// The cache behind it.
+    /// Returns the underlying cache.
     pub const fn cache(&self) -> &Cache<B> {
         &self.cache
     }
 
-    /// As [`Cache::get_or_load`].
+    /// Returns the value of `call`. On a miss, runs `load` and stores its value. See [`Cache::get_or_load`].
     ///
     /// # Errors
     ///
-    /// What `load` returned.
+    /// Returns the error of `load`, and no other. A call without a key or groups is loaded and not stored.
     pub async fn get_or_load<T, E, F, Fut>(&self, call: &C, load: F) -> Result<T, E>
     where
         T: Serialize + DeserializeOwned + Send,
@@ -283,25 +383,26 @@ impl<C: ?Sized + Sync, S: KeyStrategy<C>, B: Backend> KeyedCache<C, S, B> {
         Fut: Future<Output = Result<T, E>> + Send,
         E: Send,
     {
-        self.cache.load_at(self.strategy.address(call), load, stored).await
+        self.cache.load_at(self.strategy.address(call), load, store_policy).await
     }
 
-    /// As [`Cache::get`].
+    /// Returns the value of `call`, or `None` if there is no valid one. See [`Cache::get`].
     pub async fn get<T: DeserializeOwned + Send>(&self, call: &C) -> Option<T> {
         self.cache.get_at(self.strategy.address(call)).await
     }
 
-    /// As [`Cache::get_many`].
+    /// Returns the values of several calls, in order. See [`Cache::get_many`].
     pub async fn get_many<T: DeserializeOwned + Send>(&self, calls: &[&C]) -> Vec<Option<T>> {
         let addresses = calls.iter().map(|call| self.strategy.address(call)).collect();
         self.cache.get_many_at(addresses).await
     }
 
-    /// As [`Cache::insert`].
+    /// Runs `load` and stores its value, replacing a previous one. See [`Cache::insert`].
     ///
     /// # Errors
     ///
-    /// What `load` returned, that the call has no key, or why the value could not be stored.
+    /// Returns the error of `load`, or an [`Error`] if the call has no key or groups or the value could not
+    /// be stored.
     pub async fn insert<T, E, F, Fut>(&self, call: &C, load: F) -> Result<T, E>
     where
         T: Serialize + Send,
@@ -312,21 +413,21 @@ impl<C: ?Sized + Sync, S: KeyStrategy<C>, B: Backend> KeyedCache<C, S, B> {
         self.cache.insert_at(self.strategy.address(call), load).await
     }
 
-    /// Makes every entry stale that is in one of this call's groups.
+    /// Makes every entry stale that depends on one of this call's groups. See [`Cache::invalidate`].
     ///
     /// # Errors
     ///
-    /// If the call has no groups, or the backend did not acknowledge.
+    /// Fails if the groups of the call cannot be determined, or if the backend did not acknowledge.
     pub async fn invalidate(&self, call: &C) -> Result<()> {
         let groups = self.strategy.groups(call)?;
         self.cache.invalidate(groups).await
     }
 
-    /// As [`Cache::delete`].
+    /// Removes the value of `call`. See [`Cache::delete`].
     ///
     /// # Errors
     ///
-    /// If the call has no key, or the backend did not acknowledge.
+    /// Fails if the call has no key, or if the backend did not acknowledge.
     pub async fn delete(&self, call: &C) -> Result<()> {
         let key = self.strategy.key(call)?;
         self.cache.delete_at(&key).await
@@ -353,13 +454,13 @@ fn decode<T: DeserializeOwned>(entry: &Arc<Entry>) -> Option<T> {
     rmp_serde::from_slice(entry.body()).ok()
 }
 
-fn stored<T: Serialize>(value: &T) -> StorePolicy {
+fn store_policy<T: Serialize>(value: &T) -> StorePolicy {
     match rmp_serde::to_vec_named(value) {
-        // Without the room that was left to grow: an entry is kept for long.
+        // Without spare capacity, as an entry may live for long.
         Ok(body) => StorePolicy::Store(ToStore::new(Bytes::from(body.into_boxed_slice()))),
         Err(source) => {
-            let error = Error::new(ErrorKind::Encode, "groupcache-core").with_source(source);
-            tracing::warn!(%error, "a computed value was not stored");
+            let error = Error::new(ErrorKind::Encode, CRATE_NAME).with_source(source);
+            tracing::warn!(%error, "a loaded value cannot be stored");
             StorePolicy::Private
         }
     }

@@ -46,7 +46,7 @@ impl Servers {
         let holder = take_holder(&mut servers, proposals.len(), request.owner());
         let minted = self.minted(&items[..proposals.len()], servers).await?;
         let vector = request.vector(minted).ok_or_else(|| Failure::unexpected("ms, mg"))?;
-        let holder = if vector == expected { holder } else { LeaseHolder::NotAsked };
+        let holder = if vector == expected { holder } else { LeaseHolder::Unknown };
         Ok(Leased::new(vector, holder))
     }
 

@@ -103,13 +103,13 @@ impl Server {
         push_commands: impl Fn(u32, &ServerInfo, &mut Vec<MetaCommand>) + Send,
     ) -> Result<Vec<Response>> {
         let call = match kind {
-            RequestKind::Invalidation => self.0.breaker.call_anyway(),
+            RequestKind::Invalidation => self.0.breaker.force_call(),
             RequestKind::Read | RequestKind::Write => {
                 self.0.breaker.try_call().ok_or_else(|| self.circuit_open())?
             }
         };
         let outcome = self.send_with_retry(kind, push_commands).await;
-        call.ended(&outcome);
+        call.record(&outcome);
         outcome
     }
 

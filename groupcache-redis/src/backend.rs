@@ -129,7 +129,7 @@ impl Backend for RedisBackend {
             return Ok(());
         }
         // The breaker does not refuse an invalidation: it must not fail without an attempt.
-        let call = self.0.breaker.call_anyway();
+        let call = self.0.breaker.force_call();
         end(call, self.0.operations.bump(groups).await)
     }
 
@@ -144,7 +144,7 @@ impl Backend for RedisBackend {
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {
-        let call = self.0.breaker.call_anyway();
+        let call = self.0.breaker.force_call();
         end(call, self.0.operations.delete(key).await)
     }
 
@@ -155,13 +155,13 @@ impl Backend for RedisBackend {
 
 impl Inner {
     fn call(&self) -> Result<BreakerCall<'_>> {
-        self.breaker.try_call().ok_or_else(|| self.breaker.refusal())
+        self.breaker.try_call().ok_or_else(|| self.breaker.open_error())
     }
 }
 
 fn end<T>(call: BreakerCall<'_>, outcome: Result<T, Failure>) -> Result<T> {
     let outcome = outcome.map_err(Error::from);
-    call.ended(&outcome);
+    call.record(&outcome);
     outcome
 }
 

@@ -392,7 +392,7 @@ impl Backend for PlainBackend {
         let mut vector = vector.ok_or_else(|| Error::new(ErrorKind::Protocol, self.name()))?;
         if guessed_wrong {
             let guessed = self.has(Bug::LeaseGuesses);
-            let holder = if guessed { LeaseHolder::Ours } else { LeaseHolder::NotAsked };
+            let holder = if guessed { LeaseHolder::Ours } else { LeaseHolder::Unknown };
             return Ok(Leased::new(vector, holder));
         }
         let mut contents = self.contents.lock().unwrap();

@@ -118,7 +118,7 @@ async fn a_lease_has_one_holder_and_is_given_back() {
     let cold = [None; 3].into_iter().collect();
     let first = ask(&cold, one).await;
     assert_eq!(first.holder, LeaseHolder::Ours);
-    assert_eq!(ask(&cold, other).await.holder, LeaseHolder::NotAsked, "another won the generations");
+    assert_eq!(ask(&cold, other).await.holder, LeaseHolder::Unknown, "another won the generations");
     let current: CurrentGenerations = first.vector.iter().copied().map(Some).collect();
     assert_eq!(ask(&current, other).await.holder, LeaseHolder::Other);
     assert_eq!(ask(&current, one).await.holder, LeaseHolder::Ours, "asking again changes nothing");

@@ -1,4 +1,4 @@
-//! The backend whose type is chosen at run time.
+//! Wrappers of backends: the boxed backend, and `Arc`s of backends.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,17 +14,23 @@ use crate::data::group::{Group, Groups};
 use crate::data::key::Key;
 use crate::error::Result;
 
-/// Any backend, chosen at run time: one allocation per call that waits, none for lookups in memory.
+/// A backend whose type is chosen at run time. Cheap to clone.
+///
+/// Costs one allocation for each call of an `async` method, and none for
+/// [`lookup_now`](crate::Backend::lookup_now), from which hits in memory are served.
 ///
 /// ```
-/// # use groupcache_core::{Backend, BoxBackend, Cache};
-/// # fn choose(memory: impl Backend, redis: impl Backend, url: Option<&str>) {
+/// use groupcache_core::{BoxBackend, Cache};
+/// use groupcache_memory::MemoryBackend;
+///
+/// # let redis = |_: &str| MemoryBackend::with_max_bytes(1 << 20);
+/// # let url: Option<&str> = None;
 /// let backend = match url {
-///     None => BoxBackend::new(memory),
-///     Some(_) => BoxBackend::new(redis),
+///     None => BoxBackend::new(MemoryBackend::with_max_bytes(64 << 20)),
+///     Some(url) => BoxBackend::new(redis(url)),
 /// };
 /// let cache: Cache = Cache::builder(backend).build();
-/// # }
+/// assert_eq!(cache.backend_name(), "memory");
 /// ```
 #[derive(Clone)]
 pub struct BoxBackend(Arc<dyn DynBackend>);
@@ -41,8 +47,8 @@ impl BoxBackend {
 trait DynBackend: Send + Sync {
     fn name(&self) -> &'static str;
     async fn lookup(&self, key: &Key, groups: &[Group], time_left: TimeLeft) -> Result<Lookup>;
-    fn lookup_now(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>));
-    async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>>;
+    fn lookup_now(&self, key: &Key, visit: &mut dyn FnMut(EntryView<'_>));
+    async fn lookup_many(&self, requests: &[(Key, Groups)]) -> Result<Vec<Lookup>>;
     async fn mint(&self, groups: &[Group]) -> Result<Minted>;
     async fn lease(&self, request: &LeaseRequest<'_>) -> Result<Leased>;
     async fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> Result<()>;
@@ -53,6 +59,7 @@ trait DynBackend: Send + Sync {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl<B: Backend> DynBackend for B {
     fn name(&self) -> &'static str {
         Backend::name(self)
@@ -62,12 +69,12 @@ impl<B: Backend> DynBackend for B {
         Backend::lookup(self, key, groups, time_left).await
     }
 
-    fn lookup_now(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>)) {
-        Backend::lookup_now(self, key, judge);
+    fn lookup_now(&self, key: &Key, visit: &mut dyn FnMut(EntryView<'_>)) {
+        Backend::lookup_now(self, key, visit);
     }
 
-    async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
-        Backend::lookup_many(self, questions).await
+    async fn lookup_many(&self, requests: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
+        Backend::lookup_many(self, requests).await
     }
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {
@@ -99,8 +106,8 @@ impl<B: Backend> DynBackend for B {
     }
 }
 
-/// Forwards every method, the provided ones too: a default that is not forwarded would silently
-/// lose the inner backend's own.
+/// Forwards every method. A provided method that is not forwarded would silently replace the one of the inner
+/// backend.
 macro_rules! forward_backend {
     ([$($head:tt)*] $this:ident => $inner:expr) => {
         #[deny(clippy::missing_trait_methods)]
@@ -115,14 +122,14 @@ macro_rules! forward_backend {
                 $inner.lookup(key, groups, time_left).await
             }
 
-            fn lookup_now(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>)) {
+            fn lookup_now(&self, key: &Key, visit: &mut dyn FnMut(EntryView<'_>)) {
                 let $this = self;
-                $inner.lookup_now(key, judge);
+                $inner.lookup_now(key, visit);
             }
 
-            async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
+            async fn lookup_many(&self, requests: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
                 let $this = self;
-                $inner.lookup_many(questions).await
+                $inner.lookup_many(requests).await
             }
 
             async fn mint(&self, groups: &[Group]) -> Result<Minted> {

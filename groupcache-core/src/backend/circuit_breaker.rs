@@ -1,4 +1,4 @@
-//! Leaves a store that does not answer alone for a while.
+//! A circuit breaker: keeps calls away from a store that does not respond.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,30 +9,30 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind};
 use crate::sync::Mutex;
 
-/// Keeps calls away from a store that does not answer, for backends to share.
+/// Keeps calls away from a store that does not respond. A building block for backends.
 ///
-/// Closed at first: every call goes through. A number of failures in a row opens it: calls are
-/// refused at once, so that a dead store costs its users nothing. After a pause one call at a time is
-/// let through; the first success closes it again.
+/// A breaker starts closed, and permits all calls. A number of consecutive failures opens it. An open breaker
+/// rejects calls at once, so a dead store costs its users nothing. After a pause it permits one call at a
+/// time as a probe; the first success closes the breaker.
 ///
-/// A call that was given up before it ended says nothing if that happened quickly, its caller may
-/// just have gone away. If it had waited for long it counts as a failure: this is how a store that
-/// hangs looks to callers with a time limit of their own.
+/// A call cancelled early counts neither as success nor as failure. A call cancelled after a long wait counts
+/// as a failure: that is how a store that hangs looks to callers with their own time limits.
 ///
-/// The change from closed to open is logged once, with what happened, and so is the way back. No
-/// operation waits. The pattern is known from Michael Nygard's "Release It!".
+/// Opening and closing are logged once each. No method waits.
+///
+/// The pattern is described in Michael Nygard's "Release It!".
 ///
 /// ```
 /// use groupcache_core::backend::CircuitBreaker;
 /// use groupcache_core::{Error, ErrorKind};
 ///
 /// let breaker = CircuitBreaker::new("store").failures_to_open(1);
-/// let call = breaker.try_call().expect("closed at first");
+/// let call = breaker.try_call().expect("a new breaker is closed");
 /// call.failed(&Error::new(ErrorKind::Unavailable, "store"));
 /// assert!(breaker.try_call().is_none());
 ///
-/// // What must be tried all the same is, and its success counts.
-/// breaker.call_anyway().succeeded();
+/// // Invalidations are attempted even if the breaker is open. A success closes it.
+/// breaker.force_call().succeeded();
 /// assert!(breaker.try_call().is_some());
 /// ```
 pub struct CircuitBreaker {
@@ -41,30 +41,30 @@ pub struct CircuitBreaker {
     pause: Duration,
     slow_call: Duration,
     clock: Arc<dyn Clock>,
-    /// In a row. The only thing that calls look at while it is closed.
+    /// Consecutive failures. While the breaker is closed, calls read only this.
     failures: AtomicU32,
     open: Mutex<Option<Open>>,
 }
 
-/// A call that was let through. Say how it ended; dropped without, it was given up.
-#[must_use = "the breaker waits for how the call ended"]
+/// A permitted call. Report its outcome with one of the methods; a call that is dropped counts as cancelled.
+#[must_use = "a call that is dropped counts as cancelled"]
 pub struct BreakerCall<'a> {
     breaker: &'a CircuitBreaker,
-    began: Instant,
-    probe: bool,
-    ended: bool,
+    started: Instant,
+    is_probe: bool,
+    reported: bool,
 }
 
-/// The state of being open.
+/// The state of an open breaker.
 #[derive(Debug)]
 struct Open {
     since: Instant,
-    refused_until: Instant,
+    rejects_until: Instant,
     probing: bool,
 }
 
 impl CircuitBreaker {
-    /// A closed breaker with the defaults, for the backend of this name.
+    /// Creates a closed breaker for the backend of this name.
     #[must_use]
     pub fn new(backend: &'static str) -> Self {
         Self {
@@ -78,75 +78,77 @@ impl CircuitBreaker {
         }
     }
 
-    /// After how many failures in a row it opens. Zero: never. Defaults to 5.
+    /// Sets the number of consecutive failures that opens the breaker; with zero it never opens. Defaults to 5.
     #[must_use]
     pub const fn failures_to_open(mut self, count: u32) -> Self {
         self.failures_to_open = count;
         self
     }
 
-    /// How long calls are refused before one is let through to see. Defaults to 1 s.
+    /// Sets how long an open breaker rejects all calls before it permits a probe. Defaults to 1 second.
     #[must_use]
     pub const fn pause(mut self, pause: Duration) -> Self {
         self.pause = pause;
         self
     }
 
-    /// How long a call must have waited to count as a failure when it is given up. Should be well
-    /// below the cache's soft time limit. Defaults to 100 ms.
+    /// Sets how long a cancelled call must have waited to count as a failure. Defaults to 100 milliseconds.
+    ///
+    /// Choose much less than the cache's [`read_time_limit`](crate::CacheBuilder::read_time_limit), which
+    /// cancels calls.
     #[must_use]
-    pub const fn slow_call(mut self, wait: Duration) -> Self {
-        self.slow_call = wait;
+    pub const fn slow_call(mut self, duration: Duration) -> Self {
+        self.slow_call = duration;
         self
     }
 
-    /// Where the time comes from. Defaults to [`SystemClock`].
+    /// Sets the clock. Defaults to [`SystemClock`].
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Lets a call through, or `None`: do not call now.
+    /// Permits a call, or returns `None` if the breaker is open.
     pub fn try_call(&self) -> Option<BreakerCall<'_>> {
         let now = self.clock.now();
         if self.has_failed_enough() {
             let mut open = self.open.lock();
-            // `None`: somebody is just closing it.
+            // `None` if another call has just closed the breaker.
             if let Some(open) = &mut *open {
-                if open.probing || now < open.refused_until {
+                if open.probing || now < open.rejects_until {
                     return None;
                 }
                 open.probing = true;
-                return Some(BreakerCall { breaker: self, began: now, probe: true, ended: false });
+                return Some(BreakerCall { breaker: self, started: now, is_probe: true, reported: false });
             }
         }
-        Some(BreakerCall { breaker: self, began: now, probe: false, ended: false })
+        Some(BreakerCall { breaker: self, started: now, is_probe: false, reported: false })
     }
 
-    /// Lets a call through even if open: for invalidations, which must not be given up without a try.
-    pub fn call_anyway(&self) -> BreakerCall<'_> {
-        BreakerCall { breaker: self, began: self.clock.now(), probe: false, ended: false }
+    /// Permits a call even if the breaker is open, for invalidations, which must always be attempted.
+    pub fn force_call(&self) -> BreakerCall<'_> {
+        BreakerCall { breaker: self, started: self.clock.now(), is_probe: false, reported: false }
     }
 
-    /// Whether it is open: refuses calls, or lets one through at a time.
+    /// Returns whether the breaker is open: it rejects all calls, or permits one probe at a time.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.open.lock().is_some()
     }
 
-    /// What to return for a call that was refused.
+    /// Returns the error for a rejected call, of kind [`ErrorKind::Unavailable`].
     #[must_use]
-    pub fn refusal(&self) -> Error {
+    pub fn open_error(&self) -> Error {
         Error::new(ErrorKind::Unavailable, self.backend)
-            .with_message("not asked, it did not answer a moment ago")
+            .with_message("call rejected, as the store did not respond to recent calls")
     }
 
     fn has_failed_enough(&self) -> bool {
         self.failures_to_open != 0 && self.failures.load(Ordering::Acquire) >= self.failures_to_open
     }
 
-    fn succeed(&self) {
+    fn on_success(&self) {
         if self.failures.load(Ordering::Relaxed) == 0 {
             return;
         }
@@ -154,85 +156,93 @@ impl CircuitBreaker {
         self.failures.store(0, Ordering::Release);
         if let Some(open) = open.take() {
             let after = self.clock.now().saturating_duration_since(open.since);
-            tracing::info!(backend = self.backend, ?after, "the store answers again");
+            tracing::info!(
+                backend = self.backend,
+                ?after,
+                "the store responds again, so the circuit breaker closes"
+            );
         }
     }
 
-    fn fail(&self, probe: bool, error: Option<&Error>) {
+    fn on_failure(&self, is_probe: bool, error: Option<&Error>) {
         let now = self.clock.now();
-        // A pause beyond what the clock can count is as long as one that it can.
-        let refused_until = now.checked_add(self.pause).unwrap_or(now);
+        // A pause that the clock cannot represent counts as none.
+        let rejects_until = now.checked_add(self.pause).unwrap_or(now);
         let mut open = self.open.lock();
         let failures = self.failures.load(Ordering::Relaxed).saturating_add(1);
         self.failures.store(failures, Ordering::Release);
         match &mut *open {
-            Some(open) if probe => {
-                open.refused_until = refused_until;
+            Some(open) if is_probe => {
+                open.rejects_until = rejects_until;
                 open.probing = false;
             }
-            // Calls from before it opened, and those that are let through anyway.
+            // Calls from before the breaker opened, and forced calls, must not prolong the pause.
             Some(_) => {}
             None if self.has_failed_enough() => {
-                *open = Some(Open { since: now, refused_until, probing: false });
+                *open = Some(Open { since: now, rejects_until, probing: false });
                 drop(open);
-                let cause = error.map(Cause);
-                let error = cause.as_ref().map(tracing::field::display);
-                tracing::warn!(backend = self.backend, error, "the store fails; going on without it");
+                let chain = error.map(ErrorChain);
+                let error = chain.as_ref().map(tracing::field::display);
+                tracing::warn!(
+                    backend = self.backend,
+                    error,
+                    "the store fails, so the circuit breaker opens"
+                );
             }
             None => {}
         }
     }
 
-    fn give_up(&self, probe: bool, began: Instant) {
-        if self.clock.now().saturating_duration_since(began) >= self.slow_call {
-            self.fail(probe, None);
-        } else if probe && let Some(open) = &mut *self.open.lock() {
+    fn on_cancel(&self, is_probe: bool, started: Instant) {
+        if self.clock.now().saturating_duration_since(started) >= self.slow_call {
+            self.on_failure(is_probe, None);
+        } else if is_probe && let Some(open) = &mut *self.open.lock() {
             open.probing = false;
         }
     }
 }
 
 impl BreakerCall<'_> {
-    /// The store answered, be it that it refuses.
+    /// Reports that the store responded, even if with a refusal.
     pub fn succeeded(mut self) {
-        self.ended = true;
-        self.breaker.succeed();
+        self.reported = true;
+        self.breaker.on_success();
     }
 
-    /// The store did not answer, or is not ready.
+    /// Reports that the store did not respond or is not ready.
     pub fn failed(mut self, error: &Error) {
-        self.ended = true;
-        self.breaker.fail(self.probe, Some(error));
+        self.reported = true;
+        self.breaker.on_failure(self.is_probe, Some(error));
     }
 
-    /// As [`failed`](Self::failed) if the error is one that another try may not meet
-    /// ([`is_transient`](Error::is_transient)), as [`succeeded`](Self::succeeded) otherwise.
-    pub fn ended<T>(self, outcome: &Result<T, Error>) {
+    /// Reports `outcome`: as [`failed`](Self::failed) if it is a [transient](Error::is_transient) error, as
+    /// [`succeeded`](Self::succeeded) otherwise.
+    pub fn record<T>(self, outcome: &Result<T, Error>) {
         match outcome {
             Err(error) if error.is_transient() => self.failed(error),
             _ => self.succeeded(),
         }
     }
 
-    /// How long ago it was let through.
+    /// Returns the time since the call was permitted.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
-        self.breaker.clock.now().saturating_duration_since(self.began)
+        self.breaker.clock.now().saturating_duration_since(self.started)
     }
 }
 
 impl Drop for BreakerCall<'_> {
     fn drop(&mut self) {
-        if !self.ended {
-            self.breaker.give_up(self.probe, self.began);
+        if !self.reported {
+            self.breaker.on_cancel(self.is_probe, self.started);
         }
     }
 }
 
-/// An error and what caused it, for the one line in the log.
-struct Cause<'a>(&'a Error);
+/// An error and its causes in one line, for the log.
+struct ErrorChain<'a>(&'a Error);
 
-impl fmt::Display for Cause<'_> {
+impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
         let mut source = std::error::Error::source(self.0);
@@ -257,7 +267,7 @@ impl fmt::Debug for CircuitBreaker {
 
 impl fmt::Debug for BreakerCall<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BreakerCall").field("probe", &self.probe).finish_non_exhaustive()
+        f.debug_struct("BreakerCall").field("is_probe", &self.is_probe).finish_non_exhaustive()
     }
 }
 
@@ -274,12 +284,12 @@ mod tests {
 
     fn fail(breaker: &CircuitBreaker, times: u32) {
         for _ in 0..times {
-            breaker.call_anyway().failed(&Error::new(ErrorKind::Unavailable, "test"));
+            breaker.force_call().failed(&Error::new(ErrorKind::Unavailable, "test"));
         }
     }
 
     #[test]
-    fn failures_in_a_row_open_it_and_a_success_between_starts_anew() {
+    fn consecutive_failures_open_the_breaker_and_a_success_resets_the_count() {
         let breaker = breaker(&ManualClock::new());
         fail(&breaker, 2);
         breaker.try_call().unwrap().succeeded();
@@ -292,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_pause_one_call_at_a_time_is_let_through() {
+    fn after_the_pause_one_probe_at_a_time_is_permitted() {
         let clock = ManualClock::new();
         let breaker = breaker(&clock);
         fail(&breaker, 3);
@@ -302,17 +312,16 @@ mod tests {
         let probe = breaker.try_call().unwrap();
         assert!(breaker.try_call().is_none(), "two probes at once");
         probe.failed(&Error::new(ErrorKind::Timeout, "test"));
-        assert!(breaker.try_call().is_none(), "the pause starts anew");
+        assert!(breaker.try_call().is_none(), "a failed probe restarts the pause");
         clock.advance(PAUSE);
         breaker.try_call().unwrap().succeeded();
         assert!(!breaker.is_open());
         let _both = (breaker.try_call().unwrap(), breaker.try_call().unwrap());
     }
 
-    /// Invalidations are tried while it is open; their failures must not keep it open for ever, nor let a
-    /// second probe through.
+    /// Invalidations are forced. Their failures must neither prolong the pause nor permit a second probe.
     #[test]
-    fn failures_while_it_is_open_change_nothing() {
+    fn failures_of_forced_calls_do_not_change_an_open_breaker() {
         let clock = ManualClock::new();
         let breaker = breaker(&clock);
         fail(&breaker, 3);
@@ -328,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_given_up_at_once_says_nothing_and_one_that_waited_is_a_failure() {
+    fn a_call_cancelled_early_is_not_counted_and_one_cancelled_late_is_a_failure() {
         let clock = ManualClock::new();
         let breaker = breaker(&clock).slow_call(Duration::from_millis(100));
         for _ in 0..10 {
@@ -339,7 +348,7 @@ mod tests {
         clock.advance(Duration::from_millis(100));
         drop(calls);
         assert!(breaker.is_open());
-        // A probe that is given up at once leaves room for the next.
+        // A probe cancelled early permits the next one.
         clock.advance(PAUSE);
         drop(breaker.try_call().unwrap());
         let probe = breaker.try_call().unwrap();
@@ -349,36 +358,36 @@ mod tests {
     }
 
     #[test]
-    fn only_errors_that_pass_count_as_failures() {
+    fn only_transient_errors_count_as_failures() {
         let breaker = breaker(&ManualClock::new());
         for _ in 0..10 {
-            breaker.call_anyway().ended::<()>(&Err(Error::new(ErrorKind::Capacity, "test")));
+            breaker.force_call().record::<()>(&Err(Error::new(ErrorKind::Capacity, "test")));
         }
         assert!(!breaker.is_open());
         for _ in 0..3 {
-            breaker.call_anyway().ended::<()>(&Err(Error::new(ErrorKind::Timeout, "test")));
+            breaker.force_call().record::<()>(&Err(Error::new(ErrorKind::Timeout, "test")));
         }
         assert!(breaker.is_open());
-        breaker.call_anyway().ended(&Ok(()));
+        breaker.force_call().record(&Ok(()));
         assert!(!breaker.is_open());
     }
 
     #[test]
-    fn it_says_how_it_is_and_what_happened() {
+    fn debug_and_the_log_show_state_and_causes() {
         let clock = ManualClock::new();
         let breaker = breaker(&clock);
         assert!(format!("{breaker:?}").contains("failures_to_open: 3") && !breaker.is_open());
         let call = breaker.try_call().unwrap();
         clock.advance(PAUSE);
         assert_eq!(call.elapsed(), PAUSE);
-        assert_eq!(format!("{call:?}"), "BreakerCall { probe: false, .. }");
+        assert_eq!(format!("{call:?}"), "BreakerCall { is_probe: false, .. }");
         let refused = std::io::Error::other("connection refused");
         let error = Error::new(ErrorKind::Unavailable, "test").with_source(refused);
-        assert_eq!(Cause(&error).to_string(), format!("{error}: connection refused"));
+        assert_eq!(ErrorChain(&error).to_string(), format!("{error}: connection refused"));
     }
 
     #[test]
-    fn zero_failures_to_open_is_never() {
+    fn with_zero_failures_to_open_the_breaker_never_opens() {
         let breaker = breaker(&ManualClock::new()).failures_to_open(0);
         fail(&breaker, 1000);
         assert!(breaker.try_call().is_some());

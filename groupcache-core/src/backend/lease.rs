@@ -1,12 +1,14 @@
-//! The lease on a fill: of several processes that miss the same entry, one computes it.
+//! Leases: of several processes that miss the same entry, one loads it.
 //!
-//! What a flight is within a process, a lease is among processes that share a store; it is named by
-//! what identifies a flight, the key *and* the complete vector. So nobody who reads after an
-//! invalidation waits for a computation from before it. It saves work and decides nothing: an entry
-//! is a hit by its vector alone, and whoever computes without a lease has merely done it once more.
+//! A lease does among the processes that share a store what single flight does within a process. Its name is
+//! made of what identifies a flight: the key *and* the complete vector. A reader therefore never waits for a
+//! load from before an invalidation that it has to see.
 //!
-//! (Leases on misses: Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013, section 3.2.1. There
-//! the lease also guards the store against stale sets; here the vector does.)
+//! Leases save work and have no part in safety. Only its vector makes an entry a hit, and a process that
+//! loads without a lease merely repeats the work.
+//!
+//! Leases on misses are described by Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013, section
+//! 3.2.1. There the lease also protects the store against stale sets; here the vector does.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,7 +18,7 @@ use crate::data::entry::{Generation, GenerationVector};
 use crate::data::group::Group;
 use crate::data::key::Key;
 
-/// Asks a backend for the lease on one computation, and for the generations that it still lacks.
+/// A request for the lease on one load, and for the generations that the load still lacks.
 #[derive(Debug, Clone, Copy)]
 pub struct LeaseRequest<'a> {
     key: &'a Key,
@@ -26,50 +28,50 @@ pub struct LeaseRequest<'a> {
     duration: Duration,
 }
 
-/// What [`Backend::lease`] returns.
+/// The result of [`Backend::lease`](crate::Backend::lease).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Leased {
-    /// One generation for each group of the request, in order: those that were known, and minted ones
-    /// for the others.
+    /// The generation of each group of the request, in order: known ones, and minted ones for the other
+    /// groups.
     pub vector: GenerationVector,
-    /// Keeps them in existence until the entry computed under them is stored.
+    /// Keeps these generations in existence until an entry loaded under them is stored.
     pub guard: GenerationGuard,
-    /// Who has the lease on computing under that vector.
+    /// Who holds the lease on the load under that vector.
     pub holder: LeaseHolder,
 }
 
-/// Who has a lease.
+/// Who holds a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "every backend builds it and the cache must treat each case")]
+#[expect(clippy::exhaustive_enums, reason = "every backend builds it and the cache must handle each case")]
 pub enum LeaseHolder {
-    /// The owner named in the request, since now or since before.
+    /// The owner in the request, since this request or an earlier one.
     Ours,
-    /// Somebody else.
+    /// Another owner.
     Other,
-    /// Unknown: the lease was asked for under a vector that did not come out, because another process
-    /// was the first to mint one of the groups.
-    NotAsked,
+    /// Not known, because another process minted one of the groups first. The lease was requested under a
+    /// vector that did not result.
+    Unknown,
 }
 
-/// The name of a lease: what a store keeps the owner under, beside its prefix. The same in every
-/// process and release.
+/// The name of a lease, under which a store keeps the owner. The same in every process and release.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeaseName([u8; 32]);
 
-/// Who asks for leases: one [`Cache`](crate::Cache) and its clones. Readers of one cache share what it computes, so
-/// a lease belongs to all of them.
+/// The identity of a lease owner, which is a [`Cache`](crate::Cache) with its clones.
+///
+/// The readers of a cache share its loads, so they also share its leases.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeaseOwner([u8; 16]);
 
 impl Leased {
-    /// Returns a vector whose generations need no guard, and the holder of its lease.
+    /// Creates a result without a guard.
     #[must_use]
     pub fn new(vector: GenerationVector, holder: LeaseHolder) -> Self {
         Self { vector, guard: GenerationGuard::none(), holder }
     }
 
-    /// Sets the guard that keeps the generations in existence.
+    /// Sets the guard that keeps the generations in existence. Defaults to none.
     #[must_use]
     pub fn with_guard(self, guard: GenerationGuard) -> Self {
         Self { guard, ..self }
@@ -77,8 +79,10 @@ impl Leased {
 }
 
 impl<'a> LeaseRequest<'a> {
-    /// A request for the lease on computing the entry of `key` under the generations of `groups`, of
-    /// which `current` are known, to last for `duration`. `None` if `current` is not about `groups`.
+    /// Creates a request for the lease on the load of the entry of `key` under the generations of `groups`,
+    /// of which `current` are known. The lease lasts for `duration`.
+    ///
+    /// Returns `None` if `current` does not have as many items as `groups`.
     #[must_use]
     pub fn new(
         key: &'a Key,
@@ -90,13 +94,13 @@ impl<'a> LeaseRequest<'a> {
         (groups.len() == current.len()).then_some(Self { key, groups, current, owner, duration })
     }
 
-    /// The groups that the vector is of.
+    /// Returns the groups of the vector.
     #[must_use]
     pub const fn groups(&self) -> &'a [Group] {
         self.groups
     }
 
-    /// The groups that have no generation and are to be minted, in order.
+    /// Iterates over the groups that have no generation and are to be minted, in order.
     pub fn missing(&self) -> impl Iterator<Item = &'a Group> + use<'a> {
         self.groups
             .iter()
@@ -105,28 +109,28 @@ impl<'a> LeaseRequest<'a> {
             .map(|(group, _)| group)
     }
 
-    /// The complete vector, with these generations for the [`missing`](Self::missing) groups, in that
-    /// order. `None` if there are more or fewer of them.
+    /// Returns the complete vector, with `minted` as the generations of the [`missing`](Self::missing) groups
+    /// in order. Returns `None` if there are more or fewer of them than missing groups.
     #[must_use]
-    pub fn vector(&self, fresh: impl IntoIterator<Item = Generation>) -> Option<GenerationVector> {
-        let mut fresh = fresh.into_iter();
-        let vector = self.current.iter().map(|known| known.or_else(|| fresh.next())).collect();
-        if fresh.next().is_some() { None } else { vector }
+    pub fn vector(&self, minted: impl IntoIterator<Item = Generation>) -> Option<GenerationVector> {
+        let mut minted = minted.into_iter();
+        let vector = self.current.iter().map(|known| known.or_else(|| minted.next())).collect();
+        if minted.next().is_some() { None } else { vector }
     }
 
-    /// The name of the lease on computing under `vector`.
+    /// Returns the name of the lease on the load under `vector`.
     #[must_use]
     pub fn name(&self, vector: &GenerationVector) -> LeaseName {
         LeaseName::new(self.key, self.groups, vector)
     }
 
-    /// Who asks.
+    /// Returns the owner that requests the lease.
     #[must_use]
     pub const fn owner(&self) -> LeaseOwner {
         self.owner
     }
 
-    /// How long the lease lasts unless it is released.
+    /// Returns how long the lease lasts unless it is released.
     #[must_use]
     pub const fn duration(&self) -> Duration {
         self.duration
@@ -134,7 +138,7 @@ impl<'a> LeaseRequest<'a> {
 }
 
 impl LeaseName {
-    /// Returns the name of the lease on computing the entry of `key` under the `vector` of `groups`.
+    /// Returns the name of the lease on the load of the entry of `key` under the `vector` of `groups`.
     #[must_use]
     pub fn new(key: &Key, groups: &[Group], vector: &GenerationVector) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("groupcache 2026-11 lease on a fill");
@@ -146,7 +150,7 @@ impl LeaseName {
         Self(*hasher.finalize().as_bytes())
     }
 
-    /// The digest that it is.
+    /// Returns the digest of key, groups and vector.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -154,13 +158,13 @@ impl LeaseName {
 }
 
 impl LeaseOwner {
-    /// One that nobody else is: 128 random bits.
+    /// Returns an owner that differs from every other one: 128 random bits.
     #[must_use]
     pub fn random() -> Self {
         Self(rand::random())
     }
 
-    /// The bits.
+    /// Returns the bits.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0

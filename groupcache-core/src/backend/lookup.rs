@@ -1,4 +1,4 @@
-//! What a backend returns.
+//! What lookups and mints of a backend return.
 
 use std::any::Any;
 use std::fmt;
@@ -10,82 +10,82 @@ use smallvec::SmallVec;
 
 use crate::data::entry::{Entry, Generation, GenerationVector};
 
-/// Whether a lookup needs to know when the entry expires.
+/// Whether the caller of a lookup needs to know when the entry expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "a question with two answers")]
+#[expect(clippy::exhaustive_enums, reason = "there are two cases")]
 pub enum TimeLeft {
-    /// The caller treats the end of the time to live in a way of its own.
+    /// The caller needs the time, because it may serve the entry as stale.
     Needed,
-    /// The store's own expiry is all that matters.
+    /// The caller does not need the time. The store drops the entry when it expires.
     NotNeeded,
 }
 
-/// What a lookup found.
+/// The result of [`Backend::lookup`](crate::Backend::lookup).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Lookup {
-    /// The entry, if there is one.
+    /// The entry, if the store has one.
     pub found: Found,
-    /// The current generation of each group that was asked for, in that order; `None` for those that
-    /// have none.
+    /// The current generation of each requested group, in order; `None` for groups without one.
     pub current: CurrentGenerations,
-    /// Keeps those generations in existence until the entry computed under them is stored.
+    /// Keeps these generations in existence until an entry loaded under them is stored.
     pub guard: GenerationGuard,
 }
 
-/// An entry that was found and what there is to validate it by.
+/// A borrowed entry, and the generations to validate it against.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct EntryView<'a> {
-    /// The entry. It may be stale.
+    /// The entry, which may be stale.
     pub entry: &'a Arc<Entry>,
-    /// When it expires, if that is known.
+    /// When the entry expires, if that is known.
     pub expires_at: Option<Instant>,
-    /// The current generation of each group that was asked for, or of each of the entry's at a
-    /// [`lookup_now`](Backend::lookup_now), in that order.
+    /// The current generation of each requested group, in order. In a
+    /// [`lookup_now`](crate::Backend::lookup_now), of each group of the entry.
     pub current: &'a [Option<Generation>],
 }
 
 /// The entry part of a [`Lookup`].
 #[derive(Debug, Clone)]
-#[expect(clippy::exhaustive_enums, reason = "every backend builds it and the cache must treat each case")]
+#[expect(clippy::exhaustive_enums, reason = "every backend builds it and the cache must handle each case")]
 pub enum Found {
-    /// Nothing under that key, or nothing that has not expired.
+    /// There is no entry under the key, or it has expired.
     Absent,
-    /// An entry, which may be stale, and when it expires if that is known.
+    /// An entry, which may be stale, and when it expires, if that is known.
     Entry(Arc<Entry>, Option<Instant>),
-    /// Bytes that are not an entry of this release's schema.
+    /// The stored bytes are not an entry of this release's schema.
     Undecodable,
 }
 
-/// The generations of some groups at one moment.
+/// The current generations of a list of groups, in order; `None` for groups without one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CurrentGenerations(SmallVec<[Option<Generation>; 4]>);
 
-/// What [`Backend::mint`] returns.
+/// The result of [`Backend::mint`](crate::Backend::mint).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Minted {
-    /// One generation for each group, in order.
+    /// The generation of each group, in order.
     pub vector: GenerationVector,
-    /// Keeps them in existence until the entry computed under them is stored.
+    /// Keeps these generations in existence until an entry loaded under them is stored.
     pub guard: GenerationGuard,
 }
 
-/// Keeps generations in existence while nothing else does: a backend that drops groups which no
-/// entry uses returns one, and the computation carries it until its entry is stored. Backends whose
-/// generations live by time return [`GenerationGuard::none`].
+/// Keeps generations in existence between a lookup or a mint and the store of an entry.
+///
+/// A backend that drops generations which no entry uses returns a guard, and the load holds it until its
+/// entry is stored. Backends whose generations expire by time return [`GenerationGuard::none`].
 #[derive(Default)]
 pub struct GenerationGuard(Option<Box<dyn Any + Send + Sync>>);
 
 impl Lookup {
-    /// Returns a lookup whose generations need no guard.
+    /// Creates a result without a guard.
     #[must_use]
     pub fn new(found: Found, current: CurrentGenerations) -> Self {
         Self { found, current, guard: GenerationGuard::none() }
     }
 
-    /// Sets the guard that keeps the generations in existence.
+    /// Sets the guard that keeps the generations in existence. Defaults to none.
     #[must_use]
     pub fn with_guard(self, guard: GenerationGuard) -> Self {
         Self { guard, ..self }
@@ -93,8 +93,7 @@ impl Lookup {
 }
 
 impl<'a> EntryView<'a> {
-    /// Returns a view of `entry`, which expires at `expires_at` if that is known, beside the current
-    /// generations of its groups.
+    /// Creates a view of an entry, the time when it expires, if known, and the current generations.
     #[must_use]
     pub const fn new(
         entry: &'a Arc<Entry>,
@@ -106,13 +105,13 @@ impl<'a> EntryView<'a> {
 }
 
 impl Minted {
-    /// Returns minted generations that need no guard.
+    /// Creates a result without a guard.
     #[must_use]
     pub fn new(vector: GenerationVector) -> Self {
         Self { vector, guard: GenerationGuard::none() }
     }
 
-    /// Sets the guard that keeps the generations in existence.
+    /// Sets the guard that keeps the generations in existence. Defaults to none.
     #[must_use]
     pub fn with_guard(self, guard: GenerationGuard) -> Self {
         Self { guard, ..self }
@@ -120,17 +119,17 @@ impl Minted {
 }
 
 impl CurrentGenerations {
-    /// The vector, if no generation is missing.
+    /// Returns the vector, or `None` if a generation is missing.
     #[must_use]
     pub fn complete(&self) -> Option<GenerationVector> {
         self.0.iter().copied().collect::<Option<_>>()
     }
 
-    /// Whether these are the generations of `vector`, all of them, none missing.
+    /// Returns whether these are exactly the generations of `vector`, in order, with none missing.
     #[must_use]
     pub fn equals(&self, vector: &GenerationVector) -> bool {
         self.0.len() == vector.len()
-            && self.0.iter().zip(vector.iter()).all(|(one, other)| *one == Some(*other))
+            && self.0.iter().zip(vector.iter()).all(|(current, generation)| *current == Some(*generation))
     }
 }
 
@@ -149,21 +148,21 @@ impl FromIterator<Option<Generation>> for CurrentGenerations {
 }
 
 impl GenerationGuard {
-    /// Holds nothing.
+    /// Returns a guard that holds nothing.
     #[must_use]
     pub const fn none() -> Self {
         Self(None)
     }
 
-    /// Holds `what` until dropped.
+    /// Returns a guard that holds `value` until it is dropped.
     #[must_use]
-    pub fn new(what: impl Any + Send + Sync) -> Self {
-        Self(Some(Box::new(what)))
+    pub fn new(value: impl Any + Send + Sync) -> Self {
+        Self(Some(Box::new(value)))
     }
 }
 
 impl fmt::Debug for GenerationGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Hold(..)" } else { "Hold(none)" })
+        f.write_str(if self.0.is_some() { "GenerationGuard(..)" } else { "GenerationGuard(none)" })
     }
 }

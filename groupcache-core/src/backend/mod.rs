@@ -1,4 +1,4 @@
-//! Where entries and generations live.
+//! The trait of backends, and what their authors need.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -23,45 +23,126 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A store of entries and generations.
 ///
-/// A backend speaks of entries and generations rather than of raw keys, so that each store can use
-/// its best means. It decides nothing: whether an entry is a hit is decided by
-/// [`Cache`](crate::Cache), from what [`lookup`](Self::lookup) returns.
+/// The methods are about entries and generations, not about raw keys, so each backend can use the best means
+/// of its store. A backend makes no decisions: [`Cache`](crate::Cache) judges from what
+/// [`lookup`](Self::lookup) returns whether an entry is a hit.
 ///
 /// # Behavior
 ///
-/// These sentences are what the safety of the cache rests on.
+/// The safety of the cache rests on these promises. The crate `groupcache-conformance` tests them.
 ///
-/// * **Unique.** Each write to a group's generation, by [`mint`](Self::mint) or by
-///   [`bump`](Self::bump), installs a generation that was never current for that group before, in no
-///   earlier life of the store either: fresh random bits *for each attempt on the wire*, or a counter
-///   that outlives every entry.
-/// * **Ordered.** Once `bump` has returned `Ok`, no `lookup` that starts later, in any process,
-///   returns a generation from before it.
-/// * **Lost is missing.** A generation that the store lost, evicted or expired is reported missing,
-///   not replaced by a guess. A store that can come back with older contents must make generations
-///   from before differ from those after.
-/// * **Loud.** A write whose effect is unknown is an `Err`. No silent retry with the same generation.
-/// * **Sizes.** Keys, group names and fields of any length and any content work.
-/// * Different key prefixes (or other configured name spaces) never meet.
-/// * A future dropped before it is ready may or may not have had its effect, as if its answer had
-///   been lost.
+/// * **Unique.** Each write to the generation of a group, by [`mint`](Self::mint) or by [`bump`](Self::bump),
+///   installs a generation that was never current for that group before, in any incarnation of the store. Use
+///   fresh random bits *for each attempt to send the write*, or a counter that outlives every entry.
+/// * **Ordered.** After `bump` has returned `Ok`, no `lookup` that starts later, in any process, returns a
+///   generation from before the bump.
+/// * **Lost means missing.** A generation that the store lost, evicted or expired is reported as missing.
+/// * **Incarnations differ.** If a store can come back with older contents, generations from before differ
+///   from those after.
+/// * **No silent failure.** A write whose effect is unknown is an `Err`. It is not retried with the same
+///   generation.
+/// * **Any size.** Keys, group names and fields of any length and any content work.
+/// * **Isolated.** Backends with different key prefixes, or other configured namespaces, share nothing.
+/// * **Cancellation.** A future that is dropped before it is ready may or may not have had its effect, as if
+///   its response had been lost.
 ///
-/// Every method is one round trip, for any number of groups; servers that hold different groups are
-/// asked at the same time.
+/// Every method costs one round trip for any number of groups. Servers that hold different groups are
+/// contacted concurrently.
+///
+/// # Examples
+///
+/// A complete backend in memory. It is not bounded; a real one evicts entries and forgets unused generations.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::sync::{Arc, Mutex};
+/// use std::time::{Duration, Instant};
+///
+/// use groupcache_core::backend::{Found, Generation, Lookup, Minted, TimeLeft};
+/// use groupcache_core::{Backend, Entry, Group, Key, Result};
+///
+/// #[derive(Default)]
+/// struct MapBackend {
+///     entries: Mutex<HashMap<Key, (Arc<Entry>, Option<Instant>)>>,
+///     generations: Mutex<HashMap<Group, Generation>>,
+/// }
+///
+/// impl Backend for MapBackend {
+///     fn name(&self) -> &'static str {
+///         "map"
+///     }
+///
+///     async fn lookup(&self, key: &Key, groups: &[Group], _: TimeLeft) -> Result<Lookup> {
+///         let found = match self.entries.lock().unwrap().get(key) {
+///             Some((_, Some(expires_at))) if *expires_at <= Instant::now() => Found::Absent,
+///             Some((entry, expires_at)) => Found::Entry(Arc::clone(entry), *expires_at),
+///             None => Found::Absent,
+///         };
+///         let generations = self.generations.lock().unwrap();
+///         let current = groups.iter().map(|group| generations.get(group).copied());
+///         Ok(Lookup::new(found, current.collect()))
+///     }
+///
+///     async fn mint(&self, groups: &[Group]) -> Result<Minted> {
+///         let mut generations = self.generations.lock().unwrap();
+///         let vector = groups.iter().map(|group| {
+///             *generations.entry(group.clone()).or_insert_with(Generation::random)
+///         });
+///         Ok(Minted::new(vector.collect()))
+///     }
+///
+///     async fn bump(&self, groups: &[Group]) -> Result<()> {
+///         let mut generations = self.generations.lock().unwrap();
+///         generations.retain(|group, _| !groups.contains(group));
+///         Ok(())
+///     }
+///
+///     async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
+///         let expires_at = time_to_live.and_then(|time| Instant::now().checked_add(time));
+///         let mut entries = self.entries.lock().unwrap();
+///         entries.insert(entry.key().clone(), (Arc::clone(entry), expires_at));
+///         Ok(())
+///     }
+///
+///     async fn delete(&self, key: &Key) -> Result<()> {
+///         self.entries.lock().unwrap().remove(key);
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// let cache = groupcache_core::Cache::builder(MapBackend::default()).build();
+/// let load = || async { Ok::<_, groupcache_core::Error>("Emma".to_owned()) };
+/// cache.get_or_load("title", Group::new("book"), load).await?;
+/// assert_eq!(cache.get("title", Group::new("book")).await, Some("Emma".to_owned()));
+/// cache.invalidate(Group::new("book")).await?;
+/// assert_eq!(cache.get::<String, _, _>("title", Group::new("book")).await, None);
+/// # Ok(())
+/// # }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a cache backend",
+    label = "does not implement `Backend`",
+    note = "the backends are `MemoryBackend`, `RedisBackend` and `MemcachedBackend`, each in a crate of its own",
+    note = "use `BoxBackend` to choose one at run time; an `Arc` of a backend is a backend"
+)]
 pub trait Backend: Send + Sync + 'static {
-    /// A short name for errors and logs, such as `memory`.
+    /// Returns a short name for errors and logs, such as `memory`.
     fn name(&self) -> &'static str;
 
-    /// The entry under `key` if there is one, and the current generation of each of `groups`, read
-    /// after this call began. The entry may be stale; an expired one is absent.
+    /// Returns the entry under `key`, and the current generation of each of `groups` in order, `None` for those
+    /// without one. Both are read after this call began.
     ///
-    /// The time left of the entry is returned at least where `time_left` asks for it and the entry
-    /// has a time to live.
+    /// The entry may be stale. An expired one is absent. The time when it expires is returned at least if
+    /// `time_left` is [`TimeLeft::Needed`] and the entry has a time to live.
+    ///
+    /// A lookup changes nothing. It costs one round trip.
     ///
     /// # Errors
     ///
-    /// If the store did not answer. An entry that does not decode is
-    /// [`Found::Undecodable`], not an error.
+    /// Fails if the store did not respond. An entry that cannot be decoded is [`Found::Undecodable`], not an
+    /// error.
     fn lookup(
         &self,
         key: &Key,
@@ -69,110 +150,131 @@ pub trait Backend: Send + Sync + 'static {
         time_left: TimeLeft,
     ) -> impl Future<Output = Result<Lookup>> + Send;
 
-    /// A look without waiting, for backends that hold everything in this process: shows the entry under
-    /// `key` and the current generation of each of its own groups to `judge`, at most once. An expired
-    /// entry is absent. Saves the hit path a future and what it would return. Provided as "nothing to
-    /// show", after which the cache asks [`lookup`](Self::lookup).
-    fn lookup_now(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>)) {
-        let (_, _) = (key, judge);
+    /// Passes the entry under `key` to `visit`, with the current generation of each of its own groups. Calls
+    /// `visit` at most once, and not at all if the entry is absent or expired.
+    ///
+    /// For backends that store everything in this process, where it saves a hit the cost of a future. The
+    /// provided method does nothing; the cache then calls [`lookup`](Self::lookup).
+    fn lookup_now(&self, key: &Key, visit: &mut dyn FnMut(EntryView<'_>)) {
+        let (_, _) = (key, visit);
     }
 
-    /// Several lookups, answered in order. Provided as lookups at the same time; stores that can
-    /// answer all in one round trip do that.
+    /// Performs several lookups, and returns their results in order.
+    ///
+    /// The provided method performs them concurrently. Backends that can look up everything in one round trip
+    /// override it.
     ///
     /// # Errors
     ///
-    /// If any of them failed.
-    fn lookup_many(&self, questions: &[(Key, Groups)]) -> impl Future<Output = Result<Vec<Lookup>>> + Send {
+    /// Fails if one of the lookups fails.
+    fn lookup_many(&self, requests: &[(Key, Groups)]) -> impl Future<Output = Result<Vec<Lookup>>> + Send {
         async move {
-            let lookups = questions.iter().map(|(key, groups)| self.lookup(key, groups, TimeLeft::NotNeeded));
+            let lookups = requests.iter().map(|(key, groups)| self.lookup(key, groups, TimeLeft::NotNeeded));
             futures_util::future::try_join_all(lookups).await
         }
     }
 
-    /// The generation of each of `groups`, in order, giving a fresh one to those that have none. Of
-    /// several concurrent mints of a group one wins, and all return the winner's.
+    /// Returns the generation of each of `groups`, in order, and gives a fresh one to those that have none.
     ///
-    /// Also makes generations that live by time live long enough for an entry stored from now on.
+    /// If several callers mint the same group concurrently, all of them get the same generation. In a store
+    /// where generations expire, minting extends their lives, so that they outlive an entry stored from now
+    /// on.
+    ///
+    /// Costs one round trip.
     ///
     /// # Errors
     ///
-    /// If the store did not acknowledge. Nothing may then be stored under these groups; groups minted
-    /// before the failure do no harm.
+    /// Fails if the store did not acknowledge. Nothing may then be stored under these groups. Generations
+    /// minted before the failure do no harm.
     fn mint(&self, groups: &[Group]) -> impl Future<Output = Result<Minted>> + Send;
 
-    /// As [`mint`](Self::mint) for the groups of `request` that have no generation, and in the same
-    /// round trip asks for the lease on computing its entry: at most one owner has it at a time, until
-    /// it is released or its time is over, to the store's resolution. Its owner may ask again, which changes
-    /// nothing: the lease ends when it would have.
+    /// Mints the groups of `request` that have no generation, as [`mint`](Self::mint) does, and requests the
+    /// lease on the load of its entry, in the same round trip.
     ///
-    /// The lease is one of a complete vector, which is only known once the groups are minted. So it is
-    /// asked for under the vector that comes out if the proposed generations win; otherwise the answer
-    /// is [`NotAsked`](crate::LeaseHolder::NotAsked), and what was asked for in vain runs out.
+    /// At most one owner holds a lease at a time, until it is released or has expired, to the resolution of
+    /// the store. A holder that requests its lease again still holds it, and the lease expires no later than
+    /// before.
     ///
-    /// A lease is about cost, not about safety: a store may lose it. Provided as a mint whose lease is
-    /// always [`Ours`](crate::LeaseHolder::Ours), for stores of one process.
+    /// A lease belongs to a complete vector, which is only known after the mint. The lease is therefore
+    /// requested under the vector that results if all proposed generations win. If another process wins one
+    /// of the groups, the holder is [`LeaseHolder::Unknown`], and the requested lease expires unused.
+    ///
+    /// Leases save work; safety does not depend on them, so a store may lose them. The provided method mints
+    /// and returns [`LeaseHolder::Ours`], which suits stores of a single process.
     ///
     /// # Errors
     ///
-    /// As of [`mint`](Self::mint).
+    /// Fails as [`mint`](Self::mint) does.
     fn lease(&self, request: &LeaseRequest<'_>) -> impl Future<Output = Result<Leased>> + Send {
         mint_only(self, request)
     }
 
-    /// Gives back a lease if `owner` has it; another's stays as it is. Nobody waits for it, so it may
-    /// take more than one round trip. Provided as doing nothing.
+    /// Releases a lease if `owner` holds it, and leaves leases of other owners as they are. The provided
+    /// method does nothing.
+    ///
+    /// No reader waits for it, so it may cost more than one round trip.
     ///
     /// # Errors
     ///
-    /// If the store did not acknowledge. The lease runs out then.
+    /// Fails if the store did not acknowledge. The lease then expires.
     fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> impl Future<Output = Result<()>> + Send {
         let (_, _) = (lease, owner);
         std::future::ready(Ok(()))
     }
 
-    /// Replaces the generation of each of `groups` that has one by a fresh one, or removes it. Groups
-    /// without one stay without.
+    /// Replaces the generation of each of `groups` that has one by a fresh one, or removes it. Groups without
+    /// a generation stay without.
+    ///
+    /// Costs one round trip.
     ///
     /// # Errors
     ///
-    /// If the store did not acknowledge all of it. Some groups may have been bumped; calling again
+    /// Fails if the store did not acknowledge all of it. Some groups may have been bumped. Repeating the call
     /// does no harm.
     fn bump(&self, groups: &[Group]) -> impl Future<Output = Result<()>> + Send;
 
-    /// Stores `entry` under its key, replacing what is there and its expiry. It is absent once
-    /// `time_to_live` is over, to the millisecond, never earlier or later by more than the store's
-    /// documented resolution; at once if that is zero, never if it is `None`.
+    /// Stores `entry` under its key, and replaces the previous entry and its expiry.
     ///
-    /// Keeping less than asked for is allowed: an entry may be evicted, or not kept at all if a
-    /// generation of its vector is gone by now.
+    /// The entry expires after `time_to_live`, which is precise to the millisecond, or to the documented
+    /// resolution of the store. It is absent at once if `time_to_live` is zero, and never expires if it is
+    /// `None`.
+    ///
+    /// Until then lookups return the entry unchanged, but the store may evict it at any time. It may also not
+    /// store it at all, for example because a generation of its vector is no longer current.
+    ///
+    /// Costs one round trip.
     ///
     /// # Errors
     ///
-    /// If the store did not acknowledge, or if the entry is too large for it
-    /// ([`Capacity`](crate::ErrorKind::Capacity)). The cache counts it and goes on.
+    /// Fails if the store did not acknowledge, or with [`ErrorKind::Capacity`] if the entry is too large for
+    /// it. The cache counts the failure and returns the value to its reader.
     fn store(
         &self,
         entry: &Arc<Entry>,
         time_to_live: Option<Duration>,
     ) -> impl Future<Output = Result<()>> + Send;
 
-    /// Removes the entry under `key`; there being none is fine. A computation that is under way may
-    /// store it again: to make something stale, invalidate its group.
+    /// Removes the entry under `key`. Succeeds if there is none.
+    ///
+    /// A load in flight may store the entry again. To make an entry stale, invalidate one of its groups.
+    ///
+    /// Costs one round trip.
     ///
     /// # Errors
     ///
-    /// If the store did not acknowledge.
+    /// Fails if the store did not acknowledge.
     fn delete(&self, key: &Key) -> impl Future<Output = Result<()>> + Send;
 
-    /// How long entries live if nobody says. Stores that other processes share return a duration, so
-    /// that whatever they evict by can drop forgotten entries. Provided as `None`: until evicted.
+    /// Returns the time to live of entries whose options set none; `None` if they live until evicted.
+    ///
+    /// Stores that several processes share return a duration, so that forgotten entries expire even if the
+    /// store evicts nothing. The provided method returns `None`.
     fn default_time_to_live(&self) -> Option<Duration> {
         None
     }
 }
 
-/// The lease on a fill in a store that knows none: always ours. See [`Backend::lease`].
+/// Implements [`Backend::lease`] for stores without leases.
 async fn mint_only<B: Backend + ?Sized>(backend: &B, request: &LeaseRequest<'_>) -> Result<Leased> {
     let missing: Vec<Group> = request.missing().cloned().collect();
     let minted = if missing.is_empty() {
@@ -182,5 +284,5 @@ async fn mint_only<B: Backend + ?Sized>(backend: &B, request: &LeaseRequest<'_>)
     };
     let vector = request.vector(minted.vector.iter().copied());
     let vector = vector.ok_or_else(|| Error::new(ErrorKind::Protocol, backend.name()))?;
-    Ok(Leased { vector, guard: minted.guard, holder: LeaseHolder::Ours })
+    Ok(Leased::new(vector, LeaseHolder::Ours).with_guard(minted.guard))
 }

@@ -1,4 +1,4 @@
-//! One connection to a store, for all who need it.
+//! A connection that all callers of a backend share.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
 use crate::sync::Mutex;
 
-/// More is a mistake, and more than clocks can add.
-const LONGEST_PAUSE: Duration = Duration::from_secs(365 * 86_400);
-
-/// A connection that all callers share, for backends: made when it is first used, and again when it is
-/// lost. What a connection is, and how it is made, its users say. Cheap to clone; clones are the same.
+/// A connection that all callers share: established on first use, and again when it is lost. A building block
+/// for backends.
 ///
-/// Concurrent callers share one attempt to connect, and the attempt goes on if they go away. After one
-/// that failed all callers have its outcome at once, until the next is due: twice as long after each
-/// failure, less a random part of up to half of it, so that many processes do not all come back at the
-/// same moment.
+/// `C` is the type of the connection and `E` the error of a failed attempt to connect. Cheap to clone; clones
+/// share the connection.
 ///
-/// The first failure in a row is logged, unless it is one that another attempt may not meet
-/// ([`is_transient`](Error::is_transient)): of those a [`CircuitBreaker`](crate::CircuitBreaker) tells.
+/// Concurrent callers share one attempt to connect. The attempt continues if they are cancelled. After a
+/// failed attempt, callers get its error at once, until the next attempt is due. The pause doubles with each
+/// consecutive failure. A random part of up to half is subtracted, so that many processes do not reconnect at
+/// the same moment.
+///
+/// The first of several consecutive failures is logged, unless it is [transient](Error::is_transient):
+/// transient failures are logged by the [`CircuitBreaker`](crate::backend::CircuitBreaker).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -40,38 +40,38 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(365 * 86_400);
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Refused> {
-/// let line = SharedConnection::new();
+/// let shared = SharedConnection::new();
 /// let connect = || async { Ok::<_, Refused>(Arc::new("a connection")) };
-/// let connection = line.get(connect).await?;
-/// assert!(Arc::ptr_eq(&connection, &line.get(connect).await?));
+/// let connection = shared.get(connect).await?;
+/// assert!(Arc::ptr_eq(&connection, &shared.get(connect).await?));
 ///
-/// // Found closed. Whoever asks next connects anew.
-/// line.discard(&connection);
-/// assert!(!Arc::ptr_eq(&connection, &line.get(connect).await?));
+/// // The connection turned out to be closed, so the next caller reconnects.
+/// shared.discard(&connection);
+/// assert!(!Arc::ptr_eq(&connection, &shared.get(connect).await?));
 /// # Ok(())
 /// # }
 /// ```
 pub struct SharedConnection<C, E> {
     backoff_min: Duration,
     backoff_max: Duration,
-    waits_for_retries: bool,
+    fail_fast: bool,
     clock: Arc<dyn Clock>,
     state: Arc<Mutex<State<C, E>>>,
 }
 
 struct State<C, E> {
     phase: Phase<C>,
-    /// How many attempts have failed since one succeeded, and why the last of them did.
+    /// The number of consecutive failures, and the error of the last one.
     failed: Option<(u32, E)>,
 }
 
 enum Phase<C> {
-    /// Nobody has asked for a connection since the last was lost.
+    /// There is no connection, and no caller has requested one since the last was lost.
     Idle,
-    /// An attempt is under way; the receiver is told, or finds the sender gone, when it has ended.
+    /// An attempt is in flight. Its sender sends when it ends, and is dropped if it is lost.
     Connecting(watch::Receiver<()>),
     Up(Arc<C>),
-    /// The last attempt failed, and the next must wait until then.
+    /// The last attempt failed. The next one is due at this time.
     Down(Instant),
 }
 
@@ -80,55 +80,63 @@ where
     C: Send + Sync + 'static,
     E: Clone + Into<Error> + Send + 'static,
 {
-    /// Not connected yet. Pauses after failures are of 50 ms to 2 s.
+    /// Creates a shared connection that is not connected yet.
     #[must_use]
     pub fn new() -> Self {
         Self {
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),
-            waits_for_retries: true,
+            fail_fast: false,
             clock: Arc::new(SystemClock),
             state: Arc::new(Mutex::new(State { phase: Phase::Idle, failed: None })),
         }
     }
 
-    /// How long after a failure the next attempt may begin: `min` after the first, twice as long after each,
-    /// up to `max`, and a year at most.
+    /// Sets the pause after a failed attempt: `min` after the first, and twice as long after each further
+    /// one, up to `max` and at most a year. Defaults to 50 milliseconds and 2 seconds.
     #[must_use]
     pub const fn backoff(mut self, min: Duration, max: Duration) -> Self {
         (self.backoff_min, self.backoff_max) = (min, max);
         self
     }
 
-    /// Makes callers wait only for the first attempt: while one that follows a failure is under way they
-    /// have that failure. For a store of many servers, where the others need not wait for one that does not
-    /// answer.
+    /// Returns the last error to callers while an attempt that follows a failure is in flight. Only the
+    /// caller that starts the attempt waits for it. Defaults to all callers waiting.
+    ///
+    /// Suits a store of many servers, where one server that does not respond should not delay calls to the
+    /// others.
     #[must_use]
-    pub const fn never_waits_for_retries(mut self) -> Self {
-        self.waits_for_retries = false;
+    pub const fn fail_fast(mut self) -> Self {
+        self.fail_fast = true;
         self
     }
 
-    /// Where the time comes from. Defaults to [`SystemClock`].
+    /// Sets the clock. Defaults to [`SystemClock`].
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// The connection; made with `connect` if there is none. Must be called within a tokio runtime. Costs
-    /// a lock if there is one.
+    /// Returns the connection, and establishes it with `connect` if there is none. If there is one, this
+    /// costs a lock.
+    ///
+    /// A caller may be cancelled while it waits; the attempt continues.
     ///
     /// # Errors
     ///
-    /// Why the last attempt failed, if the next is not due yet.
+    /// Returns the error of the last attempt, if the next one is not due yet.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it has to connect and is not called within a tokio runtime.
     pub async fn get<Connecting>(&self, connect: impl Fn() -> Connecting) -> Result<Arc<C>, E>
     where
         Connecting: Future<Output = Result<Arc<C>, E>> + Send + 'static,
     {
         match self.current() {
             Some(connection) => Ok(connection),
-            // In a box: whoever finds one should not carry the rest along.
+            // Boxed, to keep the future small for callers that find a connection.
             None => Box::pin(self.wait(connect)).await,
         }
     }
@@ -145,11 +153,11 @@ where
                 state.phase.forget_lost_attempt();
                 match (&state.phase, &state.failed) {
                     (Phase::Up(connection), _) => return Ok(Arc::clone(connection)),
-                    (Phase::Down(until), Some((_, why))) if waited || self.clock.now() < *until => {
-                        return Err(why.clone());
+                    (Phase::Down(until), Some((_, error))) if waited || self.clock.now() < *until => {
+                        return Err(error.clone());
                     }
-                    (Phase::Connecting(_), Some((_, why))) if !self.waits_for_retries => {
-                        return Err(why.clone());
+                    (Phase::Connecting(_), Some((_, error))) if self.fail_fast => {
+                        return Err(error.clone());
                     }
                     (Phase::Connecting(attempt), _) => attempt.clone(),
                     (Phase::Idle | Phase::Down(_), _) => {
@@ -161,7 +169,7 @@ where
             };
             if attempt.changed().await.is_err() {
                 if lost > 0 {
-                    // Twice is no chance: whatever ends them should not be called in a tight loop.
+                    // A second lost attempt is no coincidence. Do not retry in a tight loop.
                     tokio::time::sleep(self.pause_after(lost - 1)).await;
                 }
                 lost = lost.saturating_add(1);
@@ -170,7 +178,7 @@ where
         }
     }
 
-    /// The connection if there is one.
+    /// Returns the connection, if there is one.
     #[must_use]
     pub fn current(&self) -> Option<Arc<C>> {
         match &self.state.lock().phase {
@@ -179,7 +187,7 @@ where
         }
     }
 
-    /// Makes the next caller connect anew, unless somebody has done so since.
+    /// Discards `connection`, so that the next caller reconnects. No effect if it has already been replaced.
     pub fn discard(&self, connection: &Arc<C>) {
         let mut state = self.state.lock();
         if state.phase.is_up_with(connection) {
@@ -187,7 +195,7 @@ where
         }
     }
 
-    /// Puts another in the place of this one, unless somebody has done so since.
+    /// Replaces `old` by `new`. No effect if `old` has already been discarded or replaced.
     pub fn replace(&self, old: &Arc<C>, new: Arc<C>) {
         let mut state = self.state.lock();
         if state.phase.is_up_with(old) {
@@ -200,11 +208,11 @@ where
         connecting: impl Future<Output = Result<Arc<C>, E>> + Send + 'static,
     ) -> watch::Receiver<()> {
         let (ended, attempt) = watch::channel(());
-        let line = self.clone();
+        let shared = self.clone();
         tokio::spawn(async move {
-            line.end_attempt(connecting.await);
-            // Nobody may be waiting any more.
-            let _nobody = ended.send(());
+            shared.end_attempt(connecting.await);
+            // Fails if all waiting callers were cancelled.
+            let _no_receivers = ended.send(());
         });
         attempt
     }
@@ -216,16 +224,16 @@ where
                 state.failed = None;
                 state.phase = Phase::Up(connection);
             }
-            Err(why) => {
+            Err(cause) => {
                 let before = state.failed.as_ref().map_or(0, |(failures, _)| *failures);
                 let now = self.clock.now();
                 state.phase = Phase::Down(now.checked_add(self.pause_after(before)).unwrap_or(now));
-                state.failed = Some((before.saturating_add(1), why.clone()));
+                state.failed = Some((before.saturating_add(1), cause.clone()));
                 drop(state);
-                let error: Error = why.into();
+                let error: Error = cause.into();
                 if before == 0 && !error.is_transient() {
                     let cause = std::error::Error::source(&error).map(tracing::field::display);
-                    tracing::warn!(%error, cause, "no connection; going on without it");
+                    tracing::warn!(%error, cause, "cannot connect to the store");
                 }
             }
         }
@@ -235,12 +243,12 @@ where
 impl<C, E> SharedConnection<C, E> {
     fn pause_after(&self, failures: u32) -> Duration {
         let doubled = self.backoff_min.saturating_mul(2_u32.saturating_pow(failures));
-        doubled.min(self.backoff_max).min(LONGEST_PAUSE).mul_f64(0.5 + rand::random::<f64>() / 2.0)
+        doubled.min(self.backoff_max).min(BACKOFF_MAX).mul_f64(0.5 + rand::random::<f64>() / 2.0)
     }
 }
 
 impl<C> Phase<C> {
-    /// An attempt that panicked, or whose runtime is gone, has no outcome: it never was.
+    /// Forgets an attempt without an outcome, because it panicked or its runtime was shut down.
     fn forget_lost_attempt(&mut self) {
         if matches!(self, Self::Connecting(attempt) if attempt.has_changed().is_err()) {
             *self = Self::Idle;
@@ -282,6 +290,9 @@ impl<C, E> fmt::Debug for SharedConnection<C, E> {
     }
 }
 
+/// Longer pauses are a mistake, and may exceed what clocks can represent.
+const BACKOFF_MAX: Duration = Duration::from_secs(365 * 86_400);
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -295,7 +306,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Which attempt it was.
+    /// The error of a failed attempt, with its number.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     struct Failed(u32);
 
@@ -305,7 +316,7 @@ mod tests {
         }
     }
 
-    /// A store that connects or not, and counts how often it was asked to.
+    /// A store that accepts or refuses connections, and counts the attempts.
     #[derive(Debug, Clone, Default)]
     struct Store {
         attempts: Arc<AtomicU32>,
@@ -331,114 +342,114 @@ mod tests {
         }
     }
 
-    fn line() -> (SharedConnection<u32, Failed>, Store, ManualClock) {
+    fn shared() -> (SharedConnection<u32, Failed>, Store, ManualClock) {
         let clock = ManualClock::new();
-        let line = SharedConnection::new().backoff(SECOND, 4 * SECOND).clock(Arc::new(clock.clone()));
-        (line, Store::default(), clock)
+        let shared = SharedConnection::new().backoff(SECOND, 4 * SECOND).clock(Arc::new(clock.clone()));
+        (shared, Store::default(), clock)
     }
 
-    async fn get(line: &SharedConnection<u32, Failed>, store: &Store) -> Result<u32, Failed> {
-        line.get(|| store.clone().connect()).await.map(|connection| *connection)
+    async fn get(shared: &SharedConnection<u32, Failed>, store: &Store) -> Result<u32, Failed> {
+        shared.get(|| store.clone().connect()).await.map(|connection| *connection)
     }
 
     #[tokio::test]
-    async fn all_share_one_connection_and_one_attempt() {
-        let (line, store, _) = line();
-        assert!(line.current().is_none());
-        let all = join_all((0..10).map(|_| get(&line, &store))).await;
+    async fn all_callers_share_one_connection_and_one_attempt() {
+        let (shared, store, _) = shared();
+        assert!(shared.current().is_none());
+        let all = join_all((0..10).map(|_| get(&shared, &store))).await;
         assert_eq!((all, store.attempts()), (vec![Ok(0); 10], 1));
-        assert_eq!(line.current().as_deref(), Some(&0));
+        assert_eq!(shared.current().as_deref(), Some(&0));
     }
 
     #[tokio::test]
-    async fn an_attempt_goes_on_without_who_asked_for_it() {
-        let (line, store, _) = line();
-        assert!(get(&line, &store).now_or_never().is_none());
-        assert_eq!((get(&line, &store).await, store.attempts()), (Ok(0), 1));
+    async fn an_attempt_continues_after_its_caller_is_cancelled() {
+        let (shared, store, _) = shared();
+        assert!(get(&shared, &store).now_or_never().is_none());
+        assert_eq!((get(&shared, &store).await, store.attempts()), (Ok(0), 1));
     }
 
     #[tokio::test]
     async fn only_the_connection_that_was_lost_is_replaced() {
-        let (line, store, _) = line();
-        let first = line.get(|| store.clone().connect()).await.unwrap();
-        line.discard(&first);
-        assert_eq!(get(&line, &store).await, Ok(1));
-        // Somebody finds out late.
-        line.discard(&first);
-        line.replace(&first, Arc::new(7));
-        assert_eq!((get(&line, &store).await, store.attempts()), (Ok(1), 2));
-        let second = line.current().unwrap();
-        line.replace(&second, Arc::new(8));
-        assert_eq!((get(&line, &store).await, store.attempts()), (Ok(8), 2));
+        let (shared, store, _) = shared();
+        let first = shared.get(|| store.clone().connect()).await.unwrap();
+        shared.discard(&first);
+        assert_eq!(get(&shared, &store).await, Ok(1));
+        // A caller that still has the old connection has no effect.
+        shared.discard(&first);
+        shared.replace(&first, Arc::new(7));
+        assert_eq!((get(&shared, &store).await, store.attempts()), (Ok(1), 2));
+        let second = shared.current().unwrap();
+        shared.replace(&second, Arc::new(8));
+        assert_eq!((get(&shared, &store).await, store.attempts()), (Ok(8), 2));
     }
 
     #[tokio::test]
-    async fn a_store_that_is_away_is_asked_less_and_less_often() {
-        let (line, store, clock) = line();
+    async fn pauses_between_failed_attempts_double() {
+        let (shared, store, clock) = shared();
         store.refuse(true);
         // At least half of 1, 2, 4 and 4 seconds.
         for (failed, pause) in (0..).zip([1, 2, 4, 4]) {
-            assert_eq!(get(&line, &store).await, Err(Failed(failed)));
+            assert_eq!(get(&shared, &store).await, Err(Failed(failed)));
             clock.advance(pause * SECOND / 2 - Duration::from_millis(1));
-            assert_eq!(get(&line, &store).await, Err(Failed(failed)), "not due");
+            assert_eq!(get(&shared, &store).await, Err(Failed(failed)), "not due");
             clock.advance(pause * SECOND / 2 + Duration::from_millis(1));
         }
         store.refuse(false);
-        assert_eq!(get(&line, &store).await, Ok(4));
-        // It has answered since.
-        line.discard(&line.current().unwrap());
+        assert_eq!(get(&shared, &store).await, Ok(4));
+        // A success resets the pause.
+        shared.discard(&shared.current().unwrap());
         store.refuse(true);
-        assert_eq!(get(&line, &store).await, Err(Failed(5)));
+        assert_eq!(get(&shared, &store).await, Err(Failed(5)));
         clock.advance(SECOND);
-        assert_eq!(get(&line, &store).await, Err(Failed(6)));
+        assert_eq!(get(&shared, &store).await, Err(Failed(6)));
     }
 
     #[tokio::test]
-    async fn whoever_does_not_wait_for_retries_has_the_failure_before() {
-        let (line, store, clock) = line();
-        let line = line.never_waits_for_retries();
+    async fn with_fail_fast_callers_get_the_last_error_during_a_retry() {
+        let (shared, store, clock) = shared();
+        let shared = shared.fail_fast();
         store.refuse(true);
-        assert_eq!(get(&line, &store).await, Err(Failed(0)));
+        assert_eq!(get(&shared, &store).await, Err(Failed(0)));
         clock.advance(SECOND);
         store.refuse(false);
-        let both = tokio::join!(get(&line, &store), get(&line, &store));
+        let both = tokio::join!(get(&shared, &store), get(&shared, &store));
         assert_eq!(both, (Ok(1), Err(Failed(0))));
     }
 
     #[test]
-    fn an_attempt_that_went_with_its_runtime_is_made_again() {
-        let (line, store, _) = line();
+    fn an_attempt_that_is_lost_with_its_runtime_is_repeated() {
+        let (shared, store, _) = shared();
         let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let begun = runtime().block_on(async { get(&line, &store).now_or_never() });
+        let begun = runtime().block_on(async { get(&shared, &store).now_or_never() });
         assert!(begun.is_none());
-        assert_eq!((runtime().block_on(get(&line, &store)), store.attempts()), (Ok(0), 1));
+        assert_eq!((runtime().block_on(get(&shared, &store)), store.attempts()), (Ok(0), 1));
     }
 
     #[tokio::test]
-    async fn an_attempt_that_panics_after_another_failed_does_not_end_all_others() {
-        let (line, store, clock) = line();
-        let line = line.never_waits_for_retries();
+    async fn an_attempt_that_panics_after_a_failure_is_repeated() {
+        let (shared, store, clock) = shared();
+        let shared = shared.fail_fast();
         store.refuse(true);
-        assert_eq!(get(&line, &store).await, Err(Failed(0)));
+        assert_eq!(get(&shared, &store).await, Err(Failed(0)));
         clock.advance(SECOND);
-        // Who asked for it goes away; nobody waits for it to end.
-        let panics = || async { panic!("as a client might") };
-        assert!(line.get(panics).now_or_never().is_none());
+        // Its caller is cancelled, so no caller waits for it to end.
+        let panics = || async { panic!("the client panics") };
+        assert!(shared.get(panics).now_or_never().is_none());
         tokio::task::yield_now().await;
         store.refuse(false);
-        assert_eq!(get(&line, &store).await, Ok(1));
+        assert_eq!(get(&shared, &store).await, Ok(1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn attempts_that_panic_are_made_with_pauses() {
-        let (line, attempts) =
+    async fn attempts_that_panic_are_repeated_with_pauses() {
+        let (shared, attempts) =
             (SharedConnection::<u32, Failed>::new().backoff(SECOND, 4 * SECOND), AtomicU32::new(0));
         let panics = || {
             assert!(attempts.fetch_add(1, Ordering::SeqCst) < 100, "a tight loop");
-            async { panic!("as a client might") }
+            async { panic!("the client panics") }
         };
-        assert!(tokio::time::timeout(8 * SECOND, line.get(panics)).await.is_err());
-        // One at once, one more, then after 1, 2, 4 and 4 seconds less up to a half.
+        assert!(tokio::time::timeout(8 * SECOND, shared.get(panics)).await.is_err());
+        // Two at once, then after 1, 2, 4 and 4 seconds, each less up to a half.
         assert!((4..=7).contains(&attempts.load(Ordering::SeqCst)), "{attempts:?}");
     }
 }

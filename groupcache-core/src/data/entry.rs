@@ -1,4 +1,4 @@
-//! Entries, the generations they were computed under, and their form outside the process.
+//! Entries, the generations they were loaded under, and their encoding.
 
 use std::any::Any;
 use std::fmt;
@@ -15,18 +15,17 @@ use smallvec::SmallVec;
 use crate::data::group::{Group, Groups};
 use crate::data::key::Key;
 use crate::data::wire::{Reader, put_bytes, put_uint};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{CRATE_NAME, Error, ErrorKind, Result};
 
-/// The layout that [`Entry::encode`] writes. An entry with another one does not decode: it is a
-/// counted miss, so releases with different layouts can share a store.
+/// Version of the layout that [`Entry::encode`] writes.
+///
+/// An entry of another schema does not decode. The cache counts it and treats it as a miss, so releases with
+/// different schemas can share a store.
 pub const SCHEMA: u8 = 1;
 
-const MAGIC: [u8; 2] = *b"gc";
-/// Magic, schema, checksum.
-const HEADER_BYTES: usize = 2 + 1 + 4;
-
-/// The current value of a group. Whatever changes it installs a value that was never current for
-/// that group before.
+/// The generation of a group, which changes with every invalidation.
+///
+/// Every write to a generation installs a value that was never current for that group before.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(NonZeroU128);
 
@@ -34,10 +33,9 @@ pub struct Generation(NonZeroU128);
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct GenerationVector(SmallVec<[Generation; 4]>);
 
-/// One cached value: its key, its bytes, its groups, and the generations they had before it was
-/// computed.
+/// A cached value with its key, its groups, and the generations that the groups had before the load.
 ///
-/// Immutable, and shared: backends hand it out as an `Arc`.
+/// Entries are immutable. Backends return them as `Arc`s.
 pub struct Entry {
     key: Key,
     groups: Groups,
@@ -49,11 +47,11 @@ pub struct Entry {
 }
 
 impl Generation {
-    /// A generation that was never current anywhere: 128 random bits from the system's
-    /// cryptographically secure generator. Draw one for each attempt on the wire, never reuse one.
+    /// Returns a generation that was never current anywhere: 128 random bits from the cryptographically
+    /// secure generator of the operating system. Costs a system call.
     ///
-    /// Not from a generator of the process: two that were forked from one, or two copies of one virtual
-    /// machine, would go on with the same bits. Costs a system call.
+    /// Draw a fresh one for each attempt to send a write. A generator in the process would not do: two forks
+    /// of a process, or two clones of a virtual machine, would continue with the same bits.
     #[must_use]
     pub fn random() -> Self {
         loop {
@@ -68,7 +66,7 @@ impl Generation {
         }
     }
 
-    /// The generation of this number; `None` for zero, which no generation is.
+    /// Returns the generation with this number, or `None` for zero, which is never a generation.
     #[must_use]
     pub const fn new(value: u128) -> Option<Self> {
         match NonZeroU128::new(value) {
@@ -77,7 +75,7 @@ impl Generation {
         }
     }
 
-    /// Its number.
+    /// Returns the number of this generation.
     #[must_use]
     pub const fn get(self) -> u128 {
         self.0.get()
@@ -85,59 +83,59 @@ impl Generation {
 }
 
 impl Entry {
-    /// An entry of these groups, computed after `vector` was read or minted.
+    /// Creates an entry. `vector` must have been read or minted before the load of `body` began.
     ///
-    /// `grace` is the part of its time to live, at the end, in which it may only be served as stale
-    /// by those who asked for that; zero for most.
+    /// `grace` is the last part of the entry's time in the store. During it the entry may only be served as
+    /// stale, to readers whose options allow that. Zero for most entries.
     ///
     /// # Panics
     ///
-    /// If `vector` does not hold one generation for each group: such an entry could never be
-    /// validated.
+    /// Panics if `vector` does not have one generation for each group, as such an entry could never be valid.
     #[must_use]
     pub fn new(key: Key, groups: Groups, vector: GenerationVector, body: Bytes, grace: Duration) -> Self {
         assert_eq!(groups.len(), vector.len(), "an entry has one generation for each of its groups");
         Self { key, groups, vector, body, grace, memo_bytes: 0, memo: OnceLock::new() }
     }
 
-    /// The same, of which [`memo`](Self::memo) will remember about so many bytes.
+    /// Sets the estimated size of what [`memo`](Self::memo) will keep, for [`size_bytes`](Self::size_bytes).
+    /// Defaults to 0 bytes.
     #[must_use]
     pub const fn with_memo_bytes(mut self, bytes: usize) -> Self {
         self.memo_bytes = bytes;
         self
     }
 
-    /// The whole key, compared on every hit: a hash that collides is a miss, never a wrong page.
+    /// Returns the whole key. The cache compares it on every hit, so a hash collision in a store is a miss.
     #[must_use]
     pub const fn key(&self) -> &Key {
         &self.key
     }
 
-    /// The groups it depends on, including those found out during the computation.
+    /// Returns the groups that the entry depends on, including those discovered during the load.
     #[must_use]
     pub const fn groups(&self) -> &Groups {
         &self.groups
     }
 
-    /// The generation of each group before the computation.
+    /// Returns the generation that each group had before the load, in the order of the groups.
     #[must_use]
     pub const fn vector(&self) -> &GenerationVector {
         &self.vector
     }
 
-    /// The cached bytes.
+    /// Returns the cached bytes.
     #[must_use]
     pub const fn body(&self) -> &Bytes {
         &self.body
     }
 
-    /// The part of the time to live, at its end, for use as stale only.
+    /// Returns the last part of the entry's time in the store, during which it may only be served as stale.
     #[must_use]
     pub const fn grace(&self) -> Duration {
         self.grace
     }
 
-    /// About how many bytes this entry takes in memory, or will with what is remembered of it; for weighers.
+    /// Returns the approximate size of the entry in memory, including its memo, for weighers.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         self.own_bytes() + self.memo_bytes
@@ -152,9 +150,10 @@ impl Entry {
             + self.groups.len() * size_of::<Generation>()
     }
 
-    /// What `decode` makes of the body, remembered with this very entry, so that a backend that
-    /// hands out the same entry twice decodes it once. `None` if `decode` says so, or if the entry
-    /// remembers something of another type.
+    /// Returns the decoded body, and calls `decode` only the first time.
+    ///
+    /// The decoded value is kept in the entry, so repeated hits in a process decode the body once. Returns
+    /// `None` if `decode` does, or if the entry already keeps a value of another type.
     pub fn memo<T: Any + Send + Sync>(&self, decode: impl FnOnce(&Bytes) -> Option<T>) -> Option<Arc<T>> {
         let memo = match self.memo.get() {
             Some(memo) => Arc::clone(memo),
@@ -166,10 +165,10 @@ impl Entry {
         memo.downcast().ok()
     }
 
-    /// The entry as bytes for stores outside this process.
+    /// Encodes the entry for a store outside this process.
     ///
-    /// Magic and schema, a CRC-32 (IEEE 802.3) of all that follows, then grace, key, groups with
-    /// their generations, and the body last.
+    /// The layout is: magic bytes, schema, CRC-32 (IEEE 802.3) of everything after it, grace, key, groups
+    /// with their generations, body.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.own_bytes() + HEADER_BYTES);
@@ -189,15 +188,14 @@ impl Entry {
         out
     }
 
-    /// The entry that [`encode`](Self::encode) turned into `bytes`. The body is a slice of `bytes`,
-    /// not a copy.
+    /// Decodes what [`encode`](Self::encode) returned. The body is a slice of `bytes`, not a copy.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Decode`] for anything else: other bytes, flipped ones, missing ones, another
-    /// [`SCHEMA`].
+    /// [`ErrorKind::Decode`] if `bytes` are truncated, corrupted, of another [`SCHEMA`] or not an entry at
+    /// all.
     pub fn decode(bytes: &Bytes) -> Result<Self> {
-        Self::read(bytes).ok_or_else(|| Error::new(ErrorKind::Decode, "groupcache-core"))
+        Self::read(bytes).ok_or_else(|| Error::new(ErrorKind::Decode, CRATE_NAME))
     }
 
     fn read(bytes: &Bytes) -> Option<Self> {
@@ -218,23 +216,19 @@ impl Entry {
             groups.push(Group::decode(from.bytes()?)?);
             vector.0.push(Generation::new(u128::from_be_bytes(from.array()?))?);
         }
-        // Anything else would tie generations to the wrong groups.
+        // Sorting here would assign generations to the wrong groups.
         let groups = Groups::from_sorted(groups)?;
         let body = bytes.slice_ref(from.bytes()?);
         (from.remaining() == 0).then(|| Self::new(key, groups, vector, body, grace))
     }
 }
 
-/// CRC-32 (IEEE 802.3).
-fn checksum(bytes: &[u8]) -> u32 {
-    crc_fast::crc32_iso_hdlc(bytes)
-}
-
 impl GenerationVector {
-    /// Whether `current` are these generations, all of them, none missing.
+    /// Returns whether `current` has exactly these generations, in order, with none missing.
     #[must_use]
     pub fn is_current(&self, current: &[Option<Generation>]) -> bool {
-        self.0.len() == current.len() && self.0.iter().zip(current).all(|(one, other)| Some(*one) == *other)
+        self.0.len() == current.len()
+            && self.0.iter().zip(current).all(|(own, current)| Some(*own) == *current)
     }
 }
 
@@ -276,6 +270,16 @@ impl fmt::Debug for Entry {
     }
 }
 
+/// CRC-32 (IEEE 802.3).
+fn checksum(bytes: &[u8]) -> u32 {
+    crc_fast::crc32_iso_hdlc(bytes)
+}
+
+const MAGIC: [u8; 2] = *b"gc";
+
+/// Length of magic, schema and checksum.
+const HEADER_BYTES: usize = 2 + 1 + 4;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_comes_back_as_it_was() {
+    fn an_entry_round_trips() {
         let bytes = Bytes::from(entry().encode());
         let back = Entry::decode(&bytes).unwrap();
         assert_eq!(format!("{back:?}"), format!("{:?}", entry()));
@@ -296,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn its_size_is_that_of_all_it_holds() {
+    fn the_size_counts_all_parts() {
         let entry = entry();
         let groups: usize = entry.groups().iter().map(Group::size_bytes).sum();
         let parts = [size_of::<Entry>(), entry.key().as_bytes().len(), "body".len(), groups];
@@ -307,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn one_flipped_bit_or_missing_byte_is_an_error() {
+    fn a_flipped_bit_or_a_missing_byte_is_a_decode_error() {
         let bytes = entry().encode();
         for at in 0..bytes.len() {
             for bit in 0..8 {
@@ -336,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_decoded_from_an_entry_is_remembered() {
+    fn the_body_is_decoded_once() {
         let entry = entry();
         let first = entry.memo(|body| Some(body.len())).unwrap();
         let second = entry.memo(|_| -> Option<usize> { panic!("decoded twice") }).unwrap();

@@ -1,4 +1,4 @@
-//! Groups: what is invalidated together.
+//! Groups: the unit of invalidation.
 
 use std::fmt;
 use std::ops::Deref;
@@ -8,12 +8,13 @@ use smallvec::SmallVec;
 
 use crate::data::wire::{Reader, put_bytes};
 
-/// What is invalidated together: a name and named fields, such as `book{id=5}` or `book`.
+/// A group of entries that are invalidated together: a name and named fields, such as `book` or `book{id=5}`.
 ///
-/// Two groups are the same if their names and all their fields are; `book` does not contain
-/// `book{id=5}`, an entry that shows one row and depends on all rows names both. Fields are compared
-/// by their text, so that a path argument `5` and a row's number 5 name one group. Any text is
-/// allowed, the empty one included.
+/// Two groups are equal if their names and all their fields are equal. `book` does not contain `book{id=5}`:
+/// an entry that shows one row and depends on all rows names both groups.
+///
+/// Fields are compared by their text, so the path argument `"5"` and the number 5 of a row name the same
+/// group. Names, fields and values may be any text, including the empty text.
 ///
 /// ```
 /// use groupcache_core::Group;
@@ -24,27 +25,32 @@ use crate::data::wire::{Reader, put_bytes};
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group {
-    /// The encoding: the name, then each field and its text, sorted by field name, each name once.
-    /// Comparing groups, which every hit does, is comparing these bytes.
+    /// The name, then each field with its text, sorted by field name without duplicates. Every hit compares
+    /// groups, which is a comparison of these bytes.
     encoded: Encoded,
 }
 
-/// Room for the usual group without an allocation.
+/// Holds a typical group without an allocation.
 type Encoded = SmallVec<[u8; 48]>;
 
-/// The groups of one entry or of one invalidation: sorted, each once. Cheap to clone.
+/// The groups of one entry or of one invalidation, sorted by their encodings and without duplicates. Cheap to
+/// clone.
 ///
 /// ```
 /// use groupcache_core::{Group, Groups};
 ///
-/// let groups = Groups::from([Group::new("book"), Group::new("author"), Group::new("book")]);
+/// let mut groups = Groups::from([Group::new("book"), Group::new("author"), Group::new("book")]);
 /// assert_eq!(groups.len(), 2);
+///
+/// groups.extend([Group::new("author"), Group::new("shelf")]);
+/// assert_eq!(groups.len(), 3);
+/// assert!(groups.contains(&Group::new("shelf")));
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Groups(Arc<[Group]>);
 
 impl Group {
-    /// The group of this name without fields.
+    /// Creates a group without fields.
     #[must_use]
     pub fn new(name: impl AsRef<str>) -> Self {
         let mut encoded = SmallVec::new();
@@ -52,27 +58,28 @@ impl Group {
         Self { encoded }
     }
 
-    /// The group that also has this field. The value is taken by its text; a second value for the
-    /// same field replaces the first; the order of fields does not matter.
+    /// Adds a field, whose value is formatted with `Display`.
+    ///
+    /// A second value for the same field replaces the first. The order of fields does not matter.
     ///
     /// # Panics
     ///
-    /// If the value's `Display` implementation returns an error, which none should.
+    /// Panics if the `Display` implementation of `value` returns an error, as `to_string` does.
     #[must_use]
     pub fn with(self, field: impl AsRef<str>, value: impl fmt::Display) -> Self {
         let mut text = Text::default();
-        // Writing to memory fails only if the value's own `Display` does, and then as `to_string`.
         fmt::write(&mut text, format_args!("{value}")).expect("a value that can be displayed");
         self.with_field(field.as_ref(), std::str::from_utf8(&text.0).ok())
     }
 
-    /// As [`with`](Self::with), for what is text already: spares formatting it.
+    /// Adds a field whose value is text already, without the cost of formatting it. Otherwise like
+    /// [`with`](Self::with).
     #[must_use]
     pub fn with_text(self, field: impl AsRef<str>, text: &str) -> Self {
         self.with_field(field.as_ref(), Some(text))
     }
 
-    /// The group of the rows in which this field is null.
+    /// Adds a field that is null. Null differs from every text, including the empty one.
     #[must_use]
     pub fn with_null(self, field: impl AsRef<str>) -> Self {
         self.with_field(field.as_ref(), None)
@@ -93,34 +100,34 @@ impl Group {
         group
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn name(&self) -> &str {
         Reader::new(&self.encoded).str().unwrap_or_default()
     }
 
-    /// The fields and their texts (`None` for null), sorted by field name.
+    /// Iterates over the fields and their texts, sorted by field name. The text of null is `None`.
     pub fn fields(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         let mut from = Reader::new(&self.encoded);
         let _name = from.str();
-        // Written by this module or checked when decoded, so it ends with the last field.
+        // `encoded` is always well-formed, so the iteration ends after the last field.
         std::iter::from_fn(move || read_field(&mut from))
     }
 
-    /// The injective encoding: groups that differ never encode alike, in any process or release of
-    /// this major version.
+    /// Returns the encoding. It is injective and the same in every process and in every release of this major
+    /// version.
     #[must_use]
     pub fn encoded(&self) -> &[u8] {
         &self.encoded
     }
 
-    /// The BLAKE3 hash of the encoding: a name of fixed length for stores that limit theirs.
+    /// Returns the BLAKE3 hash of the encoding, for stores that limit the length of their keys.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
         *blake3::hash(&self.encoded).as_bytes()
     }
 
-    /// The group of this encoding; `None` if it is none.
+    /// Decodes a group, or returns `None` if `encoded` is malformed.
     pub(crate) fn decode(encoded: &[u8]) -> Option<Self> {
         let mut from = Reader::new(encoded);
         from.str()?;
@@ -135,14 +142,14 @@ impl Group {
         Some(Self { encoded: SmallVec::from_slice(encoded) })
     }
 
-    /// About how many bytes this group takes in memory.
+    /// Returns the approximate size of the group in memory.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         size_of::<Self>() + if self.encoded.spilled() { self.encoded.capacity() } else { 0 }
     }
 }
 
-/// The text of a value, on the stack if it is short.
+/// A formatted value. Short texts need no allocation.
 #[derive(Default)]
 struct Text(SmallVec<[u8; 64]>);
 
@@ -192,25 +199,26 @@ impl fmt::Debug for Group {
 }
 
 impl Groups {
-    /// No groups: an entry that only time, space or a delete end.
+    /// Returns the empty list. An entry without groups is never invalidated; it only expires, is evicted or
+    /// is deleted.
     #[must_use]
     pub fn none() -> Self {
         static NONE: LazyLock<Groups> = LazyLock::new(|| Groups(Arc::from([])));
         NONE.clone()
     }
 
-    /// These, which are sorted, each once; `None` if they are not.
+    /// Returns the groups, or `None` if they are not sorted and free of duplicates.
     pub(crate) fn from_sorted(groups: SmallVec<[Group; 1]>) -> Option<Self> {
-        // Most have one, which needs no list on the way.
+        // The common case, one group, needs no intermediate `Vec`.
         match groups.into_inner() {
-            Ok(one) => Some(Self(Arc::from(one))),
+            Ok(group) => Some(Self(Arc::from(group))),
             Err(groups) => {
-                groups.is_sorted_by(|one, next| one < next).then(|| Self(groups.into_vec().into()))
+                groups.is_sorted_by(|group, next| group < next).then(|| Self(groups.into_vec().into()))
             }
         }
     }
 
-    /// These groups and those.
+    /// Returns the groups of both lists. Allocates nothing if `self` contains all of `others`.
     #[must_use]
     pub fn union(&self, others: &[Group]) -> Self {
         if others.iter().all(|group| self.contains(group)) {
@@ -219,21 +227,21 @@ impl Groups {
         self.iter().chain(others).cloned().collect()
     }
 
-    /// Whether this group is one of them.
+    /// Returns whether `group` is one of the groups.
     #[must_use]
     pub fn contains(&self, group: &Group) -> bool {
         self.0.binary_search(group).is_ok()
     }
 
-    /// Whether this is the very same list, which says more quickly that they are equal.
+    /// Returns whether both are clones of one list: a cheap test that implies equality.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Whether all of `others` are among them.
+    /// Returns whether all of `others` are among the groups.
     #[must_use]
     pub fn contains_all(&self, others: &Self) -> bool {
-        // The common case, on every hit: the same list.
+        // The common case, on every hit: an equal list.
         self == others || others.iter().all(|group| self.contains(group))
     }
 }
@@ -258,11 +266,11 @@ impl FromIterator<Group> for Groups {
         groups.sort_unstable();
         groups.dedup();
         let mut groups = groups.into_iter();
-        // The usual numbers take one allocation; any other number takes a list on the way.
+        // One or two groups, the common cases, need no intermediate `Vec`.
         match (groups.len(), groups.next(), groups.next()) {
-            (1, Some(one), _) => Self(Arc::from([one])),
-            (2, Some(one), Some(two)) => Self(Arc::from([one, two])),
-            (_, one, two) => Self(one.into_iter().chain(two).chain(groups).collect()),
+            (1, Some(first), _) => Self(Arc::from([first])),
+            (2, Some(first), Some(second)) => Self(Arc::from([first, second])),
+            (_, first, second) => Self(first.into_iter().chain(second).chain(groups).collect()),
         }
     }
 }
@@ -306,6 +314,24 @@ impl<'a> IntoIterator for &'a Groups {
     }
 }
 
+impl IntoIterator for Groups {
+    type Item = Group;
+    type IntoIter = std::vec::IntoIter<Group>;
+
+    /// Clones the groups, as other clones of the list may exist.
+    fn into_iter(self) -> Self::IntoIter {
+        Vec::from(&*self.0).into_iter()
+    }
+}
+
+impl Extend<Group> for Groups {
+    /// Adds groups. The list stays sorted and without duplicates; its clones do not change.
+    fn extend<I: IntoIterator<Item = Group>>(&mut self, groups: I) {
+        let added: SmallVec<[Group; 4]> = groups.into_iter().collect();
+        *self = self.union(&added);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -325,13 +351,26 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4096))]
         #[test]
-        fn groups_encode_alike_exactly_if_they_are_equal(left in group(), right in group()) {
+        fn encodings_are_equal_exactly_if_the_groups_are(left in group(), right in group()) {
             prop_assert_eq!(left.encoded() == right.encoded(), left == right);
         }
 
         #[test]
         fn a_group_decodes_from_its_encoding(group in group()) {
             prop_assert_eq!(Group::decode(group.encoded()), Some(group));
+        }
+
+        #[test]
+        fn an_extended_list_equals_a_list_of_all(
+            left in prop::collection::vec(group(), 0..5),
+            right in prop::collection::vec(group(), 0..5),
+        ) {
+            let mut extended = Groups::from(left.clone());
+            extended.extend(right.clone());
+            prop_assert!(extended.is_sorted_by(|group, next| group < next));
+            prop_assert_eq!(&extended, &left.into_iter().chain(right).collect::<Groups>());
+            let list: Vec<_> = extended.iter().cloned().collect();
+            prop_assert_eq!(extended.into_iter().collect::<Vec<_>>(), list);
         }
     }
 
@@ -351,7 +390,24 @@ mod tests {
     }
 
     #[test]
-    fn its_size_counts_what_it_has_elsewhere() {
+    fn an_extension_by_duplicates_changes_nothing() {
+        let [a, b] = ["a", "b"].map(Group::new);
+        let original = Groups::from([a.clone(), b.clone()]);
+        let mut groups = original.clone();
+        groups.extend([b.clone(), a.clone(), b.clone()]);
+        assert!(groups.is(&original), "not even the allocation");
+        groups.extend([]);
+        assert!(groups.is(&original));
+
+        let mut none = Groups::none();
+        none.extend([b.clone(), a.clone(), b]);
+        assert_eq!(none, original);
+        assert_eq!(Groups::none().len(), 0, "clones keep their groups");
+        assert_eq!(none.into_iter().next(), Some(a));
+    }
+
+    #[test]
+    fn the_size_counts_the_heap() {
         assert_eq!(Group::new("book").size_bytes(), size_of::<Group>());
         let long = Group::new("x".repeat(100));
         assert_eq!(long.size_bytes(), size_of::<Group>() + long.encoded.capacity());
@@ -359,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_not_sorted_or_has_a_group_twice_is_none() {
+    fn a_list_that_is_unsorted_or_has_duplicates_is_rejected() {
         let [a, b] = ["a", "b"].map(Group::new);
         let sorted = |groups: Vec<Group>| Groups::from_sorted(groups.into());
         assert_eq!(sorted(vec![]), Some(Groups::none()));
@@ -370,18 +426,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_encoding_of_a_group_does_not_decode() {
+    fn a_malformed_encoding_does_not_decode() {
         let sound = Group::new("book").with("id", 5).with("shelf", 1);
         for cut in [1, 6, 8, sound.encoded().len() - 1] {
             assert_eq!(Group::decode(&sound.encoded()[..cut]), None, "cut at {cut}");
         }
         assert_eq!(Group::decode(b""), None);
         assert_eq!(Group::decode(b"\x01g\x01b\x00\x01a\x00"), None, "fields out of order");
-        assert_eq!(Group::decode(b"\x01g\x01b\x00\x01b\x00"), None, "a field twice");
+        assert_eq!(Group::decode(b"\x01g\x01b\x00\x01b\x00"), None, "a duplicate field");
     }
 
     #[test]
-    fn null_is_no_text() {
+    fn null_differs_from_every_text() {
         assert_ne!(Group::new("book").with_null("shelf"), Group::new("book").with("shelf", "null"));
         assert_ne!(Group::new("book").with_null("shelf"), Group::new("book").with("shelf", ""));
     }

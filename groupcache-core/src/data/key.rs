@@ -1,4 +1,4 @@
-//! The identity of an entry: an injective encoding of a value, and its hash.
+//! Keys: what entries are stored under.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,15 +8,16 @@ use serde::Serialize;
 use crate::data::key_encoder;
 use crate::error::Result;
 
-/// What one entry is stored under.
+/// The key that an entry is stored under.
 ///
-/// A key is the canonical encoding of a value: typed and length-prefixed, so that keys made of
-/// different values never encode alike (`{a: "bc"}` and `{ab: "c"}` differ, as do `1` and `"1"`).
-/// Integers are encoded by value whatever their width, maps and structs by sorted field names, so a
-/// key does not change when a field moves or a `HashMap` is iterated in another order.
+/// A key is the canonical encoding of a value. Values are typed and length-prefixed, so different values
+/// never have the same key: `{a: "bc"}` and `{ab: "c"}` differ, as do `1` and `"1"`.
 ///
-/// The encoding is the same in every process, on every platform and in every release of this major
-/// version.
+/// Integers are encoded by value, whatever their width. Maps and structs are encoded by sorted field names,
+/// so neither the order of fields nor the iteration order of a `HashMap` changes a key.
+///
+/// The encoding is the same in every process, on every platform and in every release of this major version.
+/// Keys are cheap to clone.
 ///
 /// ```
 /// use groupcache_core::Key;
@@ -30,31 +31,32 @@ use crate::error::Result;
 pub struct Key(Arc<[u8]>);
 
 impl Key {
-    /// The key of any serialisable value.
+    /// Returns the key of a serialisable value.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Encode`](crate::ErrorKind::Encode) if the value's `Serialize` implementation
-    /// fails.
+    /// [`ErrorKind::Encode`](crate::ErrorKind::Encode) if the value's `Serialize` implementation fails.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
         key_encoder::with_encoded(value, |encoded| Self(encoded.into()))
     }
 
-    /// The key whose encoding is `bytes`, as [`as_bytes`](Self::as_bytes) returned it. For backends
-    /// that keep keys outside this process.
+    /// Restores a key from what [`as_bytes`](Self::as_bytes) returned, for backends that store keys outside
+    /// the process. The bytes are not checked.
     #[must_use]
     pub fn from_encoded(bytes: &[u8]) -> Self {
         Self(bytes.into())
     }
 
-    /// The canonical encoding.
+    /// Returns the canonical encoding.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The BLAKE3 hash of the encoding: a name of fixed length for stores that limit theirs.
-    /// Backends keep the whole key beside the entry and compare it.
+    /// Returns the BLAKE3 hash of the encoding, for stores that limit the length of their keys.
+    ///
+    /// A hash may collide. The cache therefore compares the whole key, which every [`Entry`](crate::Entry)
+    /// contains.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
         *blake3::hash(&self.0).as_bytes()

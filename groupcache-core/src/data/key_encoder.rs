@@ -1,8 +1,8 @@
-//! A serde serializer whose output is injective and the same everywhere.
+//! A serde serializer with an injective output that is the same in every process and on every platform.
 //!
-//! Every value starts with a tag; strings, byte strings and numbers delimit themselves; sequences
-//! and maps end with a tag of their own. No encoding is a prefix of another one, so a sequence of
-//! encodings can be taken apart in one way only.
+//! Every value starts with a tag. Strings, byte strings and numbers delimit themselves; sequences and maps
+//! end with a tag. No encoding is a prefix of another one, so a sequence of encodings decodes in only one
+//! way.
 
 use std::cell::Cell;
 use std::fmt;
@@ -10,46 +10,16 @@ use std::fmt;
 use serde::ser::{self, Serialize};
 
 use crate::data::wire::{put_bytes, put_uint};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{CRATE_NAME, Error, ErrorKind, Result};
 
-const END: u8 = 0x00;
-const UNIT: u8 = 0x01;
-const NONE: u8 = 0x02;
-const SOME: u8 = 0x03;
-const FALSE: u8 = 0x04;
-const TRUE: u8 = 0x05;
-const NATURAL: u8 = 0x06;
-/// A negative integer, written as its bitwise complement so that it is natural too.
-const NEGATIVE: u8 = 0x07;
-const FLOAT: u8 = 0x08;
-const CHAR: u8 = 0x09;
-const STR: u8 = 0x0a;
-const BYTES: u8 = 0x0b;
-const SEQ: u8 = 0x0c;
-const MAP: u8 = 0x0d;
-const VARIANT: u8 = 0x0e;
-
-thread_local! {
-    /// Keys are encoded all the time; what they are encoded into is used again.
-    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// What is kept of the buffer for the next encoding.
-const BUFFER_BYTES_MAX: usize = 1 << 16;
-
-/// Shows the encoding of `value` to `use_it`.
-pub(crate) fn with_encoded<T: Serialize + ?Sized, R>(
-    value: &T,
-    use_it: impl FnOnce(&[u8]) -> R,
-) -> Result<R> {
-    // Taken out, so that a value that encodes another one meanwhile finds an empty one.
+/// Encodes `value` and passes the encoding to `read`.
+pub(crate) fn with_encoded<T: Serialize + ?Sized, R>(value: &T, read: impl FnOnce(&[u8]) -> R) -> Result<R> {
+    // Taken out of the thread local, because `Serialize` of a value may itself encode a key.
     let mut out = BUFFER.take();
     out.clear();
     let outcome = match value.serialize(Encoder { out: &mut out }) {
-        Ok(()) => Ok(use_it(&out)),
-        Err(EncodeError(message)) => {
-            Err(Error::new(ErrorKind::Encode, "groupcache-core").with_message(message))
-        }
+        Ok(()) => Ok(read(&out)),
+        Err(EncodeError(message)) => Err(Error::new(ErrorKind::Encode, CRATE_NAME).with_message(message)),
     };
     if out.capacity() <= BUFFER_BYTES_MAX {
         BUFFER.set(out);
@@ -65,7 +35,7 @@ struct Sequence<'a> {
     out: &'a mut Vec<u8>,
 }
 
-/// Collects the entries first: they are written in the order of their encoded keys.
+/// Collects the entries, because they are written in the order of their encoded keys.
 struct Map<'a> {
     out: &'a mut Vec<u8>,
     entries: Vec<(Vec<u8>, Vec<u8>)>,
@@ -318,7 +288,7 @@ impl ser::SerializeMap for Map<'_> {
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         match self.entries.last_mut() {
             Some((_, encoded)) => value.serialize(Encoder { out: encoded }),
-            None => Err(ser::Error::custom("a map's value came before its key")),
+            None => Err(ser::Error::custom("the value of a map came before its key")),
         }
     }
 
@@ -362,6 +332,31 @@ impl ser::Error for EncodeError {
     }
 }
 
+thread_local! {
+    /// Reused, because every read encodes a key.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A larger buffer is freed after use.
+const BUFFER_BYTES_MAX: usize = 1 << 16;
+
+const END: u8 = 0x00;
+const UNIT: u8 = 0x01;
+const NONE: u8 = 0x02;
+const SOME: u8 = 0x03;
+const FALSE: u8 = 0x04;
+const TRUE: u8 = 0x05;
+const NATURAL: u8 = 0x06;
+/// Tag of a negative integer, which is written as its bitwise complement: a natural number too.
+const NEGATIVE: u8 = 0x07;
+const FLOAT: u8 = 0x08;
+const CHAR: u8 = 0x09;
+const STR: u8 = 0x0a;
+const BYTES: u8 = 0x0b;
+const SEQ: u8 = 0x0c;
+const MAP: u8 = 0x0d;
+const VARIANT: u8 = 0x0e;
+
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, HashMap};
@@ -394,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn historic_collisions_do_not_collide() {
+    fn values_that_collide_without_delimiters_encode_differently() {
         let pairs = [
             (serde_json::json!({"a": "bc"}), serde_json::json!({"ab": "c"})),
             (serde_json::json!(["a", "b"]), serde_json::json!(["ab"])),

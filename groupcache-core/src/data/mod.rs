@@ -1,4 +1,4 @@
-//! What is cached and what it is known by: groups, keys and entries, and their encodings.
+//! Groups, keys and entries, and their encodings.
 
 pub(crate) mod address;
 pub(crate) mod entry;

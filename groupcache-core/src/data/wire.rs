@@ -1,8 +1,8 @@
-//! Lengths and byte strings as they are written in keys, groups and stored entries.
+//! Numbers and byte strings in the encodings of keys, groups and entries.
 
 use smallvec::{Array, SmallVec};
 
-/// What the functions below write to.
+/// A growable buffer to encode into.
 pub(crate) trait Sink {
     fn put(&mut self, bytes: &[u8]);
 }
@@ -22,7 +22,7 @@ where
     }
 }
 
-/// Appends an unsigned number in LEB128, seven bits a byte, least significant first.
+/// Appends an unsigned number in LEB128: seven bits a byte, least significant first.
 pub(crate) fn put_uint(out: &mut impl Sink, mut value: u128) {
     loop {
         let low = (value & 0x7f) as u8;
@@ -35,17 +35,17 @@ pub(crate) fn put_uint(out: &mut impl Sink, mut value: u128) {
     }
 }
 
-/// Appends a byte string behind its length.
+/// Appends the length of a byte string, then its bytes.
 pub(crate) fn put_bytes(out: &mut impl Sink, bytes: &[u8]) {
     match u8::try_from(bytes.len()) {
-        // Most are short, and one byte is their length.
+        // The common case: the length fits in one byte.
         Ok(length) if length < 0x80 => out.put(&[length]),
         _ => put_uint(out, bytes.len() as u128),
     }
     out.put(bytes);
 }
 
-/// Reads what the functions above wrote; `None` wherever the input is not that.
+/// Decodes what [`put_uint`] and [`put_bytes`] wrote. Every method returns `None` for malformed input.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
@@ -87,8 +87,8 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// A length or a count: at most what is left could hold, so that a corrupted one allocates
-    /// nothing.
+    /// Returns a length or a count. One that exceeds the remaining input is malformed, so corrupted input
+    /// never causes a large allocation.
     pub(crate) fn length(&mut self) -> Option<usize> {
         let length = usize::try_from(self.uint()?).ok()?;
         (length <= self.rest.len()).then_some(length)
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_come_back_and_cut_ones_do_not() {
+    fn numbers_round_trip_and_truncated_ones_do_not_decode() {
         for value in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX] {
             let mut out = Vec::new();
             put_uint(&mut out, u128::from(value));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn byte_strings_of_all_lengths_come_back() {
+    fn byte_strings_of_all_lengths_round_trip() {
         for length in [0, 1, 127, 128, 129, 255, 256, 16_383, 16_384] {
             let bytes = vec![7; length];
             let mut out = Vec::new();
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_beyond_the_input_is_refused() {
+    fn a_length_beyond_the_input_does_not_decode() {
         let mut out = Vec::new();
         put_uint(&mut out, 1 << 40);
         out.extend_from_slice(b"abc");

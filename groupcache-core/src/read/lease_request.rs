@@ -53,7 +53,7 @@ impl<B: Backend> Cache<B> {
                 LeaseClaim::Ours(Box::new(lease))
             }
             LeaseHolder::Other => LeaseClaim::Other,
-            LeaseHolder::NotAsked => LeaseClaim::Unknown,
+            LeaseHolder::Unknown => LeaseClaim::Unknown,
         };
         Ok(LeaseResponse { vector: leased.vector, guard: leased.guard, claim })
     }

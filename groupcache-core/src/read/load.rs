@@ -121,7 +121,7 @@ impl<B: Backend> Cache<B> {
 
     /// A value that only its own reader gets. The load around the read cannot be stored either.
     fn unstored<V, R>(&self, value: R, miss: Miss, outer: Option<&LoadContext>) -> Served<V, R> {
-        self.inner().counters().not_stored.increment();
+        self.inner().counters().loads_not_stored.increment();
         if let Some(outer) = outer {
             outer.do_not_store();
         }

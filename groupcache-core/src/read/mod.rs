@@ -146,7 +146,7 @@ impl<B: Backend> Cache<B> {
             Step::Serve { from, miss, .. } => {
                 match from {
                     ServedFrom::Hit => counters.hits.increment(),
-                    ServedFrom::Shared(_) => counters.shared.increment(),
+                    ServedFrom::Shared(_) => counters.shared_loads.increment(),
                     ServedFrom::StaleIfError => counters.stale_if_error.increment(),
                     ServedFrom::StaleWhileRevalidate => counters.stale_while_revalidate.increment(),
                 }

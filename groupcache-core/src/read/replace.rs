@@ -47,7 +47,7 @@ impl<B: Backend> Cache<B> {
             return Err(error.into());
         };
         if !sealed.storable || !sealed.late.is_empty() {
-            self.inner().counters().not_stored.increment();
+            self.inner().counters().loads_not_stored.increment();
             let why = "the generation of a group that the value depends on could not be read in time";
             return Err(Error::new(ErrorKind::Unavailable, backend).with_message(why).into());
         }

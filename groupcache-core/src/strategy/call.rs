@@ -1,4 +1,4 @@
-//! What is called, and with which arguments.
+//! Calls: what is called, and with which arguments.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,36 +10,74 @@ use smallvec::SmallVec;
 use crate::data::key::Key;
 use crate::error::Result;
 
-/// One call of something whose outcome is cached: a view with its path arguments, a function with
-/// its arguments.
+/// A call whose result is cached: of a function with its arguments, or of a view with its path arguments.
+///
+/// The supplied [key strategies](crate::KeyStrategy) work for every type that implements it. [`NamedCall`] is
+/// the implementation for calls without HTTP.
+///
+/// ```
+/// use groupcache_core::{Arguments, Call, Key};
+///
+/// struct Report { arguments: Arguments, currency: &'static str }
+///
+/// impl Call for Report {
+///     fn name(&self) -> &str { "report" }
+///     fn arguments(&self) -> &Arguments { &self.arguments }
+///     // The currency changes the value, but not what makes it stale.
+///     fn key(&self) -> groupcache_core::Result<Key> { Key::of(&(self.name(), &self.arguments, self.currency)) }
+/// }
+///
+/// let [euro, yen] = ["EUR", "JPY"].map(|currency| Report { arguments: [("year", 2026)].into(), currency });
+/// assert_ne!(euro.key()?, yen.key()?);
+/// # Ok::<(), groupcache_core::Error>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `Call`",
+    label = "has neither a name nor named arguments",
+    note = "use `NamedCall`, implement `Call` for this type, or implement `KeyStrategy<{Self}>` for a strategy of \
+            your own"
+)]
 pub trait Call {
-    /// What is called; the same name means the same computation.
+    /// Returns the name of what is called. Calls of one name have their values from the same loader.
     fn name(&self) -> &str;
 
-    /// The named arguments.
+    /// Returns the named arguments.
     fn arguments(&self) -> &Arguments;
 
-    /// The key of the entry: everything its value depends on, which is at least name and arguments.
+    /// Returns the key of the entry, which must contain everything that the value depends on.
+    ///
+    /// The provided method returns the key of name and arguments.
     ///
     /// # Errors
     ///
-    /// If it cannot be encoded; the call is not cached then.
+    /// An error means that the key cannot be encoded. The call is then not cached.
     fn key(&self) -> Result<Key> {
         Key::of(&(self.name(), self.arguments()))
     }
 }
 
-/// Named arguments by their texts, sorted by name, each name once.
+/// Named arguments and their texts, sorted by name and without duplicate names.
+///
+/// ```
+/// use groupcache_core::Arguments;
+///
+/// let arguments = Arguments::from([("year", 2026), ("quarter", 3)]);
+/// assert_eq!(arguments.get("year"), Some("2026"));
+/// assert_eq!(arguments.get("month"), None);
+/// ```
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Arguments(SmallVec<[(Cow<'static, str>, Cow<'static, str>); 2]>);
 
-/// A call of a function, for use without HTTP.
+/// A call of a function by name, for use without HTTP.
 ///
 /// ```
 /// use groupcache_core::{Call, NamedCall};
 ///
-/// let call = NamedCall::new("report").with("quarter", 3);
+/// let call = NamedCall::new("report").with("year", 2026).with("quarter", 3);
+/// assert_eq!(call.name(), "report");
 /// assert_eq!(call.arguments().get("quarter"), Some("3"));
+/// // The order of arguments does not matter.
+/// assert_eq!(call, NamedCall::new("report").with("quarter", 3).with("year", 2026));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NamedCall {
@@ -48,13 +86,13 @@ pub struct NamedCall {
 }
 
 impl Arguments {
-    /// No arguments.
+    /// Creates an empty list of arguments.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds an argument; a second text for the same name replaces the first.
+    /// Adds an argument. A second text for the same name replaces the first.
     pub fn insert(&mut self, name: impl Into<Cow<'static, str>>, text: impl Into<Cow<'static, str>>) {
         let (name, text) = (name.into(), text.into());
         match self.0.binary_search_by(|(known, _)| known.cmp(&name)) {
@@ -63,24 +101,24 @@ impl Arguments {
         }
     }
 
-    /// The text of an argument.
+    /// Returns the text of an argument, or `None` if there is no argument of this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.binary_search_by(|(known, _)| (**known).cmp(name)).ok().map(|at| &*self.0[at].1)
     }
 
-    /// All of them, sorted by name.
+    /// Iterates over names and texts, sorted by name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, text)| (&**name, &**text))
     }
 
-    /// How many there are.
+    /// Returns the number of arguments.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no arguments.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -116,20 +154,21 @@ impl fmt::Debug for Arguments {
 }
 
 impl NamedCall {
-    /// A call without arguments.
+    /// Creates a call without arguments.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), arguments: Arguments::new() }
     }
 
-    /// The call that also has this argument, by its text.
+    /// Adds an argument, whose value is formatted with `Display`. A second value replaces the first.
     #[must_use]
     pub fn with(mut self, argument: impl Into<Cow<'static, str>>, value: impl fmt::Display) -> Self {
         self.arguments.insert(argument, value.to_string());
         self
     }
 
-    /// As [`with`](Self::with), for what is text already.
+    /// Adds an argument that is text already, without the cost of formatting it. Otherwise like
+    /// [`with`](Self::with).
     #[must_use]
     pub fn with_text(
         mut self,

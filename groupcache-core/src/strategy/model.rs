@@ -1,19 +1,20 @@
-//! Rows of data whose changes make entries stale.
+//! Models: the groups that rows of data belong to.
 
 use std::fmt;
 
-use serde::de::value::StrDeserializer;
-use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, Visitor};
-use serde::{Serialize, forward_to_deserialize_any};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::data::group::{Group, Groups};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{CRATE_NAME, Error, ErrorKind, Result};
+use crate::strategy::field_probe::{self, FieldKind};
 
-/// A kind of row: what wrappers, `saved` and database triggers agree on.
+/// A kind of row, and the groups that its rows belong to.
 ///
-/// A row belongs to the group of all rows (`book`) and to one group for each declared set of fields
-/// (`book{id=5}`, `book{author_id=7}`).
+/// A row belongs to the group of all rows (`book`), and to one group for each declared set of fields
+/// (`book{id=5}`, `book{author_id=7}`). Strategies, invalidations and database triggers all use this
+/// declaration.
 ///
 /// ```
 /// use groupcache_core::{Group, Groups, Model};
@@ -33,48 +34,84 @@ use crate::error::{Error, ErrorKind, Result};
 /// assert!(groups.contains(&Group::new("book").with("author_id", 7)));
 /// # Ok::<(), groupcache_core::Error>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `Model`",
+    label = "its rows belong to no declared groups",
+    note = "implement `Model` for `{Self}`: give it a `NAME`, and the sets of fields to group rows by as `GROUPS`"
+)]
 pub trait Model: Serialize + DeserializeOwned {
     /// The name of the kind of row, unique in the application.
     const NAME: &'static str;
 
-    /// The sets of fields, by their serde names, that pages are tied to. Whatever a page or a trigger
-    /// uses must be declared here.
+    /// The sets of fields, by their serde names, to group rows by. Every set that a strategy or a trigger
+    /// uses must be declared here. The group of all rows needs no declaration.
     const GROUPS: &'static [&'static [&'static str]];
 
-    /// The text by which rows are compared in `field` when an argument of a call says `argument`.
+    /// Returns how an argument of a call identifies rows by `field`.
     ///
-    /// Provided as "by the field's type", which works for integers, booleans, characters, free text,
-    /// enums without data, and options and newtypes of these: `05` is the row 5. A field of another
-    /// text type (a UUID, a date) has several spellings of one value; say here which is the one that
-    /// `Serialize` writes. Until then such a field is an error when the application is built.
+    /// The provided method returns [`ArgumentText::ByType`]. It works for integers, booleans, characters,
+    /// free text, enums without data, and options and newtypes of these: the argument `05` identifies the row
+    /// 5.
+    ///
+    /// A field of another type that reads text, such as a UUID or a date, may have several spellings of one
+    /// value. Return the spelling that `Serialize` writes. Without that, such a field is an error when the
+    /// application is built.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use groupcache_core::{ArgumentText, ByModel, Group, KeyStrategy, Model, NamedCall};
+    /// use std::net::IpAddr;
+    ///
+    /// #[derive(serde::Serialize, serde::Deserialize)]
+    /// struct Visit { from: IpAddr }
+    ///
+    /// impl Model for Visit {
+    ///     const NAME: &'static str = "visit";
+    ///     const GROUPS: &'static [&'static [&'static str]] = &[&["from"]];
+    ///
+    ///     fn argument(_field: &str, argument: &str) -> ArgumentText {
+    ///         argument.parse().map_or(ArgumentText::NoRow, |from: IpAddr| ArgumentText::Is(from.to_string()))
+    ///     }
+    /// }
+    ///
+    /// let call = NamedCall::new("visits").with("from", "0:0:0:0:0:0:0:1");
+    /// let groups = ByModel::<Visit>::new().groups(&call)?;
+    /// assert!(groups.contains(&Group::new("visit").with("from", "::1")));
+    /// # Ok::<(), groupcache_core::Error>(())
+    /// ```
     fn argument(field: &str, argument: &str) -> ArgumentText {
         let (_, _) = (field, argument);
         ArgumentText::ByType
     }
 }
 
-/// How the text of an argument names a row.
+/// How the text of an argument identifies rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "every model builds it")]
 pub enum ArgumentText {
-    /// As the field's type reads it.
+    /// Identifies the rows whose field has the value that the type of the field reads from the argument.
     ByType,
-    /// The rows whose field is this text.
+    /// Identifies the rows whose field is serialised as this text.
     Is(String),
-    /// No row can be meant; the call is not cached.
+    /// Identifies no possible row. The call is not cached.
     NoRow,
 }
 
-/// Several models: a model, or a tuple of up to six.
+/// One or several models: a [`Model`], or a tuple of up to six.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is neither a `Model` nor a tuple of up to six models",
+    note = "implement `Model` for each of the types"
+)]
 pub trait Models: 'static {
-    /// The groups of all rows of each.
+    /// Returns, for each model, the group of all its rows.
     fn all_rows() -> Groups;
 
-    /// Whether each is declared consistently.
+    /// Checks the declaration of each model.
     ///
     /// # Errors
     ///
-    /// As [`check_fields`] of each.
+    /// Fails if [`check_fields`] fails for one of the models.
     fn check() -> Result<()>;
 }
 
@@ -105,18 +142,20 @@ macro_rules! tuples {
 
 tuples!((A), (A, B), (A, B, C), (A, B, C, D), (A, B, C, D, E), (A, B, C, D, E, F));
 
-/// All groups that a row belongs to: what to invalidate after it was inserted, changed or deleted.
-/// For a change, invalidate those of the old row and of the new one.
+/// Returns all groups that a row belongs to, which are to be invalidated after it was inserted, changed or
+/// deleted.
+///
+/// After a change, invalidate the groups of the old row and those of the new one.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Encode`] if the row does not serialise, or [`ErrorKind::Configuration`] if a declared
-/// field is not among what it serialises or is no number, boolean, text or null.
+/// [`ErrorKind::Encode`] if the row cannot be serialised. [`ErrorKind::Configuration`] if it has no declared
+/// field of that name, or if the value of the field is not an integer, boolean, text or null.
 pub fn groups_of<M: Model>(row: &M) -> Result<Groups> {
     let value = serde_json::to_value(row)
-        .map_err(|error| Error::new(ErrorKind::Encode, "groupcache-core").with_source(error))?;
+        .map_err(|error| Error::new(ErrorKind::Encode, CRATE_NAME).with_source(error))?;
     let Value::Object(fields) = value else {
-        return Err(wrong::<M>("is not a struct with named fields"));
+        return Err(invalid::<M>("is not a struct with named fields"));
     };
     let mut groups = vec![Group::new(M::NAME)];
     for set in M::GROUPS {
@@ -126,13 +165,13 @@ pub fn groups_of<M: Model>(row: &M) -> Result<Groups> {
                 Some(Value::String(text)) => group.with(*field, text),
                 Some(Value::Bool(truth)) => group.with(*field, truth),
                 Some(Value::Number(number)) if !number.is_f64() => group.with(*field, number),
-                // `skip_serializing_if` leaves fields out that are null, but only known fields can be.
+                // A known field that is missing was left out by `skip_serializing_if`, because it is null.
                 Some(Value::Null) => group.with_null(*field),
-                None if Probe::fields::<M>()?.contains(field) => group.with_null(*field),
-                None => return Err(wrong::<M>(format!("has no field `{field}`"))),
+                None if fields_of::<M>()?.contains(field) => group.with_null(*field),
+                None => return Err(invalid::<M>(format!("has no field `{field}`"))),
                 Some(_) => {
-                    return Err(wrong::<M>(format!(
-                        "cannot be grouped by `{field}`: not a number, boolean or text"
+                    return Err(invalid::<M>(format!(
+                        "cannot be grouped by `{field}`: not an integer, boolean or text"
                     )));
                 }
             };
@@ -142,30 +181,32 @@ pub fn groups_of<M: Model>(row: &M) -> Result<Groups> {
     Ok(groups.into())
 }
 
-/// Whether the model names itself and only fields that it has and that rows can be compared by.
-/// Asked when an application is built.
+/// Checks that a model has a name, and that it declares only fields that it has and that can identify rows.
+///
+/// Strategies call this when the application is built.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::Configuration`], naming the model and the field.
 pub fn check_fields<M: Model>() -> Result<()> {
     if M::NAME.is_empty() {
-        return Err(Error::configuration("groupcache-core", "a model's `NAME` is empty"));
+        return Err(Error::configuration(CRATE_NAME, "the `NAME` of a model is empty"));
     }
-    let fields = Probe::fields::<M>()?;
+    let fields = fields_of::<M>()?;
     for set in M::GROUPS {
         if set.is_empty() {
-            return Err(wrong::<M>(
+            return Err(invalid::<M>(
                 "declares a group by no field; the group of all rows needs no declaration",
             ));
         }
         for field in *set {
             if !fields.contains(field) {
-                return Err(wrong::<M>(format!("has no field `{field}`; it has: {}", fields.join(", "))));
+                return Err(invalid::<M>(format!("has no field `{field}`; it has: {}", fields.join(", "))));
             }
-            if Probe::kind::<M>(field) == Kind::Other && M::argument(field, "") == ArgumentText::ByType {
-                return Err(wrong::<M>(format!(
-                    "cannot compare rows by `{field}`: not an integer, boolean or free text; implement \
+            let by_type = M::argument(field, "") == ArgumentText::ByType;
+            if by_type && field_probe::field_kind::<M>(field) == FieldKind::Other {
+                return Err(invalid::<M>(format!(
+                    "cannot identify rows by `{field}`: not an integer, boolean or free text; implement \
                      `Model::argument` for it"
                 )));
             }
@@ -174,207 +215,22 @@ pub fn check_fields<M: Model>() -> Result<()> {
     Ok(())
 }
 
-/// The text by which rows are compared in `field`, if an argument says `text`.
+/// Returns the text of `field` in the rows that the argument `text` identifies.
 pub(crate) fn argument_text<M: Model>(field: &str, text: &str) -> Result<String> {
-    let no_row = || wrong::<M>(format!("no row has `{text}` as its `{field}`"));
+    let no_row = || invalid::<M>(format!("no row has `{text}` as its `{field}`"));
     match M::argument(field, text) {
         ArgumentText::Is(text) => Ok(text),
         ArgumentText::NoRow => Err(no_row()),
-        ArgumentText::ByType => Probe::kind::<M>(field).canonical(text).ok_or_else(no_row),
+        ArgumentText::ByType => field_probe::field_kind::<M>(field).canonical(text).ok_or_else(no_row),
     }
 }
 
-fn wrong<M: Model>(message: impl fmt::Display) -> Error {
-    Error::configuration("groupcache-core", format!("model `{}` {message}", M::NAME))
+fn fields_of<M: Model>() -> Result<&'static [&'static str]> {
+    field_probe::fields::<M>().ok_or_else(|| invalid::<M>("is not a struct with named fields"))
 }
 
-/// How a field's type reads a text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Integer,
-    Boolean,
-    Text,
-    Variants(&'static [&'static str]),
-    Other,
-}
-
-impl Kind {
-    fn canonical(self, text: &str) -> Option<String> {
-        match self {
-            Self::Integer => text.parse::<i128>().ok().map(|number| number.to_string()),
-            Self::Boolean => text.parse::<bool>().ok().map(|truth| truth.to_string()),
-            Self::Text => Some(text.to_owned()),
-            Self::Variants(variants) => variants.contains(&text).then(|| text.to_owned()),
-            Self::Other => None,
-        }
-    }
-}
-
-/// Asks a type's `Deserialize` implementation what it would like to read, without giving it
-/// anything.
-#[derive(Default)]
-struct Probe {
-    fields: Option<&'static [&'static str]>,
-    /// The field whose kind is asked for.
-    field: Option<String>,
-    kind: Option<Kind>,
-}
-
-impl Probe {
-    fn fields<M: Model>() -> Result<&'static [&'static str]> {
-        let mut probe = Self::default();
-        // It fails for want of data; what was asked for on the way is what counts.
-        drop(M::deserialize(&mut probe));
-        probe.fields.ok_or_else(|| wrong::<M>("is not a struct that names its fields to serde"))
-    }
-
-    fn kind<M: Model>(field: &str) -> Kind {
-        let mut probe = Self { field: Some(field.to_owned()), ..Self::default() };
-        drop(M::deserialize(&mut probe));
-        probe.kind.unwrap_or(Kind::Other)
-    }
-}
-
-#[derive(Debug)]
-struct NoData;
-
-impl<'de> Deserializer<'de> for &mut Probe {
-    type Error = NoData;
-
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, NoData> {
-        self.fields = Some(fields);
-        visitor.visit_map(self)
-    }
-
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, NoData> {
-        Err(NoData)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, NoData> {
-        visitor.visit_newtype_struct(self)
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
-        unit_struct seq tuple tuple_struct map enum identifier ignored_any
-    }
-}
-
-impl<'de> MapAccess<'de> for &mut Probe {
-    type Error = NoData;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, NoData> {
-        match self.field.take() {
-            Some(field) => seed.deserialize(StrDeserializer::new(&field)).map(Some),
-            None => Ok(None),
-        }
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, NoData> {
-        let value = seed.deserialize(KindProbe(&mut self.kind));
-        // A type that reads texts but not just any is not free text.
-        if value.is_err() && self.kind == Some(Kind::Text) {
-            self.kind = Some(Kind::Other);
-        }
-        value
-    }
-}
-
-struct KindProbe<'a>(&'a mut Option<Kind>);
-
-impl KindProbe<'_> {
-    fn say<T>(self, kind: Kind) -> Result<T, NoData> {
-        *self.0 = Some(kind);
-        Err(NoData)
-    }
-}
-
-macro_rules! integers {
-    ($($method:ident)*) => {
-        $(fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value, NoData> {
-            self.say(Kind::Integer)
-        })*
-    };
-}
-
-impl<'de> Deserializer<'de> for KindProbe<'_> {
-    type Error = NoData;
-
-    integers! {
-        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
-        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
-    }
-
-    fn deserialize_bool<V: Visitor<'de>>(self, _: V) -> Result<V::Value, NoData> {
-        self.say(Kind::Boolean)
-    }
-
-    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, NoData> {
-        *self.0 = Some(Kind::Text);
-        visitor.visit_char('\u{1}')
-    }
-
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, NoData> {
-        *self.0 = Some(Kind::Text);
-        visitor.visit_str("\u{1} not a value of any type but free text \u{1}")
-    }
-
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, NoData> {
-        self.deserialize_str(visitor)
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, NoData> {
-        visitor.visit_some(self)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, NoData> {
-        visitor.visit_newtype_struct(self)
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        variants: &'static [&'static str],
-        _: V,
-    ) -> Result<V::Value, NoData> {
-        self.say(Kind::Variants(variants))
-    }
-
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, NoData> {
-        self.say(Kind::Other)
-    }
-
-    forward_to_deserialize_any! {
-        i128 u128 f32 f64 bytes byte_buf unit unit_struct seq tuple tuple_struct map struct identifier
-        ignored_any
-    }
-}
-
-impl fmt::Display for NoData {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("only the shape of the type was asked for")
-    }
-}
-
-impl std::error::Error for NoData {}
-
-impl de::Error for NoData {
-    fn custom<T: fmt::Display>(_: T) -> Self {
-        Self
-    }
+fn invalid<M: Model>(message: impl fmt::Display) -> Error {
+    Error::configuration(CRATE_NAME, format!("model `{}` {message}", M::NAME))
 }
 
 #[cfg(test)]
@@ -454,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_read_as_the_type_of_their_field_reads_them() {
+    fn arguments_are_read_by_the_type_of_their_field() {
         assert_eq!(argument_text::<Row>("id", "05").unwrap(), "5");
         assert_eq!(argument_text::<Row>("id", "+5").unwrap(), "5");
         assert_eq!(argument_text::<Row>("writer", "-07").unwrap(), "-7");
@@ -466,12 +322,12 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_do_not_exist_or_cannot_be_compared_are_named() {
+    fn unknown_fields_and_fields_that_cannot_identify_rows_are_errors() {
         let (check, groups) = grouped_by!("author_id");
         assert!(check.unwrap_err().contains("model `by` has no field `author_id`; it has: id, writer"));
         assert!(!groups);
         let (price, address) = (grouped_by!("price"), grouped_by!("address"));
-        assert!(!price.1, "nor is a row grouped by a fraction");
+        assert!(!price.1, "a row cannot be grouped by a fraction");
         for (check, _) in [price, address] {
             assert!(check.unwrap_err().contains("`Model::argument`"));
         }
@@ -479,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_struct_is_refused() {
+    fn a_model_that_is_not_a_struct_with_named_fields_is_an_error() {
         #[derive(Serialize, Deserialize)]
         struct Pair(u8, u8);
         impl Model for Pair {

@@ -74,7 +74,7 @@ impl Operations {
         let vector = request.vector(minted.collect::<Result<Vec<_>, _>>()?);
         let vector = vector.ok_or_else(|| Failure::unexpected("SET"))?;
         let holder = match take_current(&mut leased)? {
-            _ if vector != expected => LeaseHolder::NotAsked,
+            _ if vector != expected => LeaseHolder::Unknown,
             Value::BulkString(current) if current == owner => LeaseHolder::Ours,
             _ => LeaseHolder::Other,
         };

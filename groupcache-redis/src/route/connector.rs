@@ -25,7 +25,7 @@ struct Inner {
 impl Connector {
     pub(crate) fn new(target: Target, settings: Arc<ConnectionSettings>) -> Self {
         let shared = SharedConnection::new().backoff(settings.backoff_min, settings.backoff_max);
-        let shared = if target.is_cluster_node() { shared.never_waits_for_retries() } else { shared };
+        let shared = if target.is_cluster_node() { shared.fail_fast() } else { shared };
         Self(Arc::new(Inner { target, settings, shared }))
     }
 

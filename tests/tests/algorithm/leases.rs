@@ -82,7 +82,7 @@ async fn one_that_waits_is_served_what_the_other_process_stored() {
         assert_eq!(soon(reader).await.unwrap(), 1);
     }
     let stats = other.stats();
-    assert_eq!((stats.loads, stats.shared, stats.lease_waits), (0, 4, 1));
+    assert_eq!((stats.loads, stats.shared_loads, stats.lease_waits), (0, 4, 1));
     assert_eq!(other.loads_in_flight(), 0);
 }
 

@@ -48,7 +48,7 @@ async fn those_who_share_a_value_ask_no_more_than_whether_it_is_there() {
     for reader in readers {
         soon(reader).await.unwrap();
     }
-    assert_eq!(cache.stats().shared, 9);
+    assert_eq!(cache.stats().shared_loads, 9);
     assert_eq!(store.counts().lookups, 10);
 }
 
@@ -188,7 +188,7 @@ async fn those_who_come_while_the_entry_is_being_stored_share_the_value() {
     assert_eq!(load(&cache, "k", group("g"), 1).await, 1);
     storing.reached().await;
     assert_eq!(soon(load(&cache, "k", group("g"), 2)).await, 1);
-    assert_eq!(cache.stats().shared, 1);
+    assert_eq!(cache.stats().shared_loads, 1);
     storing.open();
     settle().await;
     assert_eq!(cache.loads_in_flight(), 0);

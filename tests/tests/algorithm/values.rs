@@ -110,7 +110,7 @@ async fn a_value_that_cannot_be_written_is_served_and_not_stored() {
     for _ in 0..2 {
         cache.get_or_load("k", group("g"), || async { Ok::<_, Infallible>(Unwritable) }).await.unwrap();
     }
-    assert_eq!((cache.stats().loads, cache.stats().not_stored), (2, 2));
+    assert_eq!((cache.stats().loads, cache.stats().loads_not_stored), (2, 2));
     assert!(cache.insert("k", group("g"), || async { Ok::<_, Error>(Unwritable) }).await.is_err());
 }
 

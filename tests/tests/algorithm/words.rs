@@ -24,7 +24,7 @@ fn entries_and_what_they_are_made_of() {
     says(&vector, &["Generation(abc)"]);
     assert_eq!(
         format!("{:?} {:?}", GenerationGuard::none(), GenerationGuard::new(())),
-        "Hold(none) Hold(..)"
+        "GenerationGuard(none) GenerationGuard(..)"
     );
     let owner = LeaseOwner::random();
     let current = vector.iter().copied().map(Some).collect();
