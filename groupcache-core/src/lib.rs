@@ -65,6 +65,7 @@
     clippy::exhaustive_enums,
     clippy::unwrap_used
 )]
+#![doc(test(attr(deny(unused_must_use))))]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should"))]
 
 pub mod backend;
@@ -107,3 +108,8 @@ pub use crate::strategy::call::{Arguments, Call, NamedCall};
 pub use crate::strategy::key_strategy::{ByArguments, ByModel, ByModels, ByTag, KeyStrategy};
 pub use crate::strategy::model::{ArgumentText, Model, Models, check_fields, groups_of};
 pub use crate::typed::KeyedCache;
+
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
