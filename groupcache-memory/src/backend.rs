@@ -81,8 +81,8 @@ impl MemoryBackend {
         self.entries.entry_count()
     }
 
-    /// Returns the approximate size of all entries in bytes, as [`max_bytes`](MemoryBackendBuilder::max_bytes)
-    /// counts them.
+    /// Returns the approximate size of all entries in bytes, as
+    /// [`max_bytes`](MemoryBackendBuilder::max_bytes) counts them.
     ///
     /// moka counts with a delay, which [`run_pending_tasks`](Self::run_pending_tasks) ends.
     #[must_use]
@@ -172,8 +172,8 @@ impl Backend for MemoryBackend {
             self.entries.invalidate(entry.key());
             return Ok(());
         }
-        // An entry that was invalidated while it was loaded must not replace one that is valid. Without one of
-        // its groups it can never be valid again.
+        // An entry that was invalidated while it was loaded must not replace one that is valid. Without one
+        // of its groups it can never be valid again.
         let Some(cells) = self.cells_if_current(entry) else { return Ok(()) };
         // A time to live that ends later than the clock can represent never ends.
         let expires_at = time_to_live.and_then(|time| self.clock.now().checked_add(time));
@@ -196,11 +196,11 @@ impl Backend for MemoryBackend {
 }
 
 impl MemoryBackendBuilder {
-    /// Sets how many bytes the entries may take in all: keys, bodies, groups and an estimate of what moka allocates
-    /// for each.
+    /// Sets how many bytes the entries may take in all: keys, bodies, groups and an estimate of what moka
+    /// allocates for each.
     ///
-    /// It is moka's `max_capacity`, with a `weigher` that counts bytes. Beyond it moka evicts the entries that are
-    /// least useful by its TinyLFU policy. An entry that alone takes more is refused with
+    /// It is moka's `max_capacity`, with a `weigher` that counts bytes. Beyond it moka evicts the entries
+    /// that are least useful by its TinyLFU policy. An entry that alone takes more is refused with
     /// [`ErrorKind::Capacity`]; with zero every entry is.
     ///
     /// Defaults to 256 MiB.
@@ -211,9 +211,9 @@ impl MemoryBackendBuilder {
 
     /// Sets the clock that decides whether an entry has expired.
     ///
-    /// With another clock than the default, an expired entry is absent but keeps its space until it is replaced or
-    /// evicted. The cache has a clock of its own, which [`CacheBuilder::clock`](groupcache_core::CacheBuilder::clock)
-    /// sets.
+    /// With another clock than the default, an expired entry is absent but keeps its space until it is
+    /// replaced or evicted. The cache has a clock of its own, which
+    /// [`CacheBuilder::clock`](groupcache_core::CacheBuilder::clock) sets.
     ///
     /// Defaults to [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {

@@ -48,7 +48,8 @@ impl GenerationTable {
         self.shard(group).get(group).and_then(Weak::upgrade)
     }
 
-    /// Returns the cell of `group`, or a new one with a fresh generation. Concurrent callers all get the same.
+    /// Returns the cell of `group`, or a new one with a fresh generation. Concurrent callers all get the
+    /// same.
     pub(crate) fn find_or_create(self: &Arc<Self>, group: &Group) -> Arc<GenerationCell> {
         let mut shard = self.shard(group);
         if let Some(cell) = shard.get(group).and_then(Weak::upgrade) {

@@ -4,8 +4,8 @@
 //! atomics. `tests/interleavings` runs it.
 //!
 //! moka is not part of it, because shuttle does not know its locks. One slot stands for it, which does what
-//! `MemoryBackend` does with the cells of an entry. The counter of generations is the system's own, because it
-//! outlives a schedule: drawing a generation is one step.
+//! `MemoryBackend` does with the cells of an entry. The counter of generations is the system's own, because
+//! it outlives a schedule: drawing a generation is one step.
 
 #[path = "../../tests/src/explore.rs"]
 mod explore;

@@ -1,7 +1,8 @@
 //! A groupcache backend in the memory of one process: the embedded default.
 //!
-//! Entries live in a [moka](https://docs.rs/moka) cache that is bounded by the bytes of its entries. Generations live
-//! beside it, as one counter for each group. A group exists as long as an entry or a load uses it.
+//! Entries live in a [moka](https://docs.rs/moka) cache that is bounded by the bytes of its entries.
+//! Generations live beside it, as one counter for each group. A group exists as long as an entry or a load
+//! uses it.
 //!
 //! ```
 //! use groupcache_core::{Cache, Group};
@@ -22,17 +23,17 @@
 //!
 //! # Guarantees
 //!
-//! The backend keeps every promise of [`Backend`](groupcache_core::Backend). All generations come from one counter of
-//! the process, so none ever repeats.
+//! The backend keeps every promise of [`Backend`](groupcache_core::Backend). All generations come from one
+//! counter of the process, so none ever repeats.
 //!
 //! A group without entries and loads takes no memory. An invalidation creates nothing.
 //!
 //! # Limits
 //!
-//! * **One process.** Other processes do not see invalidations made here. A service of several processes needs a
-//!   networked backend.
-//! * **Sizes.** Keys and groups may have any length. An entry that is larger than the whole cache is refused with
-//!   [`Capacity`](groupcache_core::ErrorKind::Capacity).
+//! * **One process.** Other processes do not see invalidations made here. A service of several processes
+//!   needs a networked backend.
+//! * **Sizes.** Keys and groups may have any length. An entry that is larger than the whole cache is
+//!   refused with [`Capacity`](groupcache_core::ErrorKind::Capacity).
 //! * **Time to live.** It has the resolution of the clock. An entry without one stays until it is evicted.
 //!
 //! # Cost

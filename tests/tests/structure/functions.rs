@@ -7,7 +7,8 @@ use crate::source::{self, Source};
 
 /// A function may have this many lines, from `fn` to its last brace.
 const LINES_MAX: usize = 60;
-/// What a comment says that explains why a function is longer. It stands directly above, or is the first in the body.
+/// What a comment says that explains why a function is longer. It stands directly above, or is the first in
+/// the body.
 const REASON: &str = "Long because";
 
 /// Returns the functions of a file that are too long and say no reason. Tests may be as long as they like.
@@ -77,7 +78,8 @@ impl<'ast> Visit<'ast> for Finder<'_> {
 mod tests {
     use super::*;
 
-    /// Returns what is found of a function of so many lines, with `above` above it and `first` in its first line.
+    /// Returns what is found of a function of so many lines, with `above` above it and `first` in its first
+    /// line.
     fn found(lines: usize, above: &str, first: &str) -> Vec<String> {
         let rest = "\n".repeat(lines - 2);
         too_long(&Source::parse("a.rs", &format!("{above}pub(crate) fn f() {{\n{first}{rest}}}\n")))

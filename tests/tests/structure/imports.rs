@@ -1,12 +1,12 @@
 //! Which file of a crate imports which, and the circles among them.
 //!
-//! An import is a name that a `use` line takes from another file, or that a path in the code leads to: `crate::a::B`,
-//! `super::B`, `a::B` where `a` is a module in scope, `B` where the file also re-exports it. A re-export is no import
-//! of the file that has it, and is transparent: who imports through it imports the file that defines the name.
-//! What only tests have does not count, nor do doc comments.
+//! An import is a name that a `use` line takes from another file, or that a path in the code leads to:
+//! `crate::a::B`, `super::B`, `a::B` where `a` is a module in scope, `B` where the file also re-exports it.
+//! A re-export is no import of the file that has it, and is transparent: who imports through it imports the
+//! file that defines the name. What only tests have does not count, nor do doc comments.
 //!
-//! Not seen: method calls, what the body of a `macro_rules!` names, and lower-case names that stand alone, which
-//! are most often variables. Globs are refused, as nothing says what they import.
+//! Not seen: method calls, what the body of a `macro_rules!` names, and lower-case names that stand alone,
+//! which are most often variables. Globs are refused, as nothing says what they import.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -216,7 +216,8 @@ mod tests {
             C,
             (
                 "a.rs",
-                "use std::fmt::Debug; pub use redis; use crate::b::{B, X as Y}; fn f(x: redis::X) {} pub(crate) struct A;",
+                "use std::fmt::Debug; pub use redis; use crate::b::{B, X as Y}; \
+                 fn f(x: redis::X) {} pub(crate) struct A;",
             ),
             ("b.rs", "use super::a::A; use crate::c; pub struct B; pub struct X;"),
         ];

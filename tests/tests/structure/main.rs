@@ -1,4 +1,5 @@
-//! The house rules that a program can check: no two files of a crate import each other, functions and files are short.
+//! The house rules that a program can check: no two files of a crate import each other, functions and files
+//! are short.
 
 mod functions;
 mod imports;

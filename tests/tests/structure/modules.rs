@@ -95,8 +95,8 @@ impl<'a> Modules<'a> {
         self.modules.insert(path, Module { file, items, names });
     }
 
-    /// Returns the files that define what `path` means in `module`. A re-export counts as the file that defines
-    /// what it exports. A path that leads out of the crate has none.
+    /// Returns the files that define what `path` means in `module`. A re-export counts as the file that
+    /// defines what it exports. A path that leads out of the crate has none.
     pub(crate) fn files_of(&self, module: &[String], path: &[String]) -> BTreeSet<&'a str> {
         let mut at = module.to_vec();
         let mut path = path;

@@ -24,8 +24,8 @@ impl Source {
     }
 }
 
-/// Returns the text of every `.rs` file below `folder` by its path below `folder`, in order. Build results and
-/// hidden folders are left out.
+/// Returns the text of every `.rs` file below `folder` by its path below `folder`, in order. Build results
+/// and hidden folders are left out.
 pub(crate) fn texts_below(folder: &Path) -> Vec<(String, String)> {
     let mut texts = Vec::new();
     collect(folder, "", &mut texts);
