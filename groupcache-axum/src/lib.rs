@@ -78,6 +78,7 @@
     clippy::exhaustive_enums,
     clippy::unwrap_used
 )]
+#![doc(test(attr(deny(unused_must_use))))]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should"))]
 
 mod body;
@@ -106,3 +107,8 @@ pub use crate::pages::Pages;
 pub use crate::pages_builder::PagesBuilder;
 pub use crate::router::PageRouter;
 pub use crate::view_builder::ViewBuilder;
+
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
