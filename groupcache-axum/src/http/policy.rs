@@ -80,8 +80,8 @@ pub(crate) fn varies_on(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
     tokens(headers, &VARY).map(|name| name.parse().ok()).collect()
 }
 
-/// Returns whether a response says that the page does not exist. Such a response may have a time to live of its
-/// own.
+/// Returns whether a response says that the page does not exist. Such a response may have a time to live of
+/// its own.
 pub(crate) fn is_negative(status: StatusCode) -> bool {
     status == StatusCode::NOT_FOUND || status == StatusCode::GONE
 }
@@ -126,8 +126,8 @@ fn forbids_storing(directive: &str) -> bool {
     name.eq_ignore_ascii_case("private") || name.eq_ignore_ascii_case("no-store") || name == UNREADABLE
 }
 
-/// Returns whether the status is heuristically cacheable (RFC 9110, section 15.1), except for partial content and
-/// for errors of the service.
+/// Returns whether the status is heuristically cacheable (RFC 9110, section 15.1), except for partial content
+/// and for errors of the service.
 fn is_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 410)
 }

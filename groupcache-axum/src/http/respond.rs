@@ -49,8 +49,8 @@ pub(crate) fn respond(stored: &StoredResponse, request: &Parts, status: HeaderVa
     response
 }
 
-/// Responds with a response of the inner service that is not stored. The service does not see the conditions of
-/// the request, so they are evaluated here.
+/// Responds with a response of the inner service that is not stored. The service does not see the conditions
+/// of the request, so they are evaluated here.
 pub(crate) fn pass_on(mut response: Response, request: &Parts, status: HeaderValue) -> Response {
     let (conditions, headers) = (&request.headers, response.headers());
     let unmodified = matches_etag(headers, conditions).unwrap_or_else(|| {
@@ -77,8 +77,8 @@ fn not_modified(response: Response, status: HeaderValue) -> Response {
     Response::from_parts(head, Body::new(NoBody))
 }
 
-/// Returns whether the `ETag` among `headers` matches the request's `If-None-Match`, by weak comparison (RFC 9110,
-/// section 13.1.2), or `None` if the request has no such condition.
+/// Returns whether the `ETag` among `headers` matches the request's `If-None-Match`, by weak comparison (RFC
+/// 9110, section 13.1.2), or `None` if the request has no such condition.
 fn matches_etag(headers: &HeaderMap, request: &HeaderMap) -> Option<bool> {
     if !request.contains_key(IF_NONE_MATCH) {
         return None;
@@ -94,8 +94,8 @@ fn matches_etag(headers: &HeaderMap, request: &HeaderMap) -> Option<bool> {
     Some(tags.any(|tag| tag.trim() == "*" || opaque(tag) == wanted))
 }
 
-/// The headers that describe a body, which a 304 does not have (RFC 9110, section 15.4.5). Other headers that begin
-/// with `content-`, such as `content-security-policy`, apply to the page that the client has.
+/// The headers that describe a body, which a 304 does not have (RFC 9110, section 15.4.5). Other headers that
+/// begin with `content-`, such as `content-security-policy`, apply to the page that the client has.
 const REPRESENTATION_HEADERS: [HeaderName; 5] = [
     CONTENT_TYPE,
     CONTENT_LENGTH,
@@ -104,8 +104,8 @@ const REPRESENTATION_HEADERS: [HeaderName; 5] = [
     HeaderName::from_static("content-digest"),
 ];
 
-/// No body. Without a size hint, unlike [`Body::empty`], so that the server adds no `content-length: 0`, which
-/// would be wrong for a 304 (RFC 9110, section 8.6).
+/// No body. Without a size hint, unlike [`Body::empty`], so that the server adds no `content-length: 0`,
+/// which would be wrong for a 304 (RFC 9110, section 8.6).
 struct NoBody;
 
 impl http_body::Body for NoBody {

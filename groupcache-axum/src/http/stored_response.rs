@@ -22,8 +22,8 @@ pub(crate) struct Hit {
 }
 
 impl Hit {
-    /// Returns about how many bytes a decoded response occupies in addition to the encoded one: two header maps,
-    /// with their spare capacity.
+    /// Returns about how many bytes a decoded response occupies in addition to the encoded one: two header
+    /// maps, with their spare capacity.
     pub(crate) fn bytes_of(response: &StoredResponse) -> usize {
         let headers = response.headers.len() + 1;
         let slots = (headers + headers / 3).next_power_of_two();
@@ -43,7 +43,8 @@ impl Hit {
 
 impl StoredResponse {
     /// Encodes the response: the status, the number of headers, each name and value after its length, and the
-    /// body. All numbers are big-endian. Returns `None` if the headers are too many or too long for the layout.
+    /// body. All numbers are big-endian. Returns `None` if the headers are too many or too long for the
+    /// layout.
     pub(crate) fn encode(&self) -> Option<Bytes> {
         let header = |(name, value): (&HeaderName, &HeaderValue)| 2 + name.as_str().len() + 4 + value.len();
         // The exact size: an entry lives long, and spare capacity would live as long.
@@ -78,8 +79,8 @@ impl StoredResponse {
         Some(Self { status, headers, body: from })
     }
 
-    /// Adds a strong validator (RFC 9110, section 8.8.3) to a 200 response without one: a hash of the body and of
-    /// the headers that describe its representation.
+    /// Adds a strong validator (RFC 9110, section 8.8.3) to a 200 response without one: a hash of the body
+    /// and of the headers that describe its representation.
     pub(crate) fn ensure_etag(&mut self) {
         if self.status != StatusCode::OK || self.headers.contains_key(ETAG) {
             return;

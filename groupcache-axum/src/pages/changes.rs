@@ -14,8 +14,8 @@ use crate::view::registry::Registry;
 
 /// Several changes, invalidated in one round trip; see [`Pages::changes`](crate::Pages::changes).
 ///
-/// A mistake in one of the changes, such as an unknown view, is returned by [`invalidate`](Self::invalidate), which
-/// then invalidates nothing.
+/// A mistake in one of the changes, such as an unknown view, is returned by [`invalidate`](Self::invalidate),
+/// which then invalidates nothing.
 ///
 /// ```
 /// # use axum::{Router, routing::get};
@@ -94,7 +94,8 @@ impl<B: Backend> Changes<B> {
         self.add(check_fields::<M>().and_then(|()| groups_of(row)))
     }
 
-    /// Adds the pages that show a row before or after a change; see [`Pages::saved_from`](crate::Pages::saved_from).
+    /// Adds the pages that show a row before or after a change; see
+    /// [`Pages::saved_from`](crate::Pages::saved_from).
     pub fn saved_from<M: Model>(self, old: &M, new: &M) -> Self {
         self.saved(old).saved(new)
     }
@@ -104,7 +105,8 @@ impl<B: Backend> Changes<B> {
         self.saved(row)
     }
 
-    /// Adds the pages that depend on any of these groups; see [`Pages::invalidate`](crate::Pages::invalidate).
+    /// Adds the pages that depend on any of these groups; see
+    /// [`Pages::invalidate`](crate::Pages::invalidate).
     pub fn groups(self, groups: impl Into<Groups>) -> Self {
         self.add(Ok(groups.into()))
     }
@@ -116,8 +118,8 @@ impl<B: Backend> Changes<B> {
     ///
     /// # Errors
     ///
-    /// The first mistake among the changes, before anything is invalidated; or the failure of an invalidator, after
-    /// which pages may still be stale.
+    /// The first mistake among the changes, before anything is invalidated; or the failure of an invalidator,
+    /// after which pages may still be stale.
     pub fn invalidate(self) -> impl Future<Output = Result<()>> + Send + use<B> {
         let Self { registry, groups, problem } = self;
         let groups = Groups::from(groups);

@@ -12,17 +12,17 @@ use crate::pages::changes::Changes;
 impl<B: Backend> Pages<B> {
     /// Invalidates the pages of a view with these path arguments.
     ///
-    /// If the view is versioned, invalidates the generation of these arguments, with all pages that share it. Otherwise
-    /// invalidates the pages with exactly these arguments, in every percent-encoding of their path. Arguments that the
-    /// pages do not depend on are ignored; [`Arguments::new`] passes none.
+    /// If the view is versioned, invalidates the generation of these arguments, with all pages that share it.
+    /// Otherwise invalidates the pages with exactly these arguments, in every percent-encoding of their path.
+    /// Arguments that the pages do not depend on are ignored; [`Arguments::new`] passes none.
     ///
     /// One round trip.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Configuration`](groupcache_core::ErrorKind::Configuration) if there is no such view or an argument
-    /// is missing; otherwise the failure of the cache or of a downstream invalidator, after which pages may still be
-    /// stale.
+    /// [`ErrorKind::Configuration`](groupcache_core::ErrorKind::Configuration) if there is no such view or an
+    /// argument is missing; otherwise the failure of the cache or of a downstream invalidator, after which
+    /// pages may still be stale.
     ///
     /// ```
     /// # use axum::{Router, routing::get};
@@ -57,14 +57,15 @@ impl<B: Backend> Pages<B> {
 
     /// Invalidates the pages at a path, for every host and query.
     ///
-    /// A query in `path` is ignored. A path without pages is not an error. The pages of the same view at other paths stay.
+    /// A query in `path` is ignored. A path without pages is not an error. The pages of the same view at
+    /// other paths stay.
     ///
     /// One round trip.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Configuration`](groupcache_core::ErrorKind::Configuration) if `path` is not absolute; otherwise as
-    /// [`uncache`](Self::uncache).
+    /// [`ErrorKind::Configuration`](groupcache_core::ErrorKind::Configuration) if `path` is not absolute;
+    /// otherwise as [`uncache`](Self::uncache).
     ///
     /// ```
     /// # use axum::{Router, routing::get};
@@ -100,8 +101,8 @@ impl<B: Backend> Pages<B> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Configuration`](groupcache_core::ErrorKind::Configuration) if the tag is empty; otherwise as
-    /// [`uncache`](Self::uncache).
+    /// [`ErrorKind::Configuration`](groupcache_core::ErrorKind::Configuration) if the tag is empty; otherwise
+    /// as [`uncache`](Self::uncache).
     ///
     /// ```
     /// # use axum::{Router, routing::get};
@@ -180,7 +181,8 @@ impl<B: Backend> Pages<B> {
         self.changes().saved(row).invalidate()
     }
 
-    /// Invalidates the pages that show the old row, the new row, or all rows of the model, after a row was changed.
+    /// Invalidates the pages that show the old row, the new row, or all rows of the model, after a row was
+    /// changed.
     ///
     /// Call it after the commit.
     ///
@@ -209,7 +211,8 @@ impl<B: Backend> Pages<B> {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> groupcache_core::Result<()> {
     /// # let pages = Pages::new(Cache::builder(MemoryBackend::with_max_bytes(1 << 20)).build());
-    /// let author = pages.against_model::<Book>().rename("id", "author_id").named("author").wrap(|| async { "books" });
+    /// let author = pages.against_model::<Book>().rename("id", "author_id");
+    /// let author = author.named("author").wrap(|| async { "books" });
     /// let app: Router = pages.router().route("/authors/{id}", get(author)).build()?;
     ///
     /// is_hit(&app, "/authors/1").await; // Loads the page.

@@ -1,5 +1,5 @@
-//! [`Pages`], the page cache of an application, and its builder. `wrap.rs` has the methods that wrap handlers,
-//! `invalidate.rs` those that invalidate pages.
+//! [`Pages`], the page cache of an application, and its builder. `wrap.rs` has the methods that wrap
+//! handlers, `invalidate.rs` those that invalidate pages.
 
 pub(crate) mod changes;
 mod invalidate;
@@ -16,14 +16,16 @@ use crate::view::registry::Registry;
 
 /// The page cache of an application.
 ///
-/// Wraps handlers: each method from [`versioned`](Self::versioned) to [`strategy`](Self::strategy) declares what makes
-/// a page stale, and [`wrap`](crate::ViewBuilder::wrap) then takes the handler. Invalidates pages, from anywhere in the
-/// application: [`saved`](Self::saved), [`uncache`](Self::uncache), and the methods next to them.
+/// Wraps handlers: each method from [`versioned`](Self::versioned) to [`strategy`](Self::strategy) declares
+/// what makes a page stale, and [`wrap`](crate::ViewBuilder::wrap) then takes the handler. Invalidates pages,
+/// from anywhere in the application: [`saved`](Self::saved), [`uncache`](Self::uncache), and the methods next
+/// to them.
 ///
 /// Cheap to clone. Clones share the cache and the views.
 ///
-/// Every page also depends on the group of its path, for [`uncache_from_path`](Self::uncache_from_path). The page of a
-/// view that is not versioned also depends on a group of the view and its arguments, for [`uncache`](Self::uncache).
+/// Every page also depends on the group of its path, for [`uncache_from_path`](Self::uncache_from_path). The
+/// page of a view that is not versioned also depends on a group of the view and its arguments, for
+/// [`uncache`](Self::uncache).
 ///
 /// ```
 /// # use axum::{Router, extract::Path, routing::get};
@@ -110,11 +112,12 @@ impl<B: Backend> Pages<B> {
 }
 
 impl<B: Backend> PagesBuilder<B> {
-    /// Also notifies `next` of every invalidation, after the cache and after the invalidators that were added before.
+    /// Also notifies `next` of every invalidation, after the cache and after the invalidators that were added
+    /// before.
     ///
-    /// For caches in front of this application, such as a CDN. A CDN that was notified first could fetch the old page
-    /// from this cache again. An invalidation is acknowledged when all invalidators have acknowledged it; `next` is
-    /// notified even if one before it fails.
+    /// For caches in front of this application, such as a CDN. A CDN that was notified first could fetch the
+    /// old page from this cache again. An invalidation is acknowledged when all invalidators have
+    /// acknowledged it; `next` is notified even if one before it fails.
     ///
     /// Defaults to the cache alone.
     pub fn downstream_invalidator(mut self, next: impl Invalidator) -> Self {
@@ -122,8 +125,8 @@ impl<B: Backend> PagesBuilder<B> {
         self
     }
 
-    /// Sets the size of the largest response body to store, in bytes. A response with a larger body bypasses the
-    /// cache.
+    /// Sets the size of the largest response body to store, in bytes. A response with a larger body bypasses
+    /// the cache.
     ///
     /// Up to this many bytes of a body without an announced length are buffered before the response is sent.
     /// [`ViewBuilder::body_bytes_max`](crate::ViewBuilder::body_bytes_max) takes precedence.

@@ -13,8 +13,8 @@ use crate::view::registry::{Problems, describe};
 /// Builds an axum [`Router`] and checks every cached view against its route; see
 /// [`Pages::router`](crate::Pages::router).
 ///
-/// Checks that the route has the arguments and the model the fields that the wrapper names, and that no two views have
-/// the same name.
+/// Checks that the route has the arguments and the model the fields that the wrapper names, and that no two
+/// views have the same name.
 ///
 /// ```
 /// # use axum::{extract::Path, routing::get};
@@ -44,8 +44,8 @@ impl<S: Clone + Send + Sync + 'static> PageRouter<S> {
         Self { router: Router::new(), prefix: String::new(), problems }
     }
 
-    /// Declares that the router will be nested under `prefix`, whose path arguments its views receive too. Applies to
-    /// the routes added afterwards. Defaults to no prefix.
+    /// Declares that the router will be nested under `prefix`, whose path arguments its views receive too.
+    /// Applies to the routes added afterwards. Defaults to no prefix.
     pub fn nested_under(mut self, prefix: &str) -> Self {
         prefix.trim_end_matches('/').clone_into(&mut self.prefix);
         self
@@ -81,8 +81,9 @@ impl<S: Clone + Send + Sync + 'static> PageRouter<S> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Configuration`](groupcache_core::ErrorKind::Configuration) if a view of these [`Pages`](crate::Pages)
-    /// was wrapped incorrectly since the last router was built. The message names each view and its mistake.
+    /// [`ErrorKind::Configuration`](groupcache_core::ErrorKind::Configuration) if a view of these
+    /// [`Pages`](crate::Pages) was wrapped incorrectly since the last router was built. The message names
+    /// each view and its mistake.
     pub fn build(self) -> Result<Router<S>> {
         // Taken, so that the next router of the same pages does not report them again.
         let problems = self.problems.take();

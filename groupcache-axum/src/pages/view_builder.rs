@@ -20,9 +20,9 @@ use crate::view::{Grouping, View, ViewParts};
 
 /// Declares how a handler is cached, and [wraps](Self::wrap) it.
 ///
-/// Made by a method of [`Pages`](crate::Pages), such as [`versioned`](crate::Pages::versioned). Each grouping adds to
-/// those before it: a page is stale as soon as one of its groups is. [`on`](Self::on), [`rename`](Self::rename) and
-/// [`shared`](Self::shared) refine the grouping before them.
+/// Made by a method of [`Pages`](crate::Pages), such as [`versioned`](crate::Pages::versioned). Each grouping
+/// adds to those before it: a page is stale as soon as one of its groups is. [`on`](Self::on),
+/// [`rename`](Self::rename) and [`shared`](Self::shared) refine the grouping before them.
 ///
 /// ```
 /// # use axum::{Router, extract::Path, routing::get};
@@ -130,30 +130,32 @@ impl<B: Backend> ViewBuilder<B> {
         self.add_fixed(Grouping::Strategy(Box::new(ByModels::<L>::new())))
     }
 
-    /// Adds a grouping; see [`Pages::strategy`](crate::Pages::strategy). The first of several strategies determines
-    /// the key.
+    /// Adds a grouping; see [`Pages::strategy`](crate::Pages::strategy). The first of several strategies
+    /// determines the key.
     pub fn strategy(self, strategy: impl KeyStrategy<PageCall> + 'static) -> Self {
         self.add_fixed(Grouping::Strategy(Box::new(strategy)))
     }
 
-    /// Selects the path arguments that count for the grouping before. Must follow `versioned` or `against_model`.
+    /// Selects the path arguments that count for the grouping before. Must follow `versioned` or
+    /// `against_model`.
     ///
     /// Defaults to the arguments given to `versioned`, or to all arguments of the route for `against_model`.
     pub fn on<const COUNT: usize>(self, arguments: [&'static str; COUNT]) -> Self {
         self.refine("on", |by| by.on(arguments))
     }
 
-    /// Maps the path argument `argument` to the field `field` of the grouping before. Must follow `versioned` or
-    /// `against_model`.
+    /// Maps the path argument `argument` to the field `field` of the grouping before. Must follow `versioned`
+    /// or `against_model`.
     ///
-    /// The field is one of the model, or of the generation that views [share](Self::shared). Defaults to the field of
-    /// the same name.
+    /// The field is one of the model, or of the generation that views [share](Self::shared). Defaults to the
+    /// field of the same name.
     pub fn rename(self, argument: &'static str, field: &'static str) -> Self {
         self.refine("rename", |by| by.rename(argument, field))
     }
 
-    /// Shares the generations of the grouping before with the views that have the same label and the same fields:
-    /// [`uncache`](crate::Pages::uncache) of one view invalidates the pages of all. Must follow `versioned`.
+    /// Shares the generations of the grouping before with the views that have the same label and the same
+    /// fields: [`uncache`](crate::Pages::uncache) of one view invalidates the pages of all. Must follow
+    /// `versioned`.
     ///
     /// Defaults to generations of the view's own.
     pub fn shared(mut self, label: impl Into<String>) -> Self {
@@ -170,8 +172,8 @@ impl<B: Backend> ViewBuilder<B> {
 
     /// Sets the view's name, which is part of its keys and which [`uncache`](crate::Pages::uncache) takes.
     ///
-    /// Must be unique among all applications that share a store. Defaults to the name of the handler's function.
-    /// Closures have no name and need this.
+    /// Must be unique among all applications that share a store. Defaults to the name of the handler's
+    /// function. Closures have no name and need this.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(Cow::Owned(name.into()));
         self
@@ -185,8 +187,8 @@ impl<B: Backend> ViewBuilder<B> {
         self.options(options.time_to_live(time_to_live))
     }
 
-    /// Lets one of several processes that share a store load a page that all of them miss, while the others wait; see
-    /// [`EntryOptions::lease`].
+    /// Lets one of several processes that share a store load a page that all of them miss, while the others
+    /// wait; see [`EntryOptions::lease`].
     ///
     /// Defaults to the cache's options, which by default let each process load. Changes the
     /// [options](Self::options) set before.
@@ -205,8 +207,8 @@ impl<B: Backend> ViewBuilder<B> {
 
     /// Declares request headers that the responses differ by, in addition to those in the responses' `Vary`.
     ///
-    /// Declared headers are part of the key from the first request on. May be called several times. At most 16 headers
-    /// in all: pages that vary on more are not cached.
+    /// Declared headers are part of the key from the first request on. May be called several times. At most
+    /// 16 headers in all: pages that vary on more are not cached.
     pub fn vary<const COUNT: usize>(mut self, headers: [&str; COUNT]) -> Self {
         self.vary.extend(headers.map(str::to_owned));
         self
@@ -214,8 +216,8 @@ impl<B: Backend> ViewBuilder<B> {
 
     /// Also serves requests with an `Authorization` header from the cache.
     ///
-    /// They get the same pages as all other requests, so this is for pages that are the same for every client. Where
-    /// they are not, add `.vary(["authorization"])`. Defaults to bypassing the cache.
+    /// They get the same pages as all other requests, so this is for pages that are the same for every
+    /// client. Where they are not, add `.vary(["authorization"])`. Defaults to bypassing the cache.
     pub const fn allow_authorization(mut self) -> Self {
         self.allow_authorization = true;
         self
@@ -230,8 +232,9 @@ impl<B: Backend> ViewBuilder<B> {
 
     /// Wraps a handler. The result is an axum handler with the same extractors and state.
     ///
-    /// A mistake so far, such as an empty tag, a model without such a field, or a name that is taken, is logged. It
-    /// makes [`PageRouter::build`](crate::PageRouter::build) fail, and the handler then runs for every request.
+    /// A mistake so far, such as an empty tag, a model without such a field, or a name that is taken, is
+    /// logged. It makes [`PageRouter::build`](crate::PageRouter::build) fail, and the handler then runs for
+    /// every request.
     pub fn wrap<H>(mut self, handler: H) -> CachedHandler<H, B> {
         if self.name.is_none() {
             match function_name(type_name::<H>()) {
@@ -341,8 +344,8 @@ impl<B> fmt::Debug for ViewBuilder<B> {
     }
 }
 
-/// Returns the last segment of a function's path, or `None` for a closure. A view keeps its keys if its function moves
-/// to another module.
+/// Returns the last segment of a function's path, or `None` for a closure. A view keeps its keys if its
+/// function moves to another module.
 fn function_name(type_name: &'static str) -> Option<&'static str> {
     let path = type_name.split('<').next().unwrap_or_default();
     let name = path.rsplit("::").next().unwrap_or_default();

@@ -14,8 +14,8 @@ use crate::view::page_call::PageCall;
 impl<B: Backend> Pages<B> {
     /// Returns a router that checks its views when it is built.
     ///
-    /// Views work in any router. Only this one reports mistakes before the first request, and knows the routes that
-    /// [`uncache`](Self::uncache) needs for a view that is not versioned.
+    /// Views work in any router. Only this one reports mistakes before the first request, and knows the
+    /// routes that [`uncache`](Self::uncache) needs for a view that is not versioned.
     pub fn router<S: Clone + Send + Sync + 'static>(&self) -> PageRouter<S> {
         PageRouter::new(Arc::clone(&self.registry.problems))
     }
@@ -23,8 +23,9 @@ impl<B: Backend> Pages<B> {
     /// Caches a page with a generation for each combination of these path arguments, which
     /// [`uncache`](Self::uncache) invalidates.
     ///
-    /// `["feed_name"]` selects some arguments, [`ByArguments::all`] all, and [`ByArguments::none`] none: all pages of
-    /// the view share one generation. [`shared`](ViewBuilder::shared) shares generations between views.
+    /// `["feed_name"]` selects some arguments, [`ByArguments::all`] all, and [`ByArguments::none`] none: all
+    /// pages of the view share one generation. [`shared`](ViewBuilder::shared) shares generations between
+    /// views.
     ///
     /// An argument that the route lacks is an error of [`PageRouter::build`].
     ///
@@ -61,7 +62,8 @@ impl<B: Backend> Pages<B> {
     /// Caches a page with a generation for each text that `version` makes of the path arguments, which
     /// [`uncache`](Self::uncache) invalidates.
     ///
-    /// A page for which `version` returns `None` is not cached. Views with the same `label` share their generations.
+    /// A page for which `version` returns `None` is not cached. Views with the same `label` share their
+    /// generations.
     ///
     /// ```
     /// # use axum::{Router, routing::get};
@@ -128,12 +130,12 @@ impl<B: Backend> Pages<B> {
         self.view().tagged(tag)
     }
 
-    /// Caches a page that shows one row of a model, or the rows that share the values of some fields, until such a row
-    /// is [`saved`](Self::saved) or [`deleted`](Self::deleted).
+    /// Caches a page that shows one row of a model, or the rows that share the values of some fields, until
+    /// such a row is [`saved`](Self::saved) or [`deleted`](Self::deleted).
     ///
     /// The path arguments are the fields of the same names; [`on`](ViewBuilder::on) selects some of them, and
-    /// [`rename`](ViewBuilder::rename) maps one to a field of another name. The fields must be one of the sets in
-    /// [`Model::GROUPS`].
+    /// [`rename`](ViewBuilder::rename) maps one to a field of another name. The fields must be one of the
+    /// sets in [`Model::GROUPS`].
     ///
     /// ```
     /// # use axum::{Router, routing::get};
@@ -155,7 +157,8 @@ impl<B: Backend> Pages<B> {
     /// # async fn main() -> groupcache_core::Result<()> {
     /// # let pages = Pages::new(Cache::builder(MemoryBackend::with_max_bytes(1 << 20)).build());
     /// let book = pages.against_model::<Book>().named("book").wrap(|| async { "a book" });
-    /// let author = pages.against_model::<Book>().rename("id", "author_id").named("author").wrap(|| async { "her books" });
+    /// let author = pages.against_model::<Book>().rename("id", "author_id");
+    /// let author = author.named("author").wrap(|| async { "the books of an author" });
     /// let app: Router =
     ///     pages.router().route("/books/{id}", get(book)).route("/authors/{id}", get(author)).build()?;
     ///
@@ -173,8 +176,8 @@ impl<B: Backend> Pages<B> {
         self.view().against_model::<M>()
     }
 
-    /// Caches a page that shows many rows of a model, or of a tuple of models, until any row of any of them is saved or
-    /// deleted.
+    /// Caches a page that shows many rows of a model, or of a tuple of models, until any row of any of them
+    /// is saved or deleted.
     ///
     /// ```
     /// # use axum::{Router, routing::get};
@@ -217,8 +220,8 @@ impl<B: Backend> Pages<B> {
 
     /// Caches a page under the key and the groups of a key strategy.
     ///
-    /// View, host, path, and the values of the headers that responses vary on are always added to the key. A page for
-    /// which the strategy fails is not cached.
+    /// View, host, path, and the values of the headers that responses vary on are always added to the key. A
+    /// page for which the strategy fails is not cached.
     ///
     /// ```
     /// # use axum::{Router, routing::get};

@@ -21,7 +21,8 @@ use crate::view::View;
 
 /// A handler whose responses are cached; see [`ViewBuilder::wrap`](crate::ViewBuilder::wrap).
 ///
-/// Implements [`Handler`] with the extractors and the state of the wrapped handler, so it can be routed in its place.
+/// Implements [`Handler`] with the extractors and the state of the wrapped handler, so it can be routed in
+/// its place.
 pub struct CachedHandler<H, B = BoxBackend> {
     handler: H,
     view: Arc<View<B>>,
@@ -91,8 +92,8 @@ impl<B: Backend> RoutedView for View<B> {
     }
 }
 
-/// Returns the views of the cached handlers in a method router. axum erases the types of its handlers, but cloning
-/// the router clones each handler, and a [`CachedHandler`] reports its view when it is cloned.
+/// Returns the views of the cached handlers in a method router. axum erases the types of its handlers, but
+/// cloning the router clones each handler, and a [`CachedHandler`] reports its view when it is cloned.
 pub(crate) fn views_in<T: Clone>(routes: &T) -> Vec<Arc<dyn RoutedView>> {
     struct Reset;
     impl Drop for Reset {

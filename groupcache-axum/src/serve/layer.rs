@@ -22,8 +22,8 @@ use crate::view::View;
 
 /// Caches the responses of a router or of any other service; see [`Pages::layer`](crate::Pages::layer).
 ///
-/// Around a whole router the layer serves hits before routing. Path arguments are not known there, so use it with
-/// [`ByRoute`](crate::ByRoute). Inside a router (`Router::layer`, `Router::route_layer`) they are known.
+/// Around a whole router the layer serves hits before routing. Path arguments are not known there, so use it
+/// with [`ByRoute`](crate::ByRoute). Inside a router (`Router::layer`, `Router::route_layer`) they are known.
 pub struct CacheLayer<B = BoxBackend> {
     view: Arc<View<B>>,
 }
@@ -79,8 +79,8 @@ where
             Decision::Hit(response) => return ResponseFuture { serving: Serving::hit(response) },
             decision => decision,
         };
-        // Call the service that was polled ready, and keep the clone; see "Be careful when cloning inner services"
-        // in the documentation of `tower::Service`.
+        // Call the service that was polled ready, and keep the clone; see "Be careful when cloning inner
+        // services" in the documentation of `tower::Service`.
         let clone = self.inner.clone();
         let mut ready = std::mem::replace(&mut self.inner, clone);
         let into_axum: fn(http::Response<T>) -> Response = |response| response.map(Body::new);

@@ -43,8 +43,8 @@ pub(crate) async fn load<B: Backend>(
     if failed { share_failure(head, body) } else { store(view, key, head, body) }
 }
 
-/// Returns the key to store a response under if it is not the key of the request, or why the response may not be
-/// shared.
+/// Returns the key to store a response under if it is not the key of the request, or why the response may not
+/// be shared.
 fn key_to_store<B>(
     view: &View<B>,
     page: PageCall,

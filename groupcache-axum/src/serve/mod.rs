@@ -1,8 +1,8 @@
-//! How a request is served, step by step: [`decide`] whether the cache may respond, look into memory, read the
-//! cache, and if there is no valid entry call the inner service.
+//! How a request is served, step by step: [`decide`] whether the cache may respond, look into memory, read
+//! the cache, and if there is no valid entry call the inner service.
 //!
-//! A hit in memory is served without a future and without an allocation beyond those of the response. That is why
-//! [`Serving`] is polled by hand.
+//! A hit in memory is served without a future and without an allocation beyond those of the response. That is
+//! why [`Serving`] is polled by hand.
 
 pub(crate) mod handler;
 pub(crate) mod layer;
@@ -48,8 +48,8 @@ pub(crate) struct PendingRead {
 }
 
 pin_project! {
-    /// The future of a cached response: ready for a hit in memory, the inner service's own future for a bypass, boxed
-    /// for a read.
+    /// The future of a cached response: ready for a hit in memory, the inner service's own future for a
+    /// bypass, boxed for a read.
     #[project = ServingProjection]
     pub(crate) enum Serving<F, E> {
         Ready { response: Option<Response> },
@@ -176,7 +176,8 @@ where
     })
 }
 
-/// Serves a `HEAD` from what a `GET` stored. Stores nothing itself: a handler may respond to `HEAD` differently.
+/// Serves a `HEAD` from what a `GET` stored. Stores nothing itself: a handler may respond to `HEAD`
+/// differently.
 async fn find<B, C, F, E>(view: Arc<View<B>>, read: PendingRead, call: C) -> Result<Response, E>
 where
     B: Backend,
@@ -206,4 +207,31 @@ fn unconditional(page: &PageCall, body: Body) -> Request {
 
 fn accept(entry: &Arc<Entry>) -> Option<Arc<Hit>> {
     entry.memo(Hit::decode)
+}
+
+#[cfg(test)]
+mod tests {
+    use groupcache_core::{ByTag, Cache};
+    use groupcache_memory::MemoryBackend;
+
+    use super::*;
+    use crate::view::{Grouping, ViewParts};
+
+    /// A read is one allocation of this size, kept by every request that waits for the same page.
+    #[test]
+    fn the_future_of_a_read_is_bounded() {
+        let view = Arc::new(View::new(ViewParts {
+            name: "page".into(),
+            cache: Cache::builder(MemoryBackend::with_max_bytes(1 << 20)).build(),
+            allow_authorization: false,
+            body_bytes_max: 1 << 20,
+            groupings: vec![Grouping::Strategy(Box::new(ByTag::new("t")))],
+            vary: Vec::new(),
+            problem: None,
+        }));
+        let Decision::Read(read) = decide(&view, Request::new(Body::empty())) else { panic!("not a miss") };
+        let call = |_: Request| std::future::ready(Ok::<_, ()>(Response::new(Body::empty())));
+        let bytes = size_of_val(&find_or_load(view, *read, call));
+        assert!(bytes <= 3 << 10, "{bytes} bytes");
+    }
 }

@@ -7,11 +7,11 @@ use percent_encoding::percent_decode_str;
 
 use crate::view::page_call::{PageCall, argument_names};
 
-/// A key strategy for a [`CacheLayer`](crate::CacheLayer) around a whole router, where the path arguments are not
-/// known yet.
+/// A key strategy for a [`CacheLayer`](crate::CacheLayer) around a whole router, where the path arguments are
+/// not known yet.
 ///
-/// Extracts the arguments from the path by its own routes, in axum's syntax, and applies the strategy of the route
-/// that matches. A path that matches no route is not cached.
+/// Extracts the arguments from the path by its own routes, in axum's syntax, and applies the strategy of the
+/// route that matches. A path that matches no route is not cached.
 ///
 /// ```
 /// use groupcache_axum::{ByRoute, Pages};
@@ -20,7 +20,8 @@ use crate::view::page_call::{PageCall, argument_names};
 /// use tower::Layer;
 ///
 /// # async fn view() {}
-/// # let router: axum::Router = axum::Router::new().route("/feed/{format}/{feed_name}", axum::routing::get(view));
+/// # use axum::{Router, routing::get};
+/// # let router: Router = Router::new().route("/feed/{format}/{feed_name}", get(view));
 /// let pages = Pages::new(Cache::builder(MemoryBackend::with_max_bytes(1 << 20)).build());
 /// let routes = ByRoute::new()
 ///     .route("/feed/{format}/{feed_name}", ByArguments::of(["feed_name"]))?
@@ -28,7 +29,7 @@ use crate::view::page_call::{PageCall, argument_names};
 ///
 /// // Serves hits before routing.
 /// let app = pages.layer("site", routes)?.layer(router);
-/// # let _: groupcache_axum::CacheService<axum::Router, MemoryBackend> = app;
+/// # let _: groupcache_axum::CacheService<Router, MemoryBackend> = app;
 /// # Ok::<(), groupcache_core::Error>(())
 /// ```
 #[derive(Default)]
@@ -44,14 +45,14 @@ impl ByRoute {
         Self::default()
     }
 
-    /// Caches the pages of a route under the groups of `strategy`. The strategy's key is not used: the key is that
-    /// of the whole request.
+    /// Caches the pages of a route under the groups of `strategy`. The strategy's key is not used: the key is
+    /// that of the whole request.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Configuration`](groupcache_core::ErrorKind::Configuration) if `path` is not a valid route,
-    /// overlaps with another one, or lacks an argument that the strategy needs. The error names the route and its
-    /// source the cause.
+    /// [`ErrorKind::Configuration`](groupcache_core::ErrorKind::Configuration) if `path` is not a valid
+    /// route, overlaps with another one, or lacks an argument that the strategy needs. The error names the
+    /// route and its source the cause.
     pub fn route(mut self, path: &str, strategy: impl KeyStrategy<NamedCall> + 'static) -> Result<Self> {
         let error = || Error::configuration("groupcache-axum", format!("route `{path}`"));
         strategy.check(&argument_names(path)).map_err(|source| error().with_source(source))?;

@@ -37,7 +37,8 @@ pub(crate) struct View<B = BoxBackend> {
 
 /// What makes the pages of a view stale. A view may have several.
 pub(crate) enum Grouping {
-    /// A generation for each combination of some arguments, which [`uncache`](crate::Pages::uncache) invalidates.
+    /// A generation for each combination of some arguments, which [`uncache`](crate::Pages::uncache)
+    /// invalidates.
     Versioned(ByArguments),
     /// A generation for each text that a function makes of the arguments; also for `uncache`.
     VersionedBy { label: String, version: VersionFn },
@@ -161,8 +162,8 @@ impl<B> View<B> {
         Arc::clone(&self.vary.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Adds the headers that a response varies on, and returns all known ones. Returns `None` and adds nothing if
-    /// they would exceed [`VARY_NAMES_MAX`].
+    /// Adds the headers that a response varies on, and returns all known ones. Returns `None` and adds
+    /// nothing if they would exceed [`VARY_NAMES_MAX`].
     pub(crate) fn extend_vary(&self, names: &[HeaderName]) -> Option<Arc<[HeaderName]>> {
         let known = self.vary();
         if names.iter().all(|name| known.contains(name)) {
@@ -184,16 +185,16 @@ impl<B> View<B> {
         self.problem.as_ref()
     }
 
-    /// Fails if the view was wrapped incorrectly, or if no checked route has these arguments: the groups would not
-    /// be those that are invalidated.
+    /// Fails if the view was wrapped incorrectly, or if no checked route has these arguments: the groups
+    /// would not be those that are invalidated.
     fn check_call(&self, arguments: &Arguments) -> Result<()> {
         if let Some(problem) = &self.problem {
             return Err(self.log_once(Error::configuration("groupcache-axum", problem.clone())));
         }
         if !self.is_known_route(arguments) {
             let message = format!(
-                "view `{}` was called with the arguments [{}], which none of its routes has; declare the prefix of \
-                 a nested router with `nested_under`",
+                "view `{}` was called with the arguments [{}], which none of its routes has; declare the \
+                 prefix of a nested router with `nested_under`",
                 self.name,
                 arguments.iter().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
             );
@@ -241,13 +242,15 @@ impl<B> View<B> {
         self.groupings.iter().any(|grouping| !matches!(grouping, Grouping::Strategy(_)))
     }
 
-    /// Returns the group that `uncache` invalidates if the view is not versioned: the pages with these arguments.
+    /// Returns the group that `uncache` invalidates if the view is not versioned: the pages with these
+    /// arguments.
     fn view_group(&self, arguments: &Arguments) -> Group {
         let group = Group::new(format!("view:{}", self.name));
         arguments.iter().fold(group, |group, (name, text)| group.with_text(name, text))
     }
 
-    /// Logs the first error that keeps a page of this view from being cached; later ones most likely repeat it.
+    /// Logs the first error that keeps a page of this view from being cached; later ones most likely repeat
+    /// it.
     fn log_once(&self, error: Error) -> Error {
         if !self.problem_logged.swap(true, Ordering::Relaxed) {
             tracing::error!(view = &*self.name, %error, "page is not cached");

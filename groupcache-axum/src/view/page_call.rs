@@ -31,7 +31,8 @@ pub struct PageCall {
 }
 
 impl PageCall {
-    /// Returns a call without arguments. Its key is complete: it contains the path, and the path the arguments.
+    /// Returns a call without arguments. Its key is complete: it contains the path, and the path the
+    /// arguments.
     pub(crate) fn new(view: Arc<str>, parts: Parts, vary: Arc<[HeaderName]>) -> Self {
         Self { view, parts, arguments: Arguments::new(), vary }
     }
@@ -82,8 +83,8 @@ impl PageCall {
         &self.vary
     }
 
-    /// Returns the key of this page for a strategy whose own key is `inner`. Adds what no strategy may omit: view,
-    /// host, path, and the values of the headers that responses vary on.
+    /// Returns the key of this page for a strategy whose own key is `inner`. Adds what no strategy may omit:
+    /// view, host, path, and the values of the headers that responses vary on.
     pub(crate) fn key_of(&self, inner: &Key) -> Result<Key> {
         let paths = (self.uri().path(), self.rewritten().map(Uri::path));
         let inner = Raw(inner.as_bytes());
@@ -157,13 +158,15 @@ struct Lower<'a>(&'a [u8]);
 /// The values of the `Host` headers. A valid request has one.
 struct Hosts<'a>(&'a PageCall);
 
-/// The target of the request as proxies describe it. Handlers build links and redirects from these headers, and
-/// any client can send them. If the key lacked them, one client could choose the links in the page of another.
+/// The target of the request as proxies describe it. Handlers build links and redirects from these headers,
+/// and any client can send them. If the key lacked them, one client could choose the links in the page of
+/// another.
 struct Forwarded<'a>(&'a PageCall);
 
 impl Forwarded<'_> {
-    /// Returns whether a header describes the target of the request. Headers that describe the client, such as
-    /// `X-Forwarded-For` and `X-Forwarded-User`, do not: a page that differs by them must say so in `Vary`.
+    /// Returns whether a header describes the target of the request. Headers that describe the client, such
+    /// as `X-Forwarded-For` and `X-Forwarded-User`, do not: a page that differs by them must say so in
+    /// `Vary`.
     fn describes_target(name: &str) -> bool {
         let Some(name) = name.strip_prefix("x-") else { return name == "front-end-https" };
         if let Some(part) = name.strip_prefix("forwarded-").or_else(|| name.strip_prefix("original-")) {
@@ -173,8 +176,8 @@ impl Forwarded<'_> {
     }
 }
 
-/// Returns the pairs of a `Forwarded` header (RFC 7239) that describe the target. A line with a quoted string is
-/// returned as a whole, because the string may contain delimiters.
+/// Returns the pairs of a `Forwarded` header (RFC 7239) that describe the target. A line with a quoted string
+/// is returned as a whole, because the string may contain delimiters.
 fn forwarded_pairs(line: &[u8]) -> impl Iterator<Item = Raw<'_>> {
     let quoted = line.contains(&b'"');
     let is_end = move |byte: &u8| !quoted && (*byte == b',' || *byte == b';');
@@ -188,8 +191,8 @@ fn forwarded_pairs(line: &[u8]) -> impl Iterator<Item = Raw<'_>> {
         .map(Raw)
 }
 
-/// The values of the headers that responses vary on, with their names: calls that are keyed by different headers
-/// have different keys.
+/// The values of the headers that responses vary on, with their names: calls that are keyed by different
+/// headers have different keys.
 struct Varying<'a>(&'a PageCall);
 
 impl Serialize for Raw<'_> {

@@ -66,8 +66,8 @@ impl Problems {
     }
 }
 
-/// Returns the message of an error and those of its causes in one line, without the prefixes that name the crate and
-/// the kind of a configuration error.
+/// Returns the message of an error and those of its causes in one line, without the prefixes that name the
+/// crate and the kind of a configuration error.
 pub(crate) fn describe(error: &Error) -> String {
     let mut description = message(error);
     let mut source = error.source();
