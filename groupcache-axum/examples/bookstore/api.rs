@@ -8,10 +8,10 @@ use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::AppState;
 use crate::database;
 use crate::error::ApiError;
 use crate::model::{Author, Book, NewBook, is_slug};
+use crate::state::AppState;
 
 pub(crate) async fn book(
     State(state): State<AppState>,

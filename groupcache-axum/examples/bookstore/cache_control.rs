@@ -6,8 +6,8 @@ use groupcache_core::{ErrorKind, Stats};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::AppState;
 use crate::error::ApiError;
+use crate::state::AppState;
 
 /// The counters of the cache since the start.
 #[derive(Serialize)]

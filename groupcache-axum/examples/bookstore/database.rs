@@ -10,28 +10,6 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use crate::model::{Author, Book, BookWithAuthor, NewBook};
 
-const BOOKS_CSV: &str = include_str!("books.csv");
-
-/// `AUTOINCREMENT` never reuses the id of a deleted book: a URL shows the same book for ever, or none.
-const SCHEMA: &str = "
-CREATE TABLE authors (
-    id   INTEGER PRIMARY KEY AUTOINCREMENT,
-    name TEXT NOT NULL UNIQUE
-) STRICT;
-CREATE TABLE books (
-    id        INTEGER PRIMARY KEY AUTOINCREMENT,
-    title     TEXT NOT NULL,
-    author_id INTEGER NOT NULL REFERENCES authors (id),
-    genre     TEXT NOT NULL,
-    year      INTEGER NOT NULL
-) STRICT;
-CREATE INDEX books_by_author ON books (author_id, year, id);
-CREATE INDEX books_by_genre ON books (genre, year DESC, id DESC);
-";
-
-/// How long to wait for the write of another connection, or for a free connection.
-const WAIT_LIMIT: Duration = Duration::from_secs(5);
-
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
     #[error(transparent)]
@@ -230,6 +208,28 @@ async fn fill(connection: &mut SqliteConnection) -> Result<(), OpenError> {
     }
     Ok(())
 }
+
+const BOOKS_CSV: &str = include_str!("books.csv");
+
+/// `AUTOINCREMENT` never reuses the id of a deleted book: a URL shows the same book for ever, or none.
+const SCHEMA: &str = "
+CREATE TABLE authors (
+    id   INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+CREATE TABLE books (
+    id        INTEGER PRIMARY KEY AUTOINCREMENT,
+    title     TEXT NOT NULL,
+    author_id INTEGER NOT NULL REFERENCES authors (id),
+    genre     TEXT NOT NULL,
+    year      INTEGER NOT NULL
+) STRICT;
+CREATE INDEX books_by_author ON books (author_id, year, id);
+CREATE INDEX books_by_genre ON books (genre, year DESC, id DESC);
+";
+
+/// How long to wait for the write of another connection, or for a free connection.
+const WAIT_LIMIT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

@@ -11,11 +11,10 @@ use axum::response::{IntoResponse, Response};
 use maud::html;
 use serde_json::json;
 
-use crate::AppState;
 use crate::database;
 use crate::error::PageError;
 use crate::model::{BookWithAuthor, year_text};
-use crate::render::base_url;
+use crate::state::AppState;
 
 pub(crate) async fn feed(
     State(state): State<AppState>,
@@ -37,7 +36,7 @@ pub(crate) async fn feed(
         return Err(PageError::NotFound(format!("There is no genre {genre}.")));
     }
 
-    let base_url = &base_url(&headers, &state);
+    let base_url = &state.base_url(&headers);
     let feed = Feed {
         id: format!("{ID_PREFIX}genre/{genre}"),
         title: format!("Bookstore: {genre}"),
@@ -53,11 +52,6 @@ pub(crate) async fn feed(
     };
     Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
 }
-
-const ENTRIES_MAX: u32 = 100;
-
-/// Ids are not URLs, so that they are the same on every server.
-const ID_PREFIX: &str = "tag:bookstore.example,2025:";
 
 #[derive(Clone, Copy)]
 enum Format {
@@ -233,3 +227,8 @@ fn xml_text(text: &str) -> String {
         "",
     )
 }
+
+const ENTRIES_MAX: u32 = 100;
+
+/// Ids are not URLs, so that they are the same on every server.
+const ID_PREFIX: &str = "tag:bookstore.example,2025:";

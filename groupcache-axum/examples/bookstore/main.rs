@@ -15,6 +15,7 @@ mod model;
 mod pages;
 mod render;
 mod routes;
+mod state;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -30,31 +31,12 @@ use groupcache_core::{BoxBackend, Cache};
 use groupcache_memcached::MemcachedBackend;
 use groupcache_memory::MemoryBackend;
 use groupcache_redis::RedisBackend;
-use sqlx::SqlitePool;
 use tokio::net::TcpListener;
-use tokio::sync::{RwLock, watch};
+use tokio::sync::watch;
 
 use crate::arguments::{Arguments, Backend, Command};
 use crate::database::OpenError;
-
-/// How long open requests may take to finish during a shutdown.
-const GRACE_PERIOD: Duration = Duration::from_secs(10);
-
-/// The memory limit of the cached pages.
-const CACHE_BYTES_MAX: u64 = 64 << 20;
-
-/// The state of the handlers.
-#[derive(Clone)]
-pub(crate) struct AppState {
-    pub(crate) pool: SqlitePool,
-    pub(crate) pages: Pages,
-    /// The URL of this server without a trailing slash, for absolute links in responses to requests without a
-    /// host.
-    pub(crate) base_url: Arc<str>,
-    /// Every write holds a read guard until its pages are invalidated. A shutdown takes the write guard, and
-    /// so waits for writes whose clients have disconnected.
-    pub(crate) writes: Arc<RwLock<()>>,
-}
+use crate::state::AppState;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -90,14 +72,14 @@ enum RunError {
 async fn run(arguments: Arguments) -> Result<(), RunError> {
     let unable_to_listen = |source| RunError::Listen { address: arguments.listen, source };
     let listener = TcpListener::bind(arguments.listen).await.map_err(unable_to_listen)?;
-    let base_url = base_url(listener.local_addr().map_err(unable_to_listen)?);
+    let listen_url = listen_url(listener.local_addr().map_err(unable_to_listen)?);
 
     let pool = database::open(&arguments.database)
         .await
         .map_err(|source| RunError::Database { path: arguments.database.clone(), source })?;
 
     let shutdown = shutdown_signal().map_err(RunError::Signal)?;
-    print_line(format_args!("Bookstore: {base_url}/"));
+    print_line(format_args!("Bookstore: {listen_url}/"));
     print_line(format_args!("Database:  {}", arguments.database.display()));
     let backend = backend(&arguments.backend).await?;
     print_line(format_args!("Backend:   {}", groupcache_core::Backend::name(&backend)));
@@ -105,7 +87,7 @@ async fn run(arguments: Arguments) -> Result<(), RunError> {
     let state = AppState {
         pool,
         pages: Pages::new(Cache::builder(backend).build()),
-        base_url: base_url.into(),
+        listen_url: listen_url.into(),
         writes: Arc::default(),
     };
     let router = routes::router(state.clone())?;
@@ -205,7 +187,7 @@ fn shutdown_signal() -> io::Result<impl Future<Output = ()> + Send> {
 }
 
 /// Returns the URL to use in links: one that can be visited even if the server listens on every address.
-fn base_url(mut address: SocketAddr) -> String {
+fn listen_url(mut address: SocketAddr) -> String {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -226,3 +208,9 @@ fn exit_with(error: &dyn Display) -> ExitCode {
 fn print_line(line: impl Display) {
     let _written = writeln!(io::stdout(), "{line}");
 }
+
+/// How long open requests may take to finish during a shutdown.
+const GRACE_PERIOD: Duration = Duration::from_secs(10);
+
+/// The memory limit of the cached pages.
+const CACHE_BYTES_MAX: u64 = 64 << 20;

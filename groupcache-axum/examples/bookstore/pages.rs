@@ -6,12 +6,11 @@ use axum::http::HeaderMap;
 use groupcache_core::{Group, Model, depend};
 use maud::{Markup, html};
 
-use crate::AppState;
 use crate::database;
 use crate::error::PageError;
 use crate::layout::page;
 use crate::model::{Author, Book, BookWithAuthor, year_text};
-use crate::render::base_url;
+use crate::state::AppState;
 
 /// Explains the demonstration. Shows no data, so no write makes it stale.
 pub(crate) async fn home(State(state): State<AppState>, headers: HeaderMap) -> Markup {
@@ -33,7 +32,7 @@ pub(crate) async fn home(State(state): State<AppState>, headers: HeaderMap) -> M
                 "the cache. A new number means that the page was loaded again."
             }
             (places())
-            (experiments(&base_url(&headers, &state)))
+            (experiments(&state.base_url(&headers)))
         },
     )
 }

@@ -1,14 +1,12 @@
-//! What all handlers of pages share: counting their runs, and absolute links.
+//! Numbers the runs of handlers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::Request;
 use axum::handler::Handler;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-
-use crate::AppState;
 
 /// The header with the number of the handler run that made a response. If two responses have the same number,
 /// the second one came from the cache.
@@ -26,13 +24,6 @@ where
     S: Clone + Send + Sync + 'static,
 {
     handler.layer(middleware::from_fn(count))
-}
-
-/// Returns the URL at which the client reached this server, without a trailing slash, for absolute links.
-/// Pages may contain it because the host is part of their keys.
-pub(crate) fn base_url(headers: &HeaderMap, state: &AppState) -> String {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    host.map_or_else(|| state.base_url.to_string(), |host| format!("http://{host}"))
 }
 
 async fn count(request: Request, handler: Next) -> Response {

@@ -6,7 +6,8 @@ use groupcache_core::Result;
 
 use crate::model::{Author, Book};
 use crate::render::counted;
-use crate::{AppState, api, cache_control, feeds, pages};
+use crate::state::AppState;
+use crate::{api, cache_control, feeds, pages};
 
 /// Returns the application. Fails if a wrapper does not fit its route or its model.
 ///

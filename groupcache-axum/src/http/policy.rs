@@ -1,4 +1,4 @@
-//! Decides what may be cached: which requests the cache may answer, and which responses it may store.
+//! Decides what may be cached: which requests may be served from the cache, and which responses may be stored.
 
 use http::header::{
     AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_RANGE, CONTENT_TYPE, DATE, HeaderName, RANGE,
@@ -25,7 +25,7 @@ pub(crate) enum Bypass {
     Vary,
 }
 
-/// Returns why a request may not be answered from the cache, or `None` if it may.
+/// Returns why a request must bypass the cache, or `None` if it may be served from it.
 pub(crate) fn request_bypass(parts: &Parts, has_body: bool, allow_authorization: bool) -> Option<Bypass> {
     if parts.method != Method::GET && parts.method != Method::HEAD {
         return Some(Bypass::Method);
@@ -80,7 +80,7 @@ pub(crate) fn varies_on(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
     tokens(headers, &VARY).map(|name| name.parse().ok()).collect()
 }
 
-/// Returns whether a response says that the page does not exist. Such a response may have a time to live of
+/// Returns whether the status means that the page does not exist. Such a response may have a time to live of
 /// its own.
 pub(crate) fn is_negative(status: StatusCode) -> bool {
     status == StatusCode::NOT_FOUND || status == StatusCode::GONE

@@ -119,7 +119,7 @@ impl<B: Backend> Changes<B> {
     /// # Errors
     ///
     /// The first mistake among the changes, before anything is invalidated; or the failure of an invalidator,
-    /// after which pages may still be stale.
+    /// after which stale pages may still be served.
     pub fn invalidate(self) -> impl Future<Output = Result<()>> + Send + use<B> {
         let Self { registry, groups, problem } = self;
         let groups = Groups::from(groups);

@@ -22,7 +22,7 @@ impl<B: Backend> Pages<B> {
     ///
     /// [`ErrorKind::Configuration`](groupcache_core::ErrorKind::Configuration) if there is no such view or an
     /// argument is missing; otherwise the failure of the cache or of a downstream invalidator, after which
-    /// pages may still be stale.
+    /// stale pages may still be served.
     ///
     /// ```
     /// # use axum::{Router, routing::get};
@@ -254,7 +254,7 @@ impl<B: Backend> Pages<B> {
     ///
     /// # Errors
     ///
-    /// The failure of the cache or of a downstream invalidator, after which pages may still be stale.
+    /// The failure of the cache or of a downstream invalidator, after which stale pages may still be served.
     pub fn invalidate<G: Into<Groups>>(
         &self,
         groups: G,

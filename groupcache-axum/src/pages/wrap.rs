@@ -15,7 +15,8 @@ impl<B: Backend> Pages<B> {
     /// Returns a router that checks its views when it is built.
     ///
     /// Views work in any router. Only this one reports mistakes before the first request, and knows the
-    /// routes that [`uncache`](Self::uncache) needs for a view that is not versioned.
+    /// routes that [`uncache`](Self::uncache) needs for a view that is versioned by all arguments or not
+    /// versioned.
     pub fn router<S: Clone + Send + Sync + 'static>(&self) -> PageRouter<S> {
         PageRouter::new(Arc::clone(&self.registry.problems))
     }

@@ -30,7 +30,7 @@ use crate::serve::load::{FreshResponse, load};
 use crate::view::View;
 use crate::view::page_call::PageCall;
 
-/// What is known of a request without waiting.
+/// The outcome of [`decide`].
 pub(crate) enum Decision {
     /// A hit in memory.
     Hit(Response),

@@ -165,8 +165,8 @@ struct Forwarded<'a>(&'a PageCall);
 
 impl Forwarded<'_> {
     /// Returns whether a header describes the target of the request. Headers that describe the client, such
-    /// as `X-Forwarded-For` and `X-Forwarded-User`, do not: a page that differs by them must say so in
-    /// `Vary`.
+    /// as `X-Forwarded-For` and `X-Forwarded-User`, do not: a page that differs by them must declare
+    /// that in `Vary`.
     fn describes_target(name: &str) -> bool {
         let Some(name) = name.strip_prefix("x-") else { return name == "front-end-https" };
         if let Some(part) = name.strip_prefix("forwarded-").or_else(|| name.strip_prefix("original-")) {

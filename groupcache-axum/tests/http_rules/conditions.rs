@@ -74,13 +74,13 @@ async fn an_unchanged_page_that_is_not_stored_is_304_too() {
     let dated = move || async move { ([("cache-control", "private"), ("last-modified", modified)], "x") };
     let (_, tagged, _) = app(tagged, plain);
     let (_, dated, _) = app(dated, plain);
-    let known: &[(&str, &str)] = &[("if-none-match", "\"own\"")];
+    let matching: &[(&str, &str)] = &[("if-none-match", "\"own\"")];
     let other: &[(&str, &str)] = &[("if-none-match", "\"other\"")];
     let since: &[(&str, &str)] = &[("if-modified-since", modified)];
     let before: &[(&str, &str)] = &[("if-modified-since", "Sat, 21 Nov 2026 09:00:00 GMT")];
     let both: &[(&str, &str)] = &[("if-none-match", "\"own\""), ("if-modified-since", modified)];
     for (app, headers, expected) in [
-        (&tagged, known, 304),
+        (&tagged, matching, 304),
         (&tagged, other, 200),
         (&tagged, since, 200),
         (&dated, since, 304),
