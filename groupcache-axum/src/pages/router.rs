@@ -1,17 +1,20 @@
-//! A router that finds wrongly wrapped views before the first request does.
+//! A router that reports incorrectly wrapped views when it is built.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::MethodRouter;
 use groupcache_core::{Error, Result};
 
-use crate::handler::views_in;
+use crate::serve::handler::views_in;
+use crate::view::registry::{Problems, describe};
 
-/// Builds an axum [`Router`] and checks every cached view against its route: whether the route has
-/// the arguments that the wrapper names, whether the model has the fields, whether two views have one
-/// name. Made with [`Pages::router`](crate::Pages::router).
+/// Builds an axum [`Router`] and checks every cached view against its route; see
+/// [`Pages::router`](crate::Pages::router).
+///
+/// Checks that the route has the arguments and the model the fields that the wrapper names, and that no two
+/// views have the same name.
 ///
 /// ```
 /// # use axum::{extract::Path, routing::get};
@@ -25,7 +28,9 @@ use crate::handler::views_in;
 ///
 /// let wrong = pages.versioned(["feed_name"]).wrap(view_feed);
 /// let error = pages.router::<()>().route("/feed/{name}", get(wrong)).build().unwrap_err();
-/// assert!(error.to_string().contains("view `view_feed` at `/feed/{name}`: there is no argument `feed_name`"));
+/// let error = error.to_string();
+/// assert!(error.contains("view `view_feed` at `/feed/{name}`"));
+/// assert!(error.contains("`feed_name`"));
 /// ```
 #[must_use = "nothing is checked before `build`"]
 pub struct PageRouter<S = ()> {
@@ -34,26 +39,23 @@ pub struct PageRouter<S = ()> {
     problems: Arc<Problems>,
 }
 
-/// What is wrong with the views of an application, each thing once.
-#[derive(Debug, Default)]
-pub(crate) struct Problems(Mutex<Vec<String>>);
-
 impl<S: Clone + Send + Sync + 'static> PageRouter<S> {
     pub(crate) fn new(problems: Arc<Problems>) -> Self {
         Self { router: Router::new(), prefix: String::new(), problems }
     }
 
-    /// Says that the router will be nested under `prefix`, whose arguments its views see too.
+    /// Declares that the router will be nested under `prefix`, whose path arguments its views receive too.
+    /// Applies to the routes added afterwards. Defaults to no prefix.
     pub fn nested_under(mut self, prefix: &str) -> Self {
         prefix.trim_end_matches('/').clone_into(&mut self.prefix);
         self
     }
 
-    /// As [`Router::route`]; views among `methods` may be cached or not.
+    /// Adds a route and checks the cached views among its methods; see [`Router::route`].
     ///
     /// # Panics
     ///
-    /// As [`Router::route`], if the path overlaps with another one.
+    /// If the path overlaps with another one.
     pub fn route(mut self, path: &str, methods: MethodRouter<S>) -> Self {
         let route = format!("{}{path}", self.prefix);
         for view in views_in(&methods) {
@@ -65,38 +67,30 @@ impl<S: Clone + Send + Sync + 'static> PageRouter<S> {
         self
     }
 
-    /// As [`Router::merge`]; routes of `other` are not checked here.
+    /// Adds the routes of another router without checking them; see [`Router::merge`].
     ///
     /// # Panics
     ///
-    /// As [`Router::merge`], if a path overlaps with another one.
+    /// If a path overlaps with another one.
     pub fn merge(mut self, other: impl Into<Router<S>>) -> Self {
         self.router = self.router.merge(other);
         self
     }
 
-    /// The axum router.
+    /// Returns the axum router.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Configuration`](groupcache_core::ErrorKind::Configuration) if any view is wrapped
-    /// wrongly; the message names each view and what is wrong.
+    /// [`ErrorKind::Configuration`](groupcache_core::ErrorKind::Configuration) if a view of these
+    /// [`Pages`](crate::Pages) was wrapped incorrectly since the last router was built. The message names
+    /// each view and its mistake.
     pub fn build(self) -> Result<Router<S>> {
-        // Told once: another router of the same pages has to be right by itself.
-        let problems = std::mem::take(&mut *self.problems.0.lock().unwrap_or_else(PoisonError::into_inner));
+        // Taken, so that the next router of the same pages does not report them again.
+        let problems = self.problems.take();
         if problems.is_empty() {
             return Ok(self.router);
         }
         Err(Error::configuration("groupcache-axum", problems.join("; ")))
-    }
-}
-
-impl Problems {
-    pub(crate) fn add(&self, problem: String) {
-        let mut problems = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !problems.contains(&problem) {
-            problems.push(problem);
-        }
     }
 }
 
@@ -107,18 +101,4 @@ impl<S> fmt::Debug for PageRouter<S> {
             .field("problems", &self.problems)
             .finish_non_exhaustive()
     }
-}
-
-/// An error and its causes in one line, without the words that say that it is about configuration.
-fn describe(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    for noise in ["groupcache-axum: wrong configuration: ", "groupcache-core: wrong configuration: "] {
-        text = text.replace(noise, "");
-    }
-    text
 }

@@ -1,4 +1,4 @@
-//! What may be cached.
+//! Decides what may be cached: which requests may be served from the cache, and which responses may be stored.
 
 use http::header::{
     AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_RANGE, CONTENT_TYPE, DATE, HeaderName, RANGE,
@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::response::Parts as ResponseParts;
 use http::{HeaderMap, Method, StatusCode};
 
-/// Why the cache keeps out of a request or of a response. The text is for `Cache-Status`.
+/// Why a request or a response bypasses the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bypass {
     Authorization,
@@ -18,14 +18,14 @@ pub(crate) enum Bypass {
     EventStream,
     Failed,
     Method,
+    NoKey,
     Range,
     SetCookie,
     Status,
-    Undescribed,
-    VaryAny,
+    Vary,
 }
 
-/// Whether a request may be answered from the cache at all.
+/// Returns why a request must bypass the cache, or `None` if it may be served from it.
 pub(crate) fn request_bypass(parts: &Parts, has_body: bool, allow_authorization: bool) -> Option<Bypass> {
     if parts.method != Method::GET && parts.method != Method::HEAD {
         return Some(Bypass::Method);
@@ -33,7 +33,7 @@ pub(crate) fn request_bypass(parts: &Parts, has_body: bool, allow_authorization:
     if parts.headers.keys().any(|name| METHOD_OVERRIDES.contains(&name.as_str())) {
         return Some(Bypass::Method);
     }
-    // A handler could read it, and it is not part of the key.
+    // A handler may read the body, which is not part of the key.
     if has_body {
         return Some(Bypass::Body);
     }
@@ -47,8 +47,8 @@ pub(crate) fn request_bypass(parts: &Parts, has_body: bool, allow_authorization:
     None
 }
 
-/// Whether a response may be served to others, and stored if it is none of a
-/// [failure](is_failure); its body is another matter.
+/// Returns why a response may not be served to other clients, or `None` if it may. The response may also be
+/// stored unless it is a [failure](is_failure). Does not judge the body.
 pub(crate) fn response_bypass(response: &ResponseParts) -> Option<Bypass> {
     let headers = &response.headers;
     let status = response.status;
@@ -62,9 +62,9 @@ pub(crate) fn response_bypass(response: &ResponseParts) -> Option<Bypass> {
         return Some(Bypass::CacheControl);
     }
     if tokens(headers, &VARY).any(|name| name == "*") {
-        return Some(Bypass::VaryAny);
+        return Some(Bypass::Vary);
     }
-    // Never ends, so it could not be read to its end.
+    // An event stream never ends, so it cannot be collected.
     let event_stream = |value: &http::HeaderValue| {
         let name = value.as_bytes().get(..EVENT_STREAM.len());
         name.is_some_and(|name| name.eq_ignore_ascii_case(EVENT_STREAM))
@@ -75,17 +75,18 @@ pub(crate) fn response_bypass(response: &ResponseParts) -> Option<Bypass> {
     None
 }
 
-/// The headers that a response varies on; `None` if one of them is no header name.
+/// Returns the headers that a response varies on, or `None` if one of them is not a valid header name.
 pub(crate) fn varies_on(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
     tokens(headers, &VARY).map(|name| name.parse().ok()).collect()
 }
 
-/// "There is no such page": its time to live may be one of its own.
+/// Returns whether the status means that the page does not exist. Such a response may have a time to live of
+/// its own.
 pub(crate) fn is_negative(status: StatusCode) -> bool {
     status == StatusCode::NOT_FOUND || status == StatusCode::GONE
 }
 
-/// Takes out what belongs to one connection (RFC 9110, section 7.6.1) or to one moment.
+/// Removes the headers that describe one connection (RFC 9110, section 7.6.1) or one moment.
 pub(crate) fn remove_unstorable(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = tokens(headers, &CONNECTION).filter_map(|name| name.parse().ok()).collect();
     for name in named {
@@ -100,6 +101,7 @@ pub(crate) fn remove_unstorable(headers: &mut HeaderMap) {
 }
 
 impl Bypass {
+    /// Returns the `detail` parameter of `Cache-Status`.
     pub(crate) const fn detail(self) -> &'static str {
         match self {
             Self::Authorization => "authorization",
@@ -109,41 +111,41 @@ impl Bypass {
             Self::EventStream => "event-stream",
             Self::Failed => "failed",
             Self::Method => "method",
+            Self::NoKey => "no-key",
             Self::Range => "range",
             Self::SetCookie => "set-cookie",
             Self::Status => "status",
-            Self::Undescribed => "no-key",
-            Self::VaryAny => "vary",
+            Self::Vary => "vary",
         }
     }
 }
 
 fn forbids_storing(directive: &str) -> bool {
     let name = directive.split('=').next().unwrap_or_default().trim();
-    // What cannot be read might say so.
+    // An unreadable directive may be one of the two.
     name.eq_ignore_ascii_case("private") || name.eq_ignore_ascii_case("no-store") || name == UNREADABLE
 }
 
-/// Those that a cache may store without being told to (RFC 9110, section 15.1), less partial ones
-/// and those that say that the service is at fault.
+/// Returns whether the status is heuristically cacheable (RFC 9110, section 15.1), except for partial content
+/// and for errors of the service.
 fn is_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 410)
 }
 
-/// Those that `stale-if-error` speaks of (RFC 5861, section 4).
+/// Returns whether the status is a failure in the sense of `stale-if-error` (RFC 5861, section 4).
 pub(crate) fn is_failure(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
 }
 
-/// With one of them a service behind the cache may take a GET for something else.
+/// A service behind the cache may treat a `GET` with one of these headers as another method.
 const METHOD_OVERRIDES: [&str; 3] = ["x-http-method", "x-http-method-override", "x-method-override"];
 
 const EVENT_STREAM: &[u8] = b"text/event-stream";
 
-/// The one member of a header line that is not text; no name equals it.
+/// Stands for the members of a header line that is not visible ASCII. Equals no name.
 const UNREADABLE: &str = "\u{0}";
 
-/// The members of a comma-separated header in all its lines.
+/// Returns the members of a comma-separated header, of all its lines.
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers
         .get_all(name)
@@ -186,7 +188,7 @@ mod tests {
             Some(Bypass::EventStream)
         );
         assert_eq!(response(200, &[("set-cookie", "a=b")]), Some(Bypass::SetCookie));
-        assert_eq!(response(200, &[("vary", "accept, *")]), Some(Bypass::VaryAny));
+        assert_eq!(response(200, &[("vary", "accept, *")]), Some(Bypass::Vary));
         assert_eq!(response(200, &[("content-range", "bytes 0-1/2")]), Some(Bypass::Status));
         for directives in ["private", "max-age=5, Private", "no-store", "PRIVATE=\"x\""] {
             assert_eq!(response(200, &[("cache-control", directives)]), Some(Bypass::CacheControl));
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_with_credentials_ranges_or_bodies_pass() {
+    fn requests_with_credentials_ranges_or_bodies_bypass_the_cache() {
         let bypass = |method: &str, headers: &[(&str, &str)], has_body, allowed| {
             let request = headers.iter().fold(Request::builder().method(method), |request, (name, value)| {
                 request.header(*name, *value)

@@ -1,4 +1,4 @@
-//! Reading a body that may be too large to keep.
+//! Collects bodies up to a limit, and passes larger ones through.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -9,32 +9,32 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
-/// What became of a body.
+/// The outcome of [`collect`].
 pub(crate) enum Collected {
-    /// All of it, within the limit.
+    /// The whole body, within the limit.
     Whole(Bytes),
-    /// Larger than the limit, or not only data, or broken: it goes on as if nobody had looked.
-    Passing(Body),
+    /// The body, complete and unchanged: it is larger than the limit, has trailers, or failed.
+    PassThrough(Body),
 }
 
-/// Reads `body` up to `limit_bytes`.
+/// Collects a body of at most `limit_bytes`.
 pub(crate) async fn collect(mut body: Body, limit_bytes: usize) -> Collected {
     let announced = body.size_hint().lower();
     if usize::try_from(announced).map_or(true, |announced| announced > limit_bytes) {
-        return Collected::Passing(body);
+        return Collected::PassThrough(body);
     }
     let mut frames = VecDeque::new();
     let mut length = 0;
     while let Some(frame) = body.frame().await {
         let data = match frame.map(Frame::into_data) {
             Ok(Ok(data)) => data,
-            Ok(Err(trailers)) => return passing(frames, Some(Ok(trailers)), body),
-            Err(error) => return passing(frames, Some(Err(error)), body),
+            Ok(Err(trailers)) => return pass_through(frames, Some(Ok(trailers)), body),
+            Err(error) => return pass_through(frames, Some(Err(error)), body),
         };
         length += data.len();
         frames.push_back(data);
         if length > limit_bytes {
-            return passing(frames, None, body);
+            return pass_through(frames, None, body);
         }
     }
     Collected::Whole(match frames.len() {
@@ -49,18 +49,24 @@ pub(crate) async fn collect(mut body: Body, limit_bytes: usize) -> Collected {
     })
 }
 
-fn passing(read: VecDeque<Bytes>, next: Option<Result<Frame<Bytes>, axum::Error>>, rest: Body) -> Collected {
+/// Puts the frames that were read back in front of the rest.
+fn pass_through(
+    read: VecDeque<Bytes>,
+    next: Option<Result<Frame<Bytes>, axum::Error>>,
+    rest: Body,
+) -> Collected {
     let read = read.into_iter().map(|data| Ok(Frame::data(data))).chain(next).collect();
-    Collected::Passing(Body::new(Resumed { read, rest }))
+    Collected::PassThrough(Body::new(ResumedBody { read, rest }))
 }
 
-/// Frames that were read already, and those to come.
-struct Resumed {
+/// A body of which some frames were already read.
+struct ResumedBody {
     read: VecDeque<Result<Frame<Bytes>, axum::Error>>,
     rest: Body,
 }
 
-impl HttpBody for Resumed {
+#[deny(clippy::missing_trait_methods)]
+impl HttpBody for ResumedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -86,7 +92,7 @@ impl HttpBody for Resumed {
             .map(|data| data.len() as u64)
             .sum();
         let rest = self.rest.size_hint();
-        // A new one: setting bounds one after the other could cross them.
+        // A new hint: setting the bounds of `rest` one after the other could cross them, which panics.
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(read));
         if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(read)) {
@@ -109,14 +115,14 @@ mod tests {
     fn collected(body: Body, limit_bytes: usize) -> (bool, Result<Bytes, axum::Error>) {
         match collect(body, limit_bytes).now_or_never().unwrap() {
             Collected::Whole(bytes) => (true, Ok(bytes)),
-            Collected::Passing(body) => {
+            Collected::PassThrough(body) => {
                 (false, body.collect().now_or_never().unwrap().map(http_body_util::Collected::to_bytes))
             }
         }
     }
 
     #[test]
-    fn a_body_up_to_the_limit_is_kept_and_a_larger_one_passes_complete() {
+    fn a_body_up_to_the_limit_is_collected_and_a_larger_one_passes_through_complete() {
         let (whole, bytes) = collected(streamed(&["abc", "", "def"]), 6);
         assert_eq!((whole, bytes.unwrap()), (true, Bytes::from("abcdef")));
         let (whole, bytes) = collected(streamed(&["abc", "def", "ghi"]), 5);
@@ -127,10 +133,10 @@ mod tests {
         assert_eq!((whole, bytes.unwrap()), (true, Bytes::new()));
     }
 
-    /// Says how long it is, and breaks off or ends with trailers.
-    struct Announced(VecDeque<Result<Frame<Bytes>, std::io::Error>>, u64);
+    /// A body of announced length that fails or ends with trailers.
+    struct AnnouncedBody(VecDeque<Result<Frame<Bytes>, std::io::Error>>, u64);
 
-    impl HttpBody for Announced {
+    impl HttpBody for AnnouncedBody {
         type Data = Bytes;
         type Error = std::io::Error;
 
@@ -151,19 +157,19 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_says_how_long_it_is() {
+    fn a_body_that_passes_through_keeps_its_announced_length() {
         let data = || Ok(Frame::data(Bytes::from_static(b"0123456789")));
         let trailers = Ok(Frame::trailers(http::HeaderMap::new()));
         let broken = Err(std::io::Error::other("broken"));
         for (frames, length, announced) in [([data(), trailers], 10, 10), ([data(), broken], 1000, 1000)] {
-            let body = Body::new(Announced(frames.into(), length));
-            let Collected::Passing(body) = collect(body, 5000).now_or_never().unwrap() else { panic!() };
+            let body = Body::new(AnnouncedBody(frames.into(), length));
+            let Collected::PassThrough(body) = collect(body, 5000).now_or_never().unwrap() else { panic!() };
             assert_eq!(body.size_hint().exact(), Some(announced));
         }
     }
 
     #[test]
-    fn a_body_that_breaks_breaks_for_the_client_too() {
+    fn a_body_that_fails_fails_for_the_client_too() {
         let parts = [Ok(Bytes::from("abc")), Err(std::io::Error::other("broken"))];
         let (whole, bytes) = collected(Body::from_stream(stream::iter(parts)), 100);
         assert!(!whole);

@@ -1,4 +1,5 @@
-//! Responses to one request: from what is stored, or passed on as they came; whole, without their body, or 304.
+//! Makes the response to one request: from a stored response or from the inner service; complete, without its
+//! body, or as 304.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,20 +16,10 @@ use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 use http_body::Frame;
 
-use crate::cache_status;
-use crate::stored_response::{Hit, StoredResponse};
+use crate::http::cache_status;
+use crate::http::stored_response::{Hit, StoredResponse};
 
-/// What describes a body that is not sent (RFC 9110, section 15.4.5). Other headers that begin with
-/// `content-`, such as a security policy, are for the page that the client has.
-const OF_THE_BODY: [HeaderName; 5] = [
-    CONTENT_TYPE,
-    CONTENT_LENGTH,
-    CONTENT_ENCODING,
-    CONTENT_LANGUAGE,
-    HeaderName::from_static("content-digest"),
-];
-
-/// The response to this request from a valid entry.
+/// Responds with a valid entry.
 pub(crate) fn respond_hit(hit: &Hit, request: &Parts) -> Response {
     if request.method == Method::HEAD || request.headers.contains_key(IF_NONE_MATCH) {
         return respond(&hit.response, request, cache_status::HIT);
@@ -39,9 +30,9 @@ pub(crate) fn respond_hit(hit: &Hit, request: &Parts) -> Response {
     response
 }
 
-/// The response to this request from what is stored: whole, without its body, or 304.
+/// Responds with a stored response: complete, without its body, or as 304.
 pub(crate) fn respond(stored: &StoredResponse, request: &Parts, status: HeaderValue) -> Response {
-    if stored.status.is_success() && is_known(&stored.headers, &request.headers) == Some(true) {
+    if stored.status.is_success() && matches_etag(&stored.headers, &request.headers) == Some(true) {
         let mut response = Response::new(Body::empty());
         *response.headers_mut() = stored.headers.clone();
         return not_modified(response, status);
@@ -54,40 +45,41 @@ pub(crate) fn respond(stored: &StoredResponse, request: &Parts, status: HeaderVa
     if head_only && stored.status != StatusCode::NO_CONTENT && !headers.contains_key(CONTENT_LENGTH) {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(stored.body.len()));
     }
-    cache_status::say(headers, status);
+    cache_status::append(headers, status);
     response
 }
 
-/// The response of the inner service, which is not stored. The service was not told what the client has,
-/// so whether this is it is found out here.
+/// Responds with a response of the inner service that is not stored. The service does not see the conditions
+/// of the request, so they are evaluated here.
 pub(crate) fn pass_on(mut response: Response, request: &Parts, status: HeaderValue) -> Response {
-    let (has, headers) = (&request.headers, response.headers());
-    let unmodified = is_known(headers, has).unwrap_or_else(|| {
-        // To the second: good enough for the service itself, not for what a cache promises.
-        let since = has.get(IF_MODIFIED_SINCE);
+    let (conditions, headers) = (&request.headers, response.headers());
+    let unmodified = matches_etag(headers, conditions).unwrap_or_else(|| {
+        // `Last-Modified` has a resolution of one second. That is the service's own choice here; a stored
+        // response is never validated by it.
+        let since = conditions.get(IF_MODIFIED_SINCE);
         since.is_some() && since == headers.get(LAST_MODIFIED)
     });
     if response.status() == StatusCode::OK && unmodified {
         return not_modified(response, status);
     }
-    cache_status::say(response.headers_mut(), status);
+    cache_status::append(response.headers_mut(), status);
     response
 }
 
-/// The 304 in the place of this response.
+/// Turns a response into 304.
 fn not_modified(response: Response, status: HeaderValue) -> Response {
     let (mut head, _) = response.into_parts();
     head.status = StatusCode::NOT_MODIFIED;
-    for name in OF_THE_BODY {
+    for name in REPRESENTATION_HEADERS {
         head.headers.remove(name);
     }
-    cache_status::say(&mut head.headers, status);
-    Response::from_parts(head, Body::new(Nothing))
+    cache_status::append(&mut head.headers, status);
+    Response::from_parts(head, Body::new(NoBody))
 }
 
-/// Whether the client has what these headers are of, if it says what it has (RFC 9110, section 13.1.2: weak
-/// comparison).
-fn is_known(headers: &HeaderMap, request: &HeaderMap) -> Option<bool> {
+/// Returns whether the `ETag` among `headers` matches the request's `If-None-Match`, by weak comparison (RFC
+/// 9110, section 13.1.2), or `None` if the request has no such condition.
+fn matches_etag(headers: &HeaderMap, request: &HeaderMap) -> Option<bool> {
     if !request.contains_key(IF_NONE_MATCH) {
         return None;
     }
@@ -102,11 +94,21 @@ fn is_known(headers: &HeaderMap, request: &HeaderMap) -> Option<bool> {
     Some(tags.any(|tag| tag.trim() == "*" || opaque(tag) == wanted))
 }
 
-/// No body, of a response of which it would be wrong to say that it has 0 bytes (RFC 9110, section 8.6),
-/// as is said of empty ones.
-struct Nothing;
+/// The headers that describe a body, which a 304 does not have (RFC 9110, section 15.4.5). Other headers that
+/// begin with `content-`, such as `content-security-policy`, apply to the page that the client has.
+const REPRESENTATION_HEADERS: [HeaderName; 5] = [
+    CONTENT_TYPE,
+    CONTENT_LENGTH,
+    CONTENT_ENCODING,
+    CONTENT_LANGUAGE,
+    HeaderName::from_static("content-digest"),
+];
 
-impl http_body::Body for Nothing {
+/// No body. Without a size hint, unlike [`Body::empty`], so that the server adds no `content-length: 0`,
+/// which would be wrong for a 304 (RFC 9110, section 8.6).
+struct NoBody;
+
+impl http_body::Body for NoBody {
     type Data = Bytes;
     type Error = Infallible;
 

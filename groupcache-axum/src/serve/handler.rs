@@ -1,4 +1,4 @@
-//! An axum handler that is cached, and still is one.
+//! A cached axum handler, which is itself an axum handler.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -16,11 +16,13 @@ use futures_util::future::Map;
 use groupcache_core::{Backend, BoxBackend};
 use pin_project_lite::pin_project;
 
-use crate::serve::{Answer, decide};
+use crate::serve::{Serving, decide};
 use crate::view::View;
 
-/// A handler whose responses are cached; made with [`ViewBuilder::wrap`](crate::ViewBuilder::wrap).
-/// Goes where the handler itself would go, with the same extractors and the same state.
+/// A handler whose responses are cached; see [`ViewBuilder::wrap`](crate::ViewBuilder::wrap).
+///
+/// Implements [`Handler`] with the extractors and the state of the wrapped handler, so it can be routed in
+/// its place.
 pub struct CachedHandler<H, B = BoxBackend> {
     handler: H,
     view: Arc<View<B>>,
@@ -31,7 +33,7 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct HandlerFuture<F> {
         #[pin]
-        answer: Answer<Map<F, fn(Response) -> Result<Response, Infallible>>, Infallible>,
+        serving: Serving<Map<F, fn(Response) -> Result<Response, Infallible>>, Infallible>,
     }
 }
 
@@ -40,7 +42,7 @@ impl<H, B> CachedHandler<H, B> {
         Self { handler, view }
     }
 
-    /// The name under which [`uncache`](crate::Pages::uncache) knows this view.
+    /// Returns the view's name, for [`uncache`](crate::Pages::uncache).
     #[must_use]
     pub fn name(&self) -> &str {
         &self.view.name
@@ -59,7 +61,7 @@ where
         let handler = self.handler;
         let infallible: fn(Response) -> Result<Response, Infallible> = Ok;
         let call = move |request| handler.call(request, state).map(infallible);
-        HandlerFuture { answer: decide(&self.view, request).answer(&self.view, call) }
+        HandlerFuture { serving: decide(&self.view, request).serve(&self.view, call) }
     }
 }
 
@@ -67,7 +69,7 @@ impl<F: Future<Output = Response>> Future for HandlerFuture<F> {
     type Output = Response;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
-        self.project().answer.poll(context).map(|answer| match answer {
+        self.project().serving.poll(context).map(|served| match served {
             Ok(response) => response,
             Err(never) => match never {},
         })
@@ -75,11 +77,11 @@ impl<F: Future<Output = Response>> Future for HandlerFuture<F> {
 }
 
 thread_local! {
-    /// Where clones report their view while a router is built.
+    /// Collects the views of cloned handlers during [`views_in`].
     static REPORT: RefCell<Option<Vec<Arc<dyn RoutedView>>>> = const { RefCell::new(None) };
 }
 
-/// What a router does with the views routed to it.
+/// A view of any backend, as a router checks it.
 pub(crate) trait RoutedView: Send + Sync {
     fn check(&self, route: &str) -> groupcache_core::Result<()>;
 }
@@ -90,8 +92,8 @@ impl<B: Backend> RoutedView for View<B> {
     }
 }
 
-/// The cached handlers in something that can be cloned. axum erases the handlers of a method router,
-/// but cloning one clones each handler, and those of this crate report themselves then.
+/// Returns the views of the cached handlers in a method router. axum erases the types of its handlers, but
+/// cloning the router clones each handler, and a [`CachedHandler`] reports its view when it is cloned.
 pub(crate) fn views_in<T: Clone>(routes: &T) -> Vec<Arc<dyn RoutedView>> {
     struct Reset;
     impl Drop for Reset {

@@ -1,16 +1,12 @@
-//! Responses as bytes and back.
+//! The stored form of a response: encoding, decoding, and `ETag`.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
-use crate::cache_status;
+use crate::http::cache_status;
 
-/// What a slot of a map of headers takes: in three of four a name, a value, a hash, and links to others of the
-/// name. Their text is the body's.
-const HEADER_SLOT_BYTES: usize = 84;
-
-/// A response that is stored: status, headers, body.
+/// A response as it is stored: status, headers, body.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StoredResponse {
     pub(crate) status: StatusCode,
@@ -18,8 +14,7 @@ pub(crate) struct StoredResponse {
     pub(crate) body: Bytes,
 }
 
-/// A response that was stored, and the headers with which it goes out as a hit: one copy, and
-/// nothing to add to it.
+/// A stored response, and the headers of a hit: a hit clones them once and adds nothing.
 #[derive(Debug)]
 pub(crate) struct Hit {
     pub(crate) response: StoredResponse,
@@ -27,32 +22,32 @@ pub(crate) struct Hit {
 }
 
 impl Hit {
-    /// About how many bytes what [`decode`](Self::decode) makes of a response takes beside its body: two maps
-    /// of headers, with room as maps have.
+    /// Returns about how many bytes a decoded response occupies in addition to the encoded one: two header
+    /// maps, with their spare capacity.
     pub(crate) fn bytes_of(response: &StoredResponse) -> usize {
         let headers = response.headers.len() + 1;
         let slots = (headers + headers / 3).next_power_of_two();
         size_of::<Self>() + 2 * slots * HEADER_SLOT_BYTES
     }
 
-    /// As [`StoredResponse::decode`].
+    /// Decodes a response; see [`StoredResponse::decode`].
     pub(crate) fn decode(bytes: &Bytes) -> Option<Self> {
         let response = StoredResponse::decode(bytes)?;
-        // A clone would have room for no more, and double to get it.
+        // Not a clone: it would have no spare slot, and appending to it would double its capacity.
         let mut headers = HeaderMap::with_capacity(response.headers.len() + 1);
         headers.extend(response.headers.clone());
-        cache_status::say(&mut headers, cache_status::HIT);
+        cache_status::append(&mut headers, cache_status::HIT);
         Some(Self { response, headers })
     }
 }
 
 impl StoredResponse {
-    /// The entry's bytes: status, the number of headers, each name and value behind its length, and
-    /// the body to the end; all numbers big-endian. `None` if there are more or longer headers than
-    /// the layout can count.
+    /// Encodes the response: the status, the number of headers, each name and value after its length, and the
+    /// body. All numbers are big-endian. Returns `None` if the headers are too many or too long for the
+    /// layout.
     pub(crate) fn encode(&self) -> Option<Bytes> {
         let header = |(name, value): (&HeaderName, &HeaderValue)| 2 + name.as_str().len() + 4 + value.len();
-        // To the byte: an entry is kept for long.
+        // The exact size: an entry lives long, and spare capacity would live as long.
         let mut out =
             BytesMut::with_capacity(4 + self.headers.iter().map(header).sum::<usize>() + self.body.len());
         out.put_u16(self.status.as_u16());
@@ -67,7 +62,7 @@ impl StoredResponse {
         Some(out.freeze())
     }
 
-    /// The response of an entry's bytes; the body is a slice of them. `None` for anything that
+    /// Decodes the response of an entry; the body shares the entry's bytes. Returns `None` for anything that
     /// [`encode`](Self::encode) does not write.
     pub(crate) fn decode(bytes: &Bytes) -> Option<Self> {
         let mut from = bytes.clone();
@@ -84,8 +79,8 @@ impl StoredResponse {
         Some(Self { status, headers, body: from })
     }
 
-    /// Gives a successful response a strong validator (RFC 9110, section 8.8.3) if it has none: a
-    /// hash of the body and of what says how to read it.
+    /// Adds a strong validator (RFC 9110, section 8.8.3) to a 200 response without one: a hash of the body
+    /// and of the headers that describe its representation.
     pub(crate) fn ensure_etag(&mut self) {
         if self.status != StatusCode::OK || self.headers.contains_key(ETAG) {
             return;
@@ -109,6 +104,10 @@ impl StoredResponse {
 fn take(from: &mut Bytes, length: usize) -> Option<Bytes> {
     (length <= from.len()).then(|| from.split_to(length))
 }
+
+/// The size of one slot of a header map. Three of four slots hold a name, a value, a hash, and links to other
+/// values of the name. The text of names and values is part of the entry's bytes.
+const HEADER_SLOT_BYTES: usize = 84;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! A tower layer that caches whatever it is put around.
+//! A tower layer that caches the responses of the service it wraps.
 
 use std::fmt;
 use std::future::Future;
@@ -17,19 +17,18 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::serve::{Answer, Decision, decide};
+use crate::serve::{Decision, Serving, decide};
 use crate::view::View;
 
-/// Caches the responses of a router or of any other service, as a key strategy says; made with
-/// [`Pages::layer`](crate::Pages::layer).
+/// Caches the responses of a router or of any other service; see [`Pages::layer`](crate::Pages::layer).
 ///
-/// Around a whole router it answers hits before routing; path arguments are not known there, see
-/// [`ByRoute`](crate::ByRoute). Inside (`Router::layer`, `Router::route_layer`) they are.
+/// Around a whole router the layer serves hits before routing. Path arguments are not known there, so use it
+/// with [`ByRoute`](crate::ByRoute). Inside a router (`Router::layer`, `Router::route_layer`) they are known.
 pub struct CacheLayer<B = BoxBackend> {
     view: Arc<View<B>>,
 }
 
-/// The service of a [`CacheLayer`]. Its errors are the inner service's own; the cache adds none.
+/// The service of a [`CacheLayer`]. Its errors are those of the inner service; the cache adds none.
 pub struct CacheService<S, B = BoxBackend> {
     inner: S,
     view: Arc<View<B>>,
@@ -40,7 +39,7 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F, E, T> {
         #[pin]
-        answer: Answer<MapOk<F, fn(http::Response<T>) -> Response>, E>,
+        serving: Serving<MapOk<F, fn(http::Response<T>) -> Response>, E>,
     }
 }
 
@@ -77,15 +76,16 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let decision = match decide(&self.view, request) {
-            Decision::Hit(response) => return ResponseFuture { answer: Answer::hit(response) },
+            Decision::Hit(response) => return ResponseFuture { serving: Serving::hit(response) },
             decision => decision,
         };
-        // The one that is ready, as tower's documentation of `Service` asks for.
+        // Call the service that was polled ready, and keep the clone; see "Be careful when cloning inner
+        // services" in the documentation of `tower::Service`.
         let clone = self.inner.clone();
         let mut ready = std::mem::replace(&mut self.inner, clone);
         let into_axum: fn(http::Response<T>) -> Response = |response| response.map(Body::new);
         let call = move |request| ready.call(request).map_ok(into_axum);
-        ResponseFuture { answer: decision.answer(&self.view, call) }
+        ResponseFuture { serving: decision.serve(&self.view, call) }
     }
 }
 
@@ -96,7 +96,7 @@ where
     type Output = Result<Response, E>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().answer.poll(context)
+        self.project().serving.poll(context)
     }
 }
 

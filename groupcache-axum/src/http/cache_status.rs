@@ -1,39 +1,41 @@
-//! The `Cache-Status` response header (RFC 9211): a hit, or why not.
+//! The `Cache-Status` response header (RFC 9211): a hit, or the reason why not.
 
 use groupcache_core::{Miss, ServedFrom};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::policy::Bypass;
+use crate::http::policy::Bypass;
 
 pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 pub(crate) const HIT: HeaderValue = HeaderValue::from_static("groupcache; hit");
 
-/// Says so behind what caches closer to the origin have said.
-pub(crate) fn say(headers: &mut HeaderMap, status: HeaderValue) {
+/// Appends the status to those of caches closer to the origin.
+pub(crate) fn append(headers: &mut HeaderMap, status: HeaderValue) {
     headers.append(CACHE_STATUS, status);
 }
 
-pub(crate) fn of_entry(how: ServedFrom) -> HeaderValue {
-    match how {
+/// Returns the status of a response that was served from an entry.
+pub(crate) fn of_entry(served_from: ServedFrom) -> HeaderValue {
+    match served_from {
         ServedFrom::Hit => HIT,
         ServedFrom::Shared(miss) => text(&format!("{}; collapsed", forward(miss))),
         ServedFrom::StaleIfError => HeaderValue::from_static("groupcache; hit; detail=stale-if-error"),
         ServedFrom::StaleWhileRevalidate => {
             HeaderValue::from_static("groupcache; hit; detail=stale-while-revalidate")
         }
-        // How an entry came to be served otherwise is for a later release to say.
+        // `ServedFrom` is non-exhaustive.
         _ => HeaderValue::from_static("groupcache; hit; detail=other"),
     }
 }
 
-pub(crate) fn of_computed(miss: Miss, stored: bool, bypass: Option<Bypass>) -> HeaderValue {
+/// Returns the status of a response that the inner service made for this request.
+pub(crate) fn of_load(miss: Miss, stored: bool, bypass: Option<Bypass>) -> HeaderValue {
     let mut status = forward(miss);
     if stored {
         status.push_str("; stored");
     }
     if let Some(bypass) = bypass {
-        // RFC 9211 allows one detail; why it was not stored is what one can act on.
+        // RFC 9211 allows one detail. The bypass is the one that an application can act on.
         if let Some(at) = status.find("; detail=") {
             status.truncate(at);
         }
@@ -43,6 +45,7 @@ pub(crate) fn of_computed(miss: Miss, stored: bool, bypass: Option<Bypass>) -> H
     text(&status)
 }
 
+/// Returns the status of a response to a request that bypassed the cache.
 pub(crate) fn of_bypass(bypass: Bypass) -> HeaderValue {
     let forward = match bypass {
         Bypass::Method => return HeaderValue::from_static("groupcache; fwd=method"),
@@ -53,7 +56,7 @@ pub(crate) fn of_bypass(bypass: Bypass) -> HeaderValue {
 }
 
 fn forward(miss: Miss) -> String {
-    let why = match miss {
+    let reason = match miss {
         Miss::Absent => "uri-miss",
         Miss::Expired => "stale; detail=expired",
         Miss::Invalidated => "stale; detail=invalidated",
@@ -64,11 +67,11 @@ fn forward(miss: Miss) -> String {
         Miss::Timeout => "bypass; detail=timeout",
         _ => "miss",
     };
-    format!("groupcache; fwd={why}")
+    format!("groupcache; fwd={reason}")
 }
 
 fn text(status: &str) -> HeaderValue {
-    // Made of the fixed texts above, so it always is a value.
+    // The text is made of the constants above, so the conversion succeeds.
     HeaderValue::from_str(status).unwrap_or(HeaderValue::from_static("groupcache"))
 }
 
@@ -80,13 +83,13 @@ mod tests {
     fn each_outcome_has_a_text_with_one_detail_at_most() {
         assert_eq!(of_entry(ServedFrom::Hit), "groupcache; hit");
         assert_eq!(of_entry(ServedFrom::Shared(Miss::Absent)), "groupcache; fwd=uri-miss; collapsed");
-        assert_eq!(of_computed(Miss::Absent, true, None), "groupcache; fwd=uri-miss; stored");
+        assert_eq!(of_load(Miss::Absent, true, None), "groupcache; fwd=uri-miss; stored");
         assert_eq!(
-            of_computed(Miss::Invalidated, true, None),
+            of_load(Miss::Invalidated, true, None),
             "groupcache; fwd=stale; detail=invalidated; stored"
         );
         assert_eq!(
-            of_computed(Miss::Invalidated, false, Some(Bypass::SetCookie)),
+            of_load(Miss::Invalidated, false, Some(Bypass::SetCookie)),
             "groupcache; fwd=stale; detail=set-cookie"
         );
         assert_eq!(of_bypass(Bypass::Method), "groupcache; fwd=method");

@@ -1,4 +1,4 @@
-//! One request for a page, as key strategies see it.
+//! One request for a page, as key strategies see it: its arguments, its key, and the group of its path.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,11 +12,16 @@ use http::{HeaderName, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str};
 use serde::{Serialize, Serializer};
 
-/// One request for a page: the view's name, the route's path arguments, and the whole request head.
+/// A request for a page: the view's name, the route's path arguments, and the request head.
 ///
-/// Its [`key`](Call::key) has the view, the host, the path, the query, what proxies say was asked for
-/// (`Forwarded` less `for` and `by`, `X-Forwarded-Host`, `-Proto`, `-Port`, `-Prefix` and their like), and the
-/// values of the headers that the view's responses vary on. `GET` and `HEAD` share it.
+/// Its [`key`](Call::key) contains
+///
+/// * the view, the host, the path and the query;
+/// * the request's target as proxies describe it: `Forwarded` except for its parameters `for` and `by`,
+///   `X-Forwarded-Host`, `X-Forwarded-Proto`, `X-Forwarded-Port`, `X-Forwarded-Prefix`, and similar headers;
+/// * the values of the request headers that the view's responses vary on.
+///
+/// `GET` and `HEAD` share a key.
 #[derive(Debug, Clone)]
 pub struct PageCall {
     view: Arc<str>,
@@ -26,16 +31,17 @@ pub struct PageCall {
 }
 
 impl PageCall {
-    /// A call whose arguments are not read yet: its key has the path, which has them all.
+    /// Returns a call without arguments. Its key is complete: it contains the path, and the path the
+    /// arguments.
     pub(crate) fn new(view: Arc<str>, parts: Parts, vary: Arc<[HeaderName]>) -> Self {
         Self { view, parts, arguments: Arguments::new(), vary }
     }
 
-    /// The call with the route's path arguments.
+    /// Adds the route's path arguments.
     pub(crate) fn with_arguments(mut self) -> Self {
         let params = RawPathParams::from_request_parts(&mut self.parts, &()).now_or_never();
-        // Without params the route has none, or routing comes later. With undecodable ones the
-        // handler will answer with an error; the raw path is part of the key in any case.
+        // No parameters: the route has none, or routing has not happened yet. Undecodable parameters: the
+        // handler will respond with an error. The key contains the raw path in any case.
         if let Some(Ok(params)) = params {
             for (name, text) in &params {
                 self.arguments.insert(name.to_owned(), text.to_owned());
@@ -44,19 +50,19 @@ impl PageCall {
         self
     }
 
-    /// The request head.
+    /// Returns the request head.
     #[must_use]
     pub const fn parts(&self) -> &Parts {
         &self.parts
     }
 
-    /// The URI before any nested router took its prefix away.
+    /// Returns the URI as it was before nested routers removed their prefixes.
     #[must_use]
     pub fn uri(&self) -> &Uri {
         self.parts.extensions.get::<OriginalUri>().map_or(&self.parts.uri, |original| &original.0)
     }
 
-    /// The group of all pages at this path, whatever their host and query: what
+    /// Returns the group of all pages at this path, for any host and query, which
     /// [`uncache_from_path`](crate::Pages::uncache_from_path) invalidates.
     pub(crate) fn path_group(&self) -> Group {
         path_group(self.uri().path())
@@ -66,33 +72,33 @@ impl PageCall {
         self.parts
     }
 
-    /// The same call with a key that has the values of these headers too.
+    /// Replaces the headers whose values are part of the key.
     pub(crate) fn with_vary(mut self, vary: Arc<[HeaderName]>) -> Self {
         self.vary = vary;
         self
     }
 
-    /// The headers whose values its key has.
+    /// Returns the headers whose values are part of the key.
     pub(crate) fn vary(&self) -> &[HeaderName] {
         &self.vary
     }
 
-    /// The key of this page if `inner` is what a strategy says identifies it among those of its path.
-    /// View, host, path and the values of the headers that responses vary on no strategy may leave out.
+    /// Returns the key of this page for a strategy whose own key is `inner`. Adds what no strategy may omit:
+    /// view, host, path, and the values of the headers that responses vary on.
     pub(crate) fn key_of(&self, inner: &Key) -> Result<Key> {
         let paths = (self.uri().path(), self.rewritten().map(Uri::path));
         let inner = Raw(inner.as_bytes());
         Key::of(&("page", &*self.view, self.hosts(), Forwarded(self), paths, inner, Varying(self)))
     }
 
-    /// The host as the URI and as the headers say it: handlers may look at either.
+    /// Returns the host in the URI and the host in the headers: handlers may read either.
     fn hosts(&self) -> (Option<Lower<'_>>, Hosts<'_>) {
         let authority = self.uri().authority().map(|authority| Lower(authority.as_str().as_bytes()));
         (authority, Hosts(self))
     }
 
-    /// The URI that the handler sees, where that is another one: a nested router takes the prefix away,
-    /// a middleware may do anything.
+    /// Returns the URI that the handler sees if it differs from [`uri`](Self::uri): a nested router removes a
+    /// prefix, and a middleware may rewrite it.
     fn rewritten(&self) -> Option<&Uri> {
         Some(&self.parts.uri).filter(|uri| *uri != self.uri())
     }
@@ -115,13 +121,12 @@ impl Call for PageCall {
     }
 }
 
-/// The group of a path. Percent-encoded in one way only, so that two spellings of a path are in one
-/// group.
+/// Returns the group of a path. All percent-encodings of one path have the same group.
 pub(crate) fn path_group(path: &str) -> Group {
     Group::new("gc:path").with_text("path", &canonical_path(path))
 }
 
-/// The names of a route's path arguments.
+/// Returns the names of a route's path arguments.
 pub(crate) fn argument_names(route: &str) -> Vec<&str> {
     route
         .split('{')
@@ -131,53 +136,48 @@ pub(crate) fn argument_names(route: &str) -> Vec<&str> {
         .collect()
 }
 
-/// All but the unreserved characters of RFC 3986.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
+/// Percent-encodes all but the unreserved characters of each segment.
 fn canonical_path(path: &str) -> Cow<'_, str> {
-    let plain = |byte: u8| byte == b'/' || byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    if path.bytes().all(plain) {
+    let unreserved = |byte: u8| byte == b'/' || byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    if path.bytes().all(unreserved) {
         return Cow::Borrowed(path);
     }
     let segments = path.split('/').map(|segment| {
         let decoded: Vec<u8> = percent_decode_str(segment).collect();
-        percent_encoding::percent_encode(&decoded, ENCODED).to_string()
+        percent_encoding::percent_encode(&decoded, RESERVED).to_string()
     });
     Cow::Owned(segments.collect::<Vec<_>>().join("/"))
 }
 
-/// Bytes that need not be text.
+/// Bytes that are not necessarily UTF-8.
 struct Raw<'a>(&'a [u8]);
 
-/// A host, which has no case.
+/// A host, which is case-insensitive.
 struct Lower<'a>(&'a [u8]);
 
-/// What the `Host` headers say; there should be one.
+/// The values of the `Host` headers. A valid request has one.
 struct Hosts<'a>(&'a PageCall);
 
-/// What proxies say of the request that they were sent. Handlers make links and redirects of it, and
-/// whoever reaches the service can say it too: left out of the key, one client's lie would be all
-/// clients' page.
+/// The target of the request as proxies describe it. Handlers build links and redirects from these headers,
+/// and any client can send them. If the key lacked them, one client could choose the links in the page of
+/// another.
 struct Forwarded<'a>(&'a PageCall);
 
 impl Forwarded<'_> {
-    /// Not those that say who asks, such as `X-Forwarded-For` and `X-Forwarded-User`: a page that differs by
-    /// them varies on them, and has to say so.
-    fn says_where(name: &str) -> bool {
+    /// Returns whether a header describes the target of the request. Headers that describe the client, such
+    /// as `X-Forwarded-For` and `X-Forwarded-User`, do not: a page that differs by them must declare
+    /// that in `Vary`.
+    fn describes_target(name: &str) -> bool {
         let Some(name) = name.strip_prefix("x-") else { return name == "front-end-https" };
         if let Some(part) = name.strip_prefix("forwarded-").or_else(|| name.strip_prefix("original-")) {
-            return PARTS_OF_AN_ADDRESS.contains(&part);
+            return TARGET_PARTS.contains(&part);
         }
         ["host", "http-host-override", "rewrite-url", "url-scheme"].contains(&name)
     }
 }
 
-/// What follows `X-Forwarded-` or `X-Original-`.
-const PARTS_OF_AN_ADDRESS: [&str; 10] =
-    ["host", "path", "port", "prefix", "proto", "protocol", "scheme", "ssl", "uri", "url"];
-
-/// The pairs of a `Forwarded` header (RFC 7239) that say what was asked for. All of it if there is anything
-/// in quotes, in which whatever ends a pair may stand.
+/// Returns the pairs of a `Forwarded` header (RFC 7239) that describe the target. A line with a quoted string
+/// is returned as a whole, because the string may contain delimiters.
 fn forwarded_pairs(line: &[u8]) -> impl Iterator<Item = Raw<'_>> {
     let quoted = line.contains(&b'"');
     let is_end = move |byte: &u8| !quoted && (*byte == b',' || *byte == b';');
@@ -191,8 +191,8 @@ fn forwarded_pairs(line: &[u8]) -> impl Iterator<Item = Raw<'_>> {
         .map(Raw)
 }
 
-/// The header values that responses vary on, with their names, so that calls that were keyed by
-/// other names never meet.
+/// The values of the headers that responses vary on, with their names: calls that are keyed by different
+/// headers have different keys.
 struct Varying<'a>(&'a PageCall);
 
 impl Serialize for Raw<'_> {
@@ -223,10 +223,9 @@ impl Serialize for Forwarded<'_> {
         let standard = headers.get_all(FORWARDED).iter().flat_map(|line| forwarded_pairs(line.as_bytes()));
         let others = headers
             .iter()
-            .filter(|(name, _)| Self::says_where(name.as_str()))
+            .filter(|(name, _)| Self::describes_target(name.as_str()))
             .map(|(name, value)| (name.as_str(), Raw(value.as_bytes())));
-        let said = standard.map(|pair| ("forwarded", pair)).chain(others);
-        serializer.collect_seq(said)
+        serializer.collect_seq(standard.map(|pair| ("forwarded", pair)).chain(others))
     }
 }
 
@@ -239,12 +238,19 @@ impl Serialize for Varying<'_> {
     }
 }
 
+/// What follows `X-Forwarded-` or `X-Original-` in the names of headers that describe the target.
+const TARGET_PARTS: [&str; 10] =
+    ["host", "path", "port", "prefix", "proto", "protocol", "scheme", "ssl", "uri", "url"];
+
+/// All characters except the unreserved ones (RFC 3986, section 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn spellings_of_a_path_are_in_one_group_and_paths_are_not() {
+    fn encodings_of_one_path_share_a_group_and_different_paths_do_not() {
         assert_eq!(path_group("/books/%35"), path_group("/books/5"));
         assert_eq!(path_group("/a/%c3%a9"), path_group("/a/%C3%A9"));
         assert_eq!(path_group("/a/b+c"), path_group("/a/b%2Bc"));
@@ -253,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_names_its_arguments() {
+    fn argument_names_are_those_of_the_route() {
         assert_eq!(argument_names("/feed/{format}/{*rest}"), ["format", "rest"]);
         assert_eq!(argument_names("/about"), [""; 0]);
     }
