@@ -48,7 +48,7 @@ async fn debug_output_of_caches_and_loads() {
     shows(&BoxBackend::new(MemoryBackend::with_max_bytes(1)), &["BoxBackend(\"memory\")"]);
     shows(&BoxInvalidator::new(cache.clone()), &["BoxInvalidator"]);
     let builder = Cache::builder(MemoryBackend::with_max_bytes(1)).read_time_limit(Duration::from_millis(7));
-    shows(&builder, &["CacheBuilder", "soft_time_limit: 7ms", "write_time_limit: 5s"]);
+    shows(&builder, &["CacheBuilder", "read_time_limit: 7ms", "write_time_limit: 5s"]);
     shows(&cache, &["Cache", "\"memory\"", "stale_while_revalidate"]);
     load(&cache, "k", group("g"), 1).await;
     clock.advance(Duration::from_secs(2));
