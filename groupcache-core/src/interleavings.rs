@@ -103,13 +103,13 @@ fn readers(go_away_when_leading: &'static [bool]) {
 }
 
 #[test]
-fn one_leads_at_a_time_and_all_others_get_its_value() {
-    explore("one_leads_at_a_time_and_all_others_get_its_value", || readers(&[false; 4]));
+fn one_leader_at_a_time_and_all_followers_get_its_value() {
+    explore("one_leader_at_a_time_and_all_followers_get_its_value", || readers(&[false; 4]));
 }
 
 #[test]
-fn a_leader_that_goes_away_hands_over_and_nobody_hangs() {
-    explore("a_leader_that_goes_away_hands_over_and_nobody_hangs", || readers(&[true, true, true, false]));
+fn a_dropped_leader_hands_over_and_no_follower_hangs() {
+    explore("a_dropped_leader_hands_over_and_no_follower_hangs", || readers(&[true, true, true, false]));
 }
 
 /// One boards while the leader of the flight does this; what is left of the lead goes afterwards.
@@ -128,7 +128,7 @@ fn one_boards_while(ends: impl Fn(Leader) -> Option<Leader> + Send + 'static) ->
 }
 
 #[test]
-fn who_boards_while_a_flight_lands_shares_it_in_every_order() {
+fn a_reader_that_joins_a_finishing_flight_shares_it_in_every_order() {
     let land = |mut lead: Leader| {
         lead.finish(shared());
         Some(lead)
@@ -140,7 +140,7 @@ fn who_boards_while_a_flight_lands_shares_it_in_every_order() {
 }
 
 #[test]
-fn who_boards_while_a_leader_goes_away_leads_in_every_order() {
+fn a_reader_that_joins_a_flight_whose_leader_is_dropped_leads_in_every_order() {
     let go_away = |lead| {
         drop(lead);
         None
@@ -191,8 +191,8 @@ impl Drop for Leading<'_> {
 }
 
 #[test]
-fn whoever_is_cancelled_while_waiting_takes_nobodys_turn_along() {
-    explore("whoever_is_cancelled_while_waiting_takes_nobodys_turn_along", cancelled_while_waiting);
+fn a_cancelled_waiter_does_not_take_the_lead_along() {
+    explore("a_cancelled_waiter_does_not_take_the_lead_along", cancelled_while_waiting);
 }
 
 /// Those who would rather not wait, beside those who do.
@@ -230,8 +230,8 @@ fn some_only_try() {
 }
 
 #[test]
-fn who_only_tries_leads_if_nobody_does_and_leaves_nothing_behind() {
-    explore("who_only_tries_leads_if_nobody_does_and_leaves_nothing_behind", some_only_try);
+fn try_lead_leads_only_without_a_leader_and_leaves_nothing_behind() {
+    explore("try_lead_leads_only_without_a_leader_and_leaves_nothing_behind", some_only_try);
 }
 
 /// The way of a read, around a store that loses nothing: looks, boards, looks again if a flight went
@@ -275,8 +275,8 @@ fn readers_of_a_store() {
 }
 
 #[test]
-fn what_was_stored_since_a_reader_looked_is_not_computed_again() {
-    explore("what_was_stored_since_a_reader_looked_is_not_computed_again", readers_of_a_store);
+fn an_entry_stored_after_the_lookup_is_not_loaded_again() {
+    explore("an_entry_stored_after_the_lookup_is_not_loaded_again", readers_of_a_store);
 }
 
 /// One group of a store, and its data.
@@ -349,8 +349,8 @@ fn two_branches_depend_on_a_group() {
 }
 
 #[test]
-fn data_read_before_an_invalidation_never_has_a_generation_of_after_it() {
-    explore("data_read_before_an_invalidation_never_has_a_generation_of_after_it", || {
+fn data_read_before_an_invalidation_never_has_a_later_generation() {
+    explore("data_read_before_an_invalidation_never_has_a_later_generation", || {
         two_branches_depend_on_a_group();
     });
 }
@@ -388,6 +388,6 @@ fn a_branch_is_given_up() {
 }
 
 #[test]
-fn a_computation_that_gave_up_waiting_for_a_generation_is_not_stored() {
-    explore("a_computation_that_gave_up_waiting_for_a_generation_is_not_stored", a_branch_is_given_up);
+fn a_load_with_a_cancelled_depend_is_not_stored() {
+    explore("a_load_with_a_cancelled_depend_is_not_stored", a_branch_is_given_up);
 }

@@ -32,12 +32,12 @@ impl<B: Backend> Backend for ReadsGenerationsLate<B> {
         self.0.lookup(key, groups, time_left).await
     }
 
-    fn lookup_now(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>)) {
-        self.0.lookup_now(key, judge);
+    fn lookup_now(&self, key: &Key, visit: &mut dyn FnMut(EntryView<'_>)) {
+        self.0.lookup_now(key, visit);
     }
 
-    async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
-        self.0.lookup_many(questions).await
+    async fn lookup_many(&self, requests: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
+        self.0.lookup_many(requests).await
     }
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {

@@ -62,12 +62,12 @@ pub async fn a_lookup_changes_nothing<B: Backend>(kit: &Kit<B>) -> Result<(), Vi
     Ok(())
 }
 
-/// `lookup_many` returns one lookup for each question, in order, hits and misses alike.
+/// `lookup_many` returns one lookup for each request, in order, hits and misses alike.
 pub async fn lookup_many_returns_lookups_in_order<B: Backend>(kit: &Kit<B>) -> Result<(), Violation> {
-    const PROMISE: &str = "`lookup_many` returns one lookup for each question, in order";
+    const PROMISE: &str = "`lookup_many` returns one lookup for each request, in order";
     let groups: Vec<_> = (0..5).map(|id| Group::new("g").with("id", id)).collect();
     let minted = kit.mint(&groups).await?;
-    let mut questions = Vec::new();
+    let mut requests = Vec::new();
     for at in 0..60_usize {
         let key = key(&at.to_string());
         let own: Groups = groups[..at % 5].into();
@@ -75,19 +75,19 @@ pub async fn lookup_many_returns_lookups_in_order<B: Backend>(kit: &Kit<B>) -> R
             let vector = minted.vector[..at % 5].iter().copied().collect();
             kit.store(&entry(&key, &own, &vector, at.to_string()), Some(HOUR)).await?;
         }
-        questions.push((key, own));
+        requests.push((key, own));
     }
-    questions.push(questions[7].clone());
-    let answers = kit.answered("lookup_many", kit.backend.lookup_many(&questions).await)?;
+    requests.push(requests[7].clone());
+    let answers = kit.answered("lookup_many", kit.backend.lookup_many(&requests).await)?;
     promised!(
         kit,
         PROMISE,
-        answers.len() == questions.len(),
-        "{} lookups for {} questions",
+        answers.len() == requests.len(),
+        "{} lookups for {} requests",
         answers.len(),
-        questions.len()
+        requests.len()
     );
-    for (at, ((key, own), answer)) in questions.iter().zip(&answers).enumerate() {
+    for (at, ((key, own), answer)) in requests.iter().zip(&answers).enumerate() {
         let right = match &answer.found {
             Found::Absent => at % 3 == 0 && at < 60,
             Found::Entry(entry, _) => entry.key() == key,
@@ -105,7 +105,7 @@ pub async fn lookup_many_returns_lookups_in_order<B: Backend>(kit: &Kit<B>) -> R
         );
     }
     let none = kit.answered("lookup_many", kit.backend.lookup_many(&[]).await)?;
-    promised!(kit, PROMISE, none.is_empty(), "{} lookups for no question", none.len());
+    promised!(kit, PROMISE, none.is_empty(), "{} lookups for no request", none.len());
     Ok(())
 }
 

@@ -94,8 +94,8 @@ impl<B: Backend> Backend for CountingBackend<B> {
 
     fn lookup_now(&self, _: &Key, _: &mut dyn FnMut(EntryView<'_>)) {}
 
-    async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
-        self.count(Operation::LookupMany).lookup_many(questions).await
+    async fn lookup_many(&self, requests: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
+        self.count(Operation::LookupMany).lookup_many(requests).await
     }
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {

@@ -227,19 +227,19 @@ impl Backend for PlainBackend {
         Ok(self.look(key, groups, time_left))
     }
 
-    fn lookup_now(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>)) {
+    fn lookup_now(&self, key: &Key, visit: &mut dyn FnMut(EntryView<'_>)) {
         // Entries are kept encoded, so there is none to show. Only the bug shows one.
         if self.has(Bug::LookupNowGuesses)
             && let Found::Entry(entry, expires_at) = self.look(key, &[], TimeLeft::Needed).found
         {
             let current: CurrentGenerations = entry.vector().iter().copied().map(Some).collect();
-            judge(EntryView::new(&entry, expires_at, &current));
+            visit(EntryView::new(&entry, expires_at, &current));
         }
     }
 
-    async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
+    async fn lookup_many(&self, requests: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
         let mut answers: Vec<_> =
-            questions.iter().map(|(key, groups)| self.look(key, groups, TimeLeft::NotNeeded)).collect();
+            requests.iter().map(|(key, groups)| self.look(key, groups, TimeLeft::NotNeeded)).collect();
         if self.has(Bug::BatchOutOfOrder) {
             answers.reverse();
         }

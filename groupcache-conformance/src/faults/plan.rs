@@ -22,7 +22,7 @@ pub enum Fault {
     RollBack,
     /// The store has no memory left: a write has no effect, and an error of kind `Capacity`.
     OutOfMemory,
-    /// Only the first half of several groups or questions is processed, and an error.
+    /// Only the first half of several groups or requests is processed, and an error.
     PartOfBatch,
     /// One bit of a stored entry has flipped.
     FlipBit,

@@ -88,10 +88,10 @@ finds! {
         "a lookup returns the generation of each group, in order"
         by [generations_are_returned_in_order],
     a_batch_out_of_order: BatchOutOfOrder =>
-        "`lookup_many` returns one lookup for each question, in order"
+        "`lookup_many` returns one lookup for each request, in order"
         by [lookup_many_returns_lookups_in_order],
     a_batch_that_leaves_out_misses: BatchLeavesOutMisses =>
-        "`lookup_many` returns one lookup for each question, in order"
+        "`lookup_many` returns one lookup for each request, in order"
         by [lookup_many_returns_lookups_in_order],
     long_keys_that_are_truncated: LongKeysCut =>
         "keys of any length and content work and stay distinct"

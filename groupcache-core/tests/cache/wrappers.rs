@@ -39,9 +39,9 @@ impl Backend for Witness {
         self.saw("lookup");
         Ok(nothing())
     }
-    async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
+    async fn lookup_many(&self, requests: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
         self.saw("lookup_many");
-        Ok(questions.iter().map(|_| nothing()).collect())
+        Ok(requests.iter().map(|_| nothing()).collect())
     }
     async fn mint(&self, _: &[Group]) -> Result<Minted> {
         self.saw("mint");
@@ -83,8 +83,8 @@ async fn forwards_every_method<B: Backend>(backend: B, witness: Witness) {
     assert_eq!(backend.default_time_to_live(), Some(Duration::from_secs(7)));
     backend.lookup_now(&key, &mut |_| panic!("there is nothing to show"));
     backend.lookup(&key, &groups, TimeLeft::Needed).await.unwrap();
-    let questions = [(key.clone(), groups.clone()), (key.clone(), groups.clone())];
-    assert_eq!(backend.lookup_many(&questions).await.unwrap().len(), 2);
+    let requests = [(key.clone(), groups.clone()), (key.clone(), groups.clone())];
+    assert_eq!(backend.lookup_many(&requests).await.unwrap().len(), 2);
     assert_eq!(backend.mint(&groups).await.unwrap().vector, one());
     assert_eq!(backend.lease(&request).await.unwrap().holder, LeaseHolder::Other);
     backend.release(&request.name(&one()), LeaseOwner::random()).await.unwrap();

@@ -106,8 +106,8 @@ async fn every_operation_is_one_batch_to_each_server() {
     assert_eq!(proxied.counting(stored).await, one);
     let hit = async { assert!(is_hit(&look(backend, &key("page"), &fifty).await)) };
     assert_eq!(proxied.counting(hit).await, one);
-    let questions: Vec<_> = (0..50).map(|number| (key(&number), groups(3))).collect();
-    let many = async { assert_eq!(backend.lookup_many(&questions).await.expect("looks up").len(), 50) };
+    let requests: Vec<_> = (0..50).map(|number| (key(&number), groups(3))).collect();
+    let many = async { assert_eq!(backend.lookup_many(&requests).await.expect("looks up").len(), 50) };
     assert_eq!(proxied.counting(many).await, one);
     let delete: u64 =
         proxied.counting(async { backend.delete(&key("page")).await.expect("deletes") }).await.iter().sum();

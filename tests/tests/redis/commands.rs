@@ -52,9 +52,9 @@ async fn several_lookups_are_one_round_trip() {
     let backend = connected(quiet(&server)).await;
     let one = groups(1);
     store(&backend, key(&1), &one, None).await;
-    let questions: Vec<_> = (0..20).map(|number| (key(&number), one.clone())).collect();
+    let requests: Vec<_> = (0..20).map(|number| (key(&number), one.clone())).collect();
     let asked = async {
-        let found = backend.lookup_many(&questions).await.expect("looks up");
+        let found = backend.lookup_many(&requests).await.expect("looks up");
         let hits: Vec<_> = found.iter().map(is_hit).collect();
         assert_eq!(hits, (0..20).map(|number| number == 1).collect::<Vec<_>>());
     };
