@@ -53,6 +53,10 @@
 //! has no server is skipped with a line on standard error; it fails if the environment has
 //! `GROUPCACHE_REQUIRE_SERVERS=1`.
 //!
+//! The backend has to keep at least 64 entries, 256 generations, and a body of
+//! [`largest_body_bytes`](Expectations::largest_body_bytes). A smaller one evicts what a case still needs. Run
+//! [`under_faults`] on a smaller one in addition, so that it evicts all the time.
+//!
 //! # Cost
 //!
 //! All cases together take about two seconds on a store that expires to the millisecond, most of it

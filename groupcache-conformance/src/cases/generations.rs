@@ -52,7 +52,11 @@ pub async fn any_group_works<B: Backend>(kit: &Kit<B>) -> Result<(), Violation> 
             kit,
             PROMISE,
             current[at] == Some(minted.vector[at]),
-            "the generation of {group:?} changed with that of another group"
+            "the generation of {group:?} changed from {:?} to {:?} while others were minted and bumped; is the store \
+             too small for {} groups?",
+            minted.vector[at],
+            current[at],
+            groups.len()
         );
     }
     Ok(())

@@ -151,7 +151,7 @@ pub async fn a_lease_has_one_holder<B: Backend>(kit: &Kit<B>) -> Result<(), Viol
 
 /// A lease is free once its owner released it or its duration is over.
 pub async fn a_lease_ends<B: Backend>(kit: &Kit<B>) -> Result<(), Violation> {
-    if !kit.expectations.leases {
+    if !kit.expects_leases() {
         return Ok(());
     }
     let groups = [Group::new("a")];
@@ -226,7 +226,7 @@ async fn ends_by_time<B: Backend>(
 
 /// A lease of 30 days or more is not shortened.
 pub async fn a_long_lease_is_not_shortened<B: Backend>(kit: &Kit<B>) -> Result<(), Violation> {
-    if !kit.expectations.leases {
+    if !kit.expects_leases() {
         return Ok(());
     }
     let groups = [Group::new("a")];
@@ -251,7 +251,7 @@ pub async fn a_long_lease_is_not_shortened<B: Backend>(kit: &Kit<B>) -> Result<(
 
 /// If another mint wins a generation of the requested vector, no owner is granted the lease.
 pub async fn a_lease_on_an_outdated_vector_is_not_granted<B: Backend>(kit: &Kit<B>) -> Result<(), Violation> {
-    if !kit.expectations.leases {
+    if !kit.expects_leases() {
         return Ok(());
     }
     let (key, groups) = (key("k"), [Group::new("a"), Group::new("b")]);
