@@ -14,7 +14,7 @@ use groupcache_tests::turns;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+use crate::{DAY, connected, quiet};
 
 fn groups() -> Groups {
     (0..3).map(|id| Group::new("book").with("id", id)).collect()
@@ -144,10 +144,7 @@ async fn a_lease_has_one_holder_and_is_released() {
 async fn a_cold_miss_with_a_lease_is_three_round_trips() {
     let _turn = turns::timing().await;
     let Some(server) = RedisServer::start(&[]) else { return };
-    let backend = RedisBackend::builder(server.url()).watch_interval(DAY).build().expect("builds");
-    backend.connect().await.expect("connects");
-    // After the first connection, the advice sends a few commands.
-    sleep(Duration::from_millis(100)).await;
+    let backend = connected(&server, quiet(&server)).await;
     let options = EntryOptions::new().lease(Duration::from_secs(10));
     let cache = Cache::builder(backend).build().with_options(options);
     let reads = || {
