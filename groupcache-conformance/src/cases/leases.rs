@@ -275,13 +275,13 @@ pub async fn a_long_lease_is_not_shortened<B: Backend>(kit: &Kit<B>) -> Result<(
         let key = key(&format!("{duration:?}"));
         for expected in [LeaseHolder::Ours, LeaseHolder::Other] {
             let owner = LeaseOwner::random();
-            let asked = kit.lease_under(&kit.backend, &key, &groups, &current, owner, duration).await?;
+            let leased = kit.lease_under(&kit.backend, &key, &groups, &current, owner, duration).await?;
             promised!(
                 kit,
                 "a long lease is not shortened",
-                asked.holder == expected,
+                leased.holder == expected,
                 "{:?} instead of {expected:?} holds one of {duration:?}",
-                asked.holder
+                leased.holder
             );
         }
     }

@@ -53,12 +53,12 @@ async fn several_lookups_are_one_round_trip() {
     let one = groups(1);
     store(&backend, key(&1), &one, None).await;
     let requests: Vec<_> = (0..20).map(|number| (key(&number), one.clone())).collect();
-    let asked = async {
+    let lookups = async {
         let found = backend.lookup_many(&requests).await.expect("looks up");
         let hits: Vec<_> = found.iter().map(is_hit).collect();
         assert_eq!(hits, (0..20).map(|number| number == 1).collect::<Vec<_>>());
     };
-    assert_eq!(round_trips(&server, asked).await, 1);
+    assert_eq!(round_trips(&server, lookups).await, 1);
     assert!(backend.lookup_many(&[]).await.expect("nothing to do").is_empty());
 }
 

@@ -79,8 +79,11 @@ async fn entries_live_to_the_millisecond_and_generations_longer() {
         store(&backend, key("page"), &one, Some(time_to_live)).await;
         let keys: Vec<String> = server.run_command("KEYS *:e:*");
         let (entry, generation) = (left(&keys[0]), left(&generation_key()));
-        let asked = time_to_live.min(36_500 * DAY);
-        assert!(entry <= asked && entry + Duration::from_secs(5) > asked, "{entry:?} for {time_to_live:?}");
+        let requested = time_to_live.min(36_500 * DAY);
+        assert!(
+            entry <= requested && entry + Duration::from_secs(5) > requested,
+            "{entry:?} for {time_to_live:?}"
+        );
         assert!(generation > entry + Duration::from_secs(3600), "{generation:?}");
     }
     // A bump keeps the time left of a generation, and a shorter-lived entry does not shorten it.
