@@ -70,8 +70,8 @@ pub async fn generations_are_returned_in_order<B: Backend>(kit: &Kit<B>) -> Resu
     let orders: [Vec<usize>; 3] =
         [(0..40).collect(), (0..40).rev().collect(), (0..40).map(|at| at * 7 % 40).collect()];
     for order in orders {
-        let asked: Vec<_> = order.iter().map(|at| groups[*at].clone()).collect();
-        let current = kit.lookup(&key("k"), &asked).await?.current;
+        let requested: Vec<_> = order.iter().map(|at| groups[*at].clone()).collect();
+        let current = kit.lookup(&key("k"), &requested).await?.current;
         let expected: CurrentGenerations = order.iter().map(|at| known(*at)).collect();
         promised!(
             kit,

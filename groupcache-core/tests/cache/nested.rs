@@ -118,7 +118,7 @@ async fn groups_of_an_inner_get_bubble_up_and_a_value_after_its_miss_is_not_stor
     assert_eq!(read(13).await, 13);
 }
 
-/// Many loaders return `Err` for a row that does not exist yet. A page that says so depends on the row.
+/// Many loaders return `Err` for a row that does not exist yet. A page about the missing row depends on it.
 #[tokio::test]
 async fn a_fallback_for_a_failed_inner_load_is_not_stored() {
     let cache = memory();
