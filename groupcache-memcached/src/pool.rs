@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::Runtime;
@@ -13,10 +14,10 @@ use memcache::exp::{
     AsyncMetaConnection, MetaCommand, MetaCommandResult as Response, MetaResponse, ReturnCode,
     parse_meta_result,
 };
-use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use crate::error::Failure;
+use crate::resolver::{KnownAddresses, Resolver};
 use crate::settings::Settings;
 
 /// Cheap to clone: clones share the connections.
@@ -27,11 +28,13 @@ pub(crate) struct Pool {
     response_time_limit: Duration,
 }
 
-/// Connects to `address`, as long as `name` still resolves to it. Otherwise another server may have that
-/// address by now, and acknowledge invalidations that are not its own.
+/// Connects to `address`, as long as `name` resolves to it and to nothing unknown. Otherwise another server
+/// may have that address by now, and acknowledge invalidations that are not its own.
 struct Connector {
     name: String,
     address: SocketAddr,
+    addresses: Arc<KnownAddresses>,
+    resolver: Resolver,
 }
 
 struct Connection {
@@ -43,10 +46,16 @@ struct Connection {
 
 impl Pool {
     /// Returns a pool that makes connections as they are needed.
-    pub(crate) fn new(name: String, address: SocketAddr, settings: &Settings) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        name: String,
+        address: SocketAddr,
+        addresses: Arc<KnownAddresses>,
+        settings: &Settings,
+    ) -> Result<Self, Failure> {
         let Settings { max_connections, connect_time_limit, response_time_limit, .. } = *settings;
         let limit = Some(connect_time_limit);
-        let connections = deadpool::managed::Pool::builder(Connector { name, address })
+        let connector = Connector { name, address, addresses, resolver: settings.resolver.clone() };
+        let connections = deadpool::managed::Pool::builder(connector)
             .max_size(max_connections)
             .timeouts(Timeouts { wait: limit, create: limit, recycle: None })
             .queue_mode(QueueMode::Lifo)
@@ -141,9 +150,9 @@ impl Manager for Connector {
 impl Connector {
     async fn connect(&self) -> Result<AsyncMetaConnection, Failure> {
         // Costs nothing if the name is an IP address.
-        let mut addresses = lookup_host(&self.name).await.map_err(Failure::from_io)?;
-        if !addresses.any(|address| address == self.address) {
-            return Err(Failure::address_changed());
+        let addresses = self.resolver.resolve(&self.name).await?;
+        if let Some(remedy) = self.addresses.remedy(&addresses) {
+            return Err(Failure::address_changed(remedy));
         }
         AsyncMetaConnection::connect(self.address).await.map_err(Failure::from_client)
     }
@@ -197,6 +206,7 @@ const BATCH_COMMANDS_MAX: usize = 500;
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::time::Instant;
 
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::TcpListener;
@@ -227,7 +237,8 @@ mod tests {
         let [connect_time_limit, response_time_limit] = limits;
         let settings =
             Settings { max_connections: 1, connect_time_limit, response_time_limit, ..Settings::default() };
-        Pool::new(address.to_string(), address, &settings).unwrap()
+        let addresses = KnownAddresses::new(vec![address], vec![], Instant::now());
+        Pool::new(address.to_string(), address, Arc::new(addresses), &settings).unwrap()
     }
 
     const LONG: Duration = Duration::from_secs(60);
@@ -311,15 +322,20 @@ mod tests {
     async fn no_connection_is_made_to_an_address_that_the_name_no_longer_resolves_to() {
         let mut pool = pool_to([LONG, LONG], |_, line| format!("EN {}\r\n", opaque_of(line))).await;
         let address = pool.connections.manager().address;
-        let pool_named = |host: &str| {
-            let connector = Connector { name: format!("{host}:{}", address.port()), address };
-            deadpool::managed::Pool::builder(connector).build().unwrap()
-        };
-        pool.connections = pool_named("localhost");
-        assert!(pool.exchange(vec![commands::get(b"a")]).await.is_ok(), "the name resolves to the address");
-        pool.connections = pool_named("127.0.0.2");
-        let failure = pool.exchange(vec![commands::get(b"a")]).await.unwrap_err();
-        assert!(failure.retry && failure.remedy == Remedy::Reconnect, "{failure:?}");
+        let elsewhere = SocketAddr::new([127, 0, 0, 2].into(), address.port());
+        for (resolved, remedy) in [
+            (vec![address], None),
+            (vec![elsewhere], Some(Remedy::Leave)),
+            (vec![address, elsewhere], Some(Remedy::Reconnect)),
+        ] {
+            let resolver = Resolver::new(move |_| std::future::ready(Ok(resolved.clone())));
+            let addresses = Arc::new(KnownAddresses::new(vec![address], vec![], Instant::now()));
+            let connector = Connector { name: "cache:11211".into(), address, addresses, resolver };
+            pool.connections = deadpool::managed::Pool::builder(connector).build().unwrap();
+            let outcome = pool.exchange(vec![commands::get(b"a")]).await;
+            assert_eq!(outcome.as_ref().err().map(|failure| failure.remedy), remedy);
+            assert!(outcome.err().is_none_or(|failure| failure.retry));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod commands;
 mod connection;
+mod names;
 mod refusals;
 mod values;
 
