@@ -248,11 +248,22 @@ impl MemcachedBackendBuilder {
     }
 }
 
+/// Returns the names of the servers, or what is wrong with them. An invalid list itself may contain a password.
+fn names(setting: &str, servers: &str) -> Vec<String> {
+    #[cfg(groupcache_mutants)]
+    if groupcache_core::mutants::is_on("debug_of_servers") {
+        return vec![servers.to_owned()];
+    }
+    let list = ServerList::parse(setting, servers);
+    list.map_or_else(|error| vec![error.to_string()], |list| list.names().to_vec())
+}
+
 impl fmt::Debug for MemcachedBackendBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let overlap = self.overlap_servers.as_deref().map(|servers| names("overlap", servers));
         f.debug_struct("MemcachedBackendBuilder")
-            .field("servers", &self.servers)
-            .field("overlap", &self.overlap_servers)
+            .field("servers", &names("servers", &self.servers))
+            .field("overlap", &overlap)
             .field("key_prefix", &self.key_prefix)
             .field("overlap_key_prefix", &self.overlap_key_prefix)
             .field("settings", &self.settings)

@@ -4,6 +4,7 @@ mod commands;
 mod connection;
 mod names;
 mod refusals;
+mod secrets;
 mod values;
 
 use std::time::Duration;
