@@ -21,7 +21,7 @@ pub(crate) struct Failure {
     /// Whether the request may be sent again at once, because the connection was found closed. Never after
     /// a time limit.
     pub(crate) retry: bool,
-    /// Whether it says something about the server, for the circuit breaker.
+    /// Whether the server may be the cause, so that the circuit breaker counts it.
     pub(crate) is_evidence: bool,
 }
 
@@ -112,6 +112,16 @@ impl Failure {
     /// The response is none that the protocol allows for `command`.
     pub(crate) fn unexpected(command: &str) -> Self {
         Self::protocol(format!("unexpected response to `{command}`; does `servers` name a memcached server?"))
+    }
+
+    /// Marks a failure that the server did not cause.
+    pub(crate) fn without_evidence(self) -> Self {
+        Self { is_evidence: false, ..self }
+    }
+
+    /// Returns whether a time limit was exceeded.
+    pub(crate) fn is_late(&self) -> bool {
+        self.kind == ErrorKind::Timeout
     }
 
     /// Replaces the message.

@@ -156,6 +156,7 @@ mod builder;
 mod commands;
 mod contact;
 mod error;
+mod evidence;
 mod expiry;
 mod handshake;
 mod leases;

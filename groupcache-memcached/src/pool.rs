@@ -3,20 +3,22 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool::Runtime;
 use deadpool::managed::{
-    Manager, Metrics, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType, Timeouts,
+    Manager, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts,
 };
 use groupcache_core::ErrorKind;
 use memcache::exp::{
     AsyncMetaConnection, MetaCommand, MetaCommandResult as Response, MetaResponse, ReturnCode,
     parse_meta_result,
 };
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::error::Failure;
+use crate::evidence::Silences;
 use crate::resolver::{KnownAddresses, Resolver};
 use crate::settings::Settings;
 
@@ -24,8 +26,12 @@ use crate::settings::Settings;
 #[derive(Clone)]
 pub(crate) struct Pool {
     connections: deadpool::managed::Pool<Connector>,
+    /// As many as there may be connections. Taken before a connection is, so that waiting for one that is in
+    /// use differs from waiting for the server.
+    permits: Arc<Semaphore>,
     connect_time_limit: Duration,
     response_time_limit: Duration,
+    silences: Silences,
 }
 
 /// Connects to `address`, as long as `name` resolves to it and to nothing unknown. Otherwise another server
@@ -51,33 +57,54 @@ impl Pool {
         address: SocketAddr,
         addresses: Arc<KnownAddresses>,
         settings: &Settings,
+        silences: Silences,
     ) -> Result<Self, Failure> {
         let Settings { max_connections, connect_time_limit, response_time_limit, .. } = *settings;
         let limit = Some(connect_time_limit);
         let connector = Connector { name, address, addresses, resolver: settings.resolver.clone() };
         let connections = deadpool::managed::Pool::builder(connector)
             .max_size(max_connections)
-            .timeouts(Timeouts { wait: limit, create: limit, recycle: None })
+            .timeouts(Timeouts { wait: None, create: limit, recycle: None })
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| Failure::protocol(error.to_string()))?;
-        Ok(Self { connections, connect_time_limit, response_time_limit })
+        let permits = Arc::new(Semaphore::new(max_connections));
+        Ok(Self { connections, permits, connect_time_limit, response_time_limit, silences })
     }
 
     /// Sends the commands and returns one response for each, in order. All fail if the server refuses one of
     /// them or exceeds the time limit.
     ///
-    /// Sends all commands in one write, or in several if there are more than [`BATCH_COMMANDS_MAX`].
-    pub(crate) async fn exchange(&self, commands: Vec<MetaCommand>) -> Result<Vec<Response>, Failure> {
+    /// Sends all commands in one write, or in several if there are more than [`BATCH_COMMANDS_MAX`]. Calls
+    /// `set_waiting` when it begins and ends to wait for a connection that is in use.
+    pub(crate) async fn exchange(
+        &self,
+        commands: Vec<MetaCommand>,
+        set_waiting: impl Fn(bool) + Send,
+    ) -> Result<Vec<Response>, Failure> {
+        // Released after the connection is back in the pool.
+        let _permit = match self.permits.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => {
+                set_waiting(true);
+                timeout(self.connect_time_limit, self.permits.acquire())
+                    .await
+                    .map_err(|_| self.all_in_use())?
+                    .map_err(|error| Failure::protocol(error.to_string()))?
+            }
+        };
+        set_waiting(false);
         let mut connection = self.connections.get().await.map_err(|error| self.no_connection(error))?;
         let is_new = connection.sent == 0;
+        let watch = SilenceWatch { pool: self, since: last_checkout(Object::metrics(&connection)), is_new };
         let responses = if commands.len() <= BATCH_COMMANDS_MAX {
             self.exchange_batch(&mut connection, commands).await
         } else {
             // Boxed, so that the common case does not carry the larger future.
             Box::pin(self.exchange_in_batches(&mut connection, commands)).await
         };
+        watch.end(&responses);
         if !is_new && responses.as_ref().is_err_and(|failure| failure.retry) {
             // Whatever closed this idle connection has closed the other idle ones too. A new connection, in
             // contrast, may have been closed because the server has too many.
@@ -110,23 +137,72 @@ impl Pool {
         responses.unwrap_or_else(|_| Err(Failure::timeout(limit, "response_time_limit")))
     }
 
+    fn all_in_use(&self) -> Failure {
+        let (max, limit) = (self.connections.status().max_size, self.connect_time_limit);
+        let message = format!(
+            "all connections are in use (`max_connections` is {max}), and none became free within {limit:?} \
+             (`connect_time_limit`)"
+        );
+        // Not `Timeout`: nothing was sent, so the outcome is known.
+        let failure = Failure::new(ErrorKind::Unavailable, message);
+        #[cfg(groupcache_mutants)]
+        if groupcache_core::mutants::is_on("full_pool_counts") {
+            return failure;
+        }
+        failure.without_evidence()
+    }
+
+    /// Closes the idle connections that nothing was received on since then: what made one of them silent has
+    /// probably made the others silent too.
+    fn close_silent(&self, since: Instant) {
+        #[cfg(groupcache_mutants)]
+        if groupcache_core::mutants::is_on("silent_idle_connections") {
+            return;
+        }
+        self.silences.record();
+        drop(self.connections.retain(|_, metrics| last_checkout(&metrics) > since));
+    }
+
     fn no_connection(&self, error: PoolError<Failure>) -> Failure {
         let limit = self.connect_time_limit;
         match error {
             PoolError::Backend(failure) => failure,
-            PoolError::Timeout(TimeoutType::Wait) => {
-                let max = self.connections.status().max_size;
-                let message = format!(
-                    "all connections are in use (`max_connections` is {max}), and none became free within \
-                     {limit:?} (`connect_time_limit`)"
-                );
-                // Not `Timeout`: nothing was sent, so the outcome is known.
-                Failure::new(ErrorKind::Unavailable, message)
-            }
             PoolError::Timeout(_) => Failure::timeout(limit, "connect_time_limit"),
             other => Failure::protocol(other.to_string()),
         }
     }
+}
+
+/// Notices that an exchange gets no response, even if its caller cancels it first, as the time limit of a read
+/// through a cache does.
+struct SilenceWatch<'a> {
+    pool: &'a Pool,
+    since: Instant,
+    /// Whether the connection has never worked.
+    is_new: bool,
+}
+
+impl SilenceWatch<'_> {
+    fn end(mut self, responses: &Result<Vec<Response>, Failure>) {
+        let is_silent = responses.as_ref().is_err_and(Failure::is_late);
+        if is_silent && !self.is_new {
+            self.pool.close_silent(self.since);
+        }
+        self.is_new = true;
+    }
+}
+
+impl Drop for SilenceWatch<'_> {
+    fn drop(&mut self) {
+        if !self.is_new && self.since.elapsed() >= SILENCE_MIN {
+            self.pool.close_silent(self.since);
+        }
+    }
+}
+
+/// Returns when the connection was last taken from the pool. If it is idle again, it has worked since.
+fn last_checkout(metrics: &Metrics) -> Instant {
+    metrics.recycled.unwrap_or(metrics.created)
 }
 
 impl Manager for Connector {
@@ -197,6 +273,9 @@ fn checked((response, number): (MetaResponse, u64)) -> Result<Response, Failure>
 /// for some minutes.
 const IDLE_MAX: Duration = Duration::from_secs(90);
 
+/// The time without a response after which a connection whose exchange is cancelled is taken to be silent.
+const SILENCE_MIN: Duration = Duration::from_millis(50);
+
 /// The maximum number of commands that are sent before their responses are read.
 ///
 /// A server that cannot send its responses stops reading commands, so the commands of a batch must fit into
@@ -206,7 +285,6 @@ const BATCH_COMMANDS_MAX: usize = 500;
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::time::Instant;
 
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::TcpListener;
@@ -238,7 +316,11 @@ mod tests {
         let settings =
             Settings { max_connections: 1, connect_time_limit, response_time_limit, ..Settings::default() };
         let addresses = KnownAddresses::new(vec![address], vec![], Instant::now());
-        Pool::new(address.to_string(), address, Arc::new(addresses), &settings).unwrap()
+        Pool::new(address.to_string(), address, Arc::new(addresses), &settings, Silences::default()).unwrap()
+    }
+
+    async fn exchange(pool: &Pool, commands: Vec<MetaCommand>) -> Result<Vec<Response>, Failure> {
+        pool.exchange(commands, |_| {}).await
     }
 
     const LONG: Duration = Duration::from_secs(60);
@@ -252,11 +334,11 @@ mod tests {
     async fn a_response_to_an_earlier_command_is_refused_for_a_later_one() {
         // As a response does that arrives after its exchange has ended.
         let pool = pool_to([LONG, LONG], |_, _| "EN O0\r\n".to_owned()).await;
-        assert!(pool.exchange(vec![commands::get(b"a")]).await.is_ok());
-        let failure = pool.exchange(vec![commands::get(b"a")]).await.unwrap_err();
+        assert!(exchange(&pool, vec![commands::get(b"a")]).await.is_ok());
+        let failure = exchange(&pool, vec![commands::get(b"a")]).await.unwrap_err();
         assert!(failure.to_string().contains("another request"), "{failure:?}");
         // The next exchange has a new connection.
-        assert!(pool.exchange(vec![commands::get(b"a")]).await.is_ok());
+        assert!(exchange(&pool, vec![commands::get(b"a")]).await.is_ok());
     }
 
     #[tokio::test]
@@ -267,7 +349,7 @@ mod tests {
         };
         let pool = pool_to([LONG, LONG], swapped).await;
         let both = vec![commands::get(b"a"), commands::get(b"b")];
-        let failure = pool.exchange(both).await.unwrap_err();
+        let failure = exchange(&pool, both).await.unwrap_err();
         assert!(failure.to_string().contains("another request"), "{failure:?}");
     }
 
@@ -278,16 +360,16 @@ mod tests {
             _ => format!("EN {}\r\n", opaque_of(line)),
         };
         let pool = pool_to([LONG, SHORT], late).await;
-        let failure = pool.exchange(vec![commands::get(b"a")]).await.unwrap_err();
+        let failure = exchange(&pool, vec![commands::get(b"a")]).await.unwrap_err();
         assert!(failure.to_string().contains("`response_time_limit`"), "{failure:?}");
-        assert!(pool.exchange(vec![commands::get(b"a")]).await.is_ok());
+        assert!(exchange(&pool, vec![commands::get(b"a")]).await.is_ok());
     }
 
     #[tokio::test]
     async fn a_caller_that_finds_no_free_connection_gets_an_error_that_names_the_limit() {
         let pool = pool_to([SHORT, LONG], |_, _| String::new()).await;
-        let unanswered = pool.exchange(vec![commands::get(b"a")]);
-        let waiting = pool.exchange(vec![commands::get(b"a")]);
+        let unanswered = exchange(&pool, vec![commands::get(b"a")]);
+        let waiting = exchange(&pool, vec![commands::get(b"a")]);
         let failure = tokio::select! {
             biased;
             _ = unanswered => unreachable!("the server does not respond"),
@@ -302,7 +384,7 @@ mod tests {
         let pool =
             pool_to([LONG, LONG], |_, line| format!("VA 1000 {}\r\n{:1000}\r\n", opaque_of(line), 0)).await;
         let count = 40 * BATCH_COMMANDS_MAX + 1;
-        let responses = pool.exchange(vec![commands::get(&[b'k'; 200]); count]).await.unwrap();
+        let responses = exchange(&pool, vec![commands::get(&[b'k'; 200]); count]).await.unwrap();
         assert!(responses.len() == count && responses.iter().all(|response| response.value.is_some()));
     }
 
@@ -313,7 +395,7 @@ mod tests {
             opaque => format!("VA 1 {opaque}\r\nx\r\n"),
         };
         let pool = pool_to([LONG, LONG], lost).await;
-        let responses = pool.exchange(vec![commands::get(b"a"); 3]).await.unwrap();
+        let responses = exchange(&pool, vec![commands::get(b"a"); 3]).await.unwrap();
         let values: Vec<_> = responses.into_iter().map(|response| response.value).collect();
         assert_eq!(values, [Some(b"x".to_vec()), None, Some(b"x".to_vec())]);
     }
@@ -332,7 +414,7 @@ mod tests {
             let addresses = Arc::new(KnownAddresses::new(vec![address], vec![], Instant::now()));
             let connector = Connector { name: "cache:11211".into(), address, addresses, resolver };
             pool.connections = deadpool::managed::Pool::builder(connector).build().unwrap();
-            let outcome = pool.exchange(vec![commands::get(b"a")]).await;
+            let outcome = exchange(&pool, vec![commands::get(b"a")]).await;
             assert_eq!(outcome.as_ref().err().map(|failure| failure.remedy), remedy);
             assert!(outcome.err().is_none_or(|failure| failure.retry));
         }
@@ -345,9 +427,9 @@ mod tests {
         let pool = served.block_on(pool_to([LONG, LONG], |_, line| format!("EN {}\r\n", opaque_of(line))));
         let server = std::thread::spawn(move || served.block_on(async { tokio::time::sleep(LONG).await }));
         let first = runtime();
-        assert!(first.block_on(pool.exchange(vec![commands::get(b"a")])).is_ok());
+        assert!(first.block_on(exchange(&pool, vec![commands::get(b"a")])).is_ok());
         drop(first);
-        let failure = runtime().block_on(pool.exchange(vec![commands::get(b"a")])).unwrap_err();
+        let failure = runtime().block_on(exchange(&pool, vec![commands::get(b"a")])).unwrap_err();
         assert!(failure.retry && failure.remedy == Remedy::Reconnect, "{failure:?}");
         drop(server);
     }

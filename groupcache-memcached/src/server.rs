@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::advice::{self, Advice};
 use crate::contact::{self, Contact};
 use crate::error::{Failure, NAME, Remedy};
+use crate::evidence::{ObservedCall, Progress, Silences};
 use crate::expiry::ServerTime;
 use crate::handshake::ServerInfo;
 use crate::left_servers::LeftServers;
@@ -58,6 +59,7 @@ struct Inner {
     connected: SharedConnection<Connected, Failure>,
     handshakes: Mutex<HandshakeState>,
     left: LeftServers,
+    silences: Silences,
 }
 
 /// Limits how often handshakes are repeated and advice is logged.
@@ -78,9 +80,10 @@ impl Server {
         let connected = SharedConnection::new()
             .backoff(settings.backoff_min, settings.backoff_max)
             .clock(Arc::clone(&settings.clock));
-        let (handshakes, left) = (Mutex::default(), LeftServers::default());
+        let (handshakes, left, silences) = (Mutex::default(), LeftServers::default(), Silences::default());
         let is_address = name.parse::<SocketAddr>().is_ok();
-        let inner = Inner { name, is_address, membership, settings, breaker, connected, handshakes, left };
+        let inner =
+            Inner { name, is_address, membership, settings, breaker, connected, handshakes, left, silences };
         Self(Arc::new(inner))
     }
 
@@ -117,9 +120,9 @@ impl Server {
                 self.0.breaker.try_call().ok_or_else(|| self.circuit_open())?
             }
         };
-        let outcome = self.send_with_retry(kind, push_commands).await;
-        call.record(&outcome);
-        outcome
+        let call = ObservedCall::new(call, &self.0.silences);
+        let outcome = self.send_with_retry(kind, &call.progress, push_commands).await;
+        call.end(outcome)
     }
 
     /// Returns the connections, and makes them if there are none.
@@ -154,8 +157,9 @@ impl Server {
     async fn send_with_retry(
         &self,
         kind: RequestKind,
+        progress: &Progress,
         push_commands: impl Fn(u32, &ServerInfo, &mut Vec<MetaCommand>) + Send,
-    ) -> Result<Vec<Response>> {
+    ) -> Result<Vec<Response>, Failure> {
         let mut attempt = 0;
         loop {
             let connected = self.connected().await?;
@@ -164,9 +168,12 @@ impl Server {
                     let mut commands = Vec::new();
                     push_commands(attempt, &connected.info, &mut commands);
                     match kind {
-                        RequestKind::Read => connected.reads.exchange(commands).await,
+                        RequestKind::Read => connected.reads.exchange(commands, progress).await,
                         RequestKind::Write | RequestKind::Invalidation => {
-                            connected.pool.exchange(commands).await
+                            connected
+                                .pool
+                                .exchange(commands, |is_waiting| progress.set_waiting(is_waiting))
+                                .await
                         }
                     }
                 }
@@ -177,7 +184,7 @@ impl Server {
                 Err(failure) => {
                     self.apply_remedy(&connected, failure.remedy);
                     if attempt > 0 || !failure.retry {
-                        return Err(failure.at_server(&self.0.name).into());
+                        return Err(failure.at_server(&self.0.name));
                     }
                     attempt += 1;
                 }
@@ -187,10 +194,15 @@ impl Server {
 
     async fn connect(&self) -> Result<Connected, Failure> {
         let Contact { address, addresses, info } = self.contact().await?;
-        let pool =
-            self.0.left.enter(address, &addresses, &info).and_then(|()| {
-                Pool::new(self.0.name.clone(), address, Arc::clone(&addresses), &self.0.settings)
-            });
+        let pool = self.0.left.enter(address, &addresses, &info).and_then(|()| {
+            Pool::new(
+                self.0.name.clone(),
+                address,
+                Arc::clone(&addresses),
+                &self.0.settings,
+                self.0.silences.clone(),
+            )
+        });
         let pool = pool.map_err(|failure| failure.at_server(&self.0.name))?;
         let reads = SharedReads::new(pool.clone());
         Ok(Connected { pool, reads, address, addresses, info })

@@ -2,6 +2,7 @@
 
 mod commands;
 mod connection;
+mod dropped;
 mod names;
 mod refusals;
 mod secrets;
