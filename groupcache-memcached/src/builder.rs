@@ -169,9 +169,8 @@ impl MemcachedBackendBuilder {
     /// all connections to the server are replaced. A name that cannot be resolved is taken to lead where it
     /// led.
     ///
-    /// If a name moves to another server while the old one keeps running, a process may read from the old one
-    /// for this long, plus the time for which resolvers keep the old answer. See
-    /// [the requirements](crate#requirements).
+    /// Before a name moves to another server, the old one must be stopped, or cut off for longer than this. See
+    /// [names of servers](crate#names-of-servers).
     pub const fn resolve_interval(mut self, interval: Duration) -> Self {
         self.settings.resolve_interval = interval;
         self
@@ -181,7 +180,8 @@ impl MemcachedBackendBuilder {
     /// [`CircuitBreaker::new`].
     ///
     /// While the breaker of a server is open, calls that need the server fail at once. Invalidations and
-    /// deletions are sent all the same. A breaker with `failures_to_open(0)` never opens.
+    /// deletions are sent all the same. Calls that fail because all connections are in use, or because a
+    /// connection that worked before does not respond, are not counted. A breaker with `failures_to_open(0)` never opens.
     pub fn circuit_breaker(mut self, breaker: impl Fn() -> CircuitBreaker + Send + Sync + 'static) -> Self {
         self.breaker = Box::new(breaker);
         self

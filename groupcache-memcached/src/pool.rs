@@ -286,6 +286,7 @@ const BATCH_COMMANDS_MAX: usize = 500;
 mod tests {
     use std::net::Ipv4Addr;
 
+    use groupcache_core::{Clock, SystemClock};
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::TcpListener;
 
@@ -315,7 +316,7 @@ mod tests {
         let [connect_time_limit, response_time_limit] = limits;
         let settings =
             Settings { max_connections: 1, connect_time_limit, response_time_limit, ..Settings::default() };
-        let addresses = KnownAddresses::new(vec![address], vec![], Instant::now());
+        let addresses = KnownAddresses::new(vec![address], vec![], SystemClock.now());
         Pool::new(address.to_string(), address, Arc::new(addresses), &settings, Silences::default()).unwrap()
     }
 
@@ -411,7 +412,7 @@ mod tests {
             (vec![address, elsewhere], Some(Remedy::Reconnect)),
         ] {
             let resolver = Resolver::new(move |_| std::future::ready(Ok(resolved.clone())));
-            let addresses = Arc::new(KnownAddresses::new(vec![address], vec![], Instant::now()));
+            let addresses = Arc::new(KnownAddresses::new(vec![address], vec![], SystemClock.now()));
             let connector = Connector { name: "cache:11211".into(), address, addresses, resolver };
             pool.connections = deadpool::managed::Pool::builder(connector).build().unwrap();
             let outcome = exchange(&pool, vec![commands::get(b"a")]).await;

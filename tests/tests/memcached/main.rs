@@ -3,6 +3,7 @@
 mod commands;
 mod connection;
 mod dropped;
+mod moving_names;
 mod names;
 mod refusals;
 mod secrets;

@@ -14,21 +14,21 @@ use groupcache_tests::servers::free_port;
 use tokio::time::sleep;
 
 /// What a name resolves to. Clones are the same name. Empty if it cannot be resolved.
-#[derive(Clone, Default)]
-struct Name(Arc<Mutex<Vec<SocketAddr>>>);
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Name(Arc<Mutex<Vec<SocketAddr>>>);
 
 impl Name {
-    fn of<const COUNT: usize>(addresses: [SocketAddr; COUNT]) -> Self {
+    pub(crate) fn of<const COUNT: usize>(addresses: [SocketAddr; COUNT]) -> Self {
         let name = Self::default();
         name.lead_to(addresses);
         name
     }
 
-    fn lead_to<const COUNT: usize>(&self, addresses: [SocketAddr; COUNT]) {
+    pub(crate) fn lead_to<const COUNT: usize>(&self, addresses: [SocketAddr; COUNT]) {
         *self.0.lock().expect("no panic") = addresses.to_vec();
     }
 
-    fn builder(&self) -> MemcachedBackendBuilder {
+    pub(crate) fn builder(&self) -> MemcachedBackendBuilder {
         let name = self.clone();
         MemcachedBackend::builder("memcached://cache").backoff(millis(1), millis(5)).resolver(move |asked| {
             assert_eq!(asked, "cache:11211");
@@ -45,7 +45,7 @@ impl Name {
 
 const INTERVAL: std::time::Duration = millis(200);
 
-fn at(port: u16) -> SocketAddr {
+pub(crate) fn at(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
