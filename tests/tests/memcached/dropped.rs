@@ -7,9 +7,10 @@ use futures_util::future::join_all;
 use groupcache_core::backend::{CircuitBreaker, GenerationVector};
 use groupcache_core::{Backend, Cache, Group, Groups};
 use groupcache_memcached::{MemcachedBackend, MemcachedBackendBuilder};
-use groupcache_tests::asking::{entry, eventually, groups, key, look, millis};
-use groupcache_tests::memcached::MemcachedServer;
+use groupcache_tests::memcached_server::MemcachedServer;
 use groupcache_tests::proxy::Proxy;
+use groupcache_tests::shorthand::{entry, eventually, groups, key, look, millis};
+use groupcache_tests::turns;
 use tokio::time::{Instant, sleep, timeout};
 
 fn builder(proxy: &Proxy) -> MemcachedBackendBuilder {
@@ -51,6 +52,7 @@ async fn failed_reads(cache: &Cache<MemcachedBackend>) -> u32 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_were_dropped_silently_cost_one_read() {
+    let _turn = turns::timing().await;
     let Some(server) = MemcachedServer::start(&[]) else { return };
     // Lookups of small pages share exchanges, so there are fewer connections.
     for bytes in [1_000, 30_000] {
@@ -71,6 +73,7 @@ async fn connections_that_were_dropped_silently_cost_one_read() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_were_dropped_silently_under_load_cost_the_reads_in_flight() {
+    let _turn = turns::timing().await;
     let Some(server) = MemcachedServer::start(&[]) else { return };
     for bytes in [1_000, 30_000] {
         let proxy = Proxy::start(server.port()).await;
@@ -92,6 +95,7 @@ async fn connections_that_were_dropped_silently_under_load_cost_the_reads_in_fli
 /// An invalidation is sent whether or not there is a response to others, and fails visibly.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_were_dropped_silently_cost_one_invalidation() {
+    let _turn = turns::timing().await;
     let Some(server) = MemcachedServer::start(&[]) else { return };
     let proxy = Proxy::start(server.port()).await;
     let cache = busy_cache(&proxy, 30_000).await;
@@ -107,6 +111,7 @@ async fn connections_that_were_dropped_silently_cost_one_invalidation() {
 /// What was silent on an old connection says nothing, but what is silent on a new one does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_network_that_drops_everything_opens_the_circuit_breaker() {
+    let _turn = turns::timing().await;
     let Some(server) = MemcachedServer::start(&[]) else { return };
     for bytes in [1_000, 30_000] {
         let proxy = Proxy::start(server.port()).await;
@@ -126,6 +131,7 @@ async fn a_network_that_drops_everything_opens_the_circuit_breaker() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_are_all_in_use_do_not_open_the_circuit_breaker() {
+    let _turn = turns::timing().await;
     let Some(server) = MemcachedServer::start(&[]) else { return };
     let proxy = Proxy::start(server.port()).await;
     let sensitive = || CircuitBreaker::new("memcached").failures_to_open(1).slow_call(millis(50));

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use groupcache_core::Cache;
 use groupcache_memcached::MemcachedBackend;
-use groupcache_tests::asking::millis;
 use groupcache_tests::history::{Plan, Report, finds_stale_reads, operations, run};
-use groupcache_tests::memcached::{MemcachedServer, MemcachedServers};
+use groupcache_tests::memcached_server::{MemcachedServer, MemcachedServers};
+use groupcache_tests::shorthand::millis;
+use groupcache_tests::turns;
 use tokio::time::sleep;
 
 use crate::names::{Name, at};
@@ -36,6 +37,7 @@ fn address(server: &MemcachedServer) -> SocketAddr {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_moves_to_another_server_once_the_old_one_has_stopped() {
+    let _turn = turns::history().await;
     let Some(MemcachedServers(mut servers)) = MemcachedServers::start(2, &[]) else { return };
     let name = Name::of([address(&servers[0])]);
     let plan = plan();
@@ -58,6 +60,7 @@ async fn a_name_moves_to_another_server_once_the_old_one_has_stopped() {
 /// As when a network is cut: the old server keeps its memory, and goes on later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_moves_to_another_server_once_the_old_one_was_cut_off() {
+    let _turn = turns::history().await;
     let Some(MemcachedServers(servers)) = MemcachedServers::start(2, &[]) else { return };
     let name = Name::of([address(&servers[0])]);
     let plan = plan();
@@ -103,6 +106,7 @@ mod the_check_finds {
     /// Some processes invalidate on the old server what others have loaded on the new one.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_name_that_moves_while_the_old_server_goes_on() {
+        let _turn = turns::history().await;
         let Some(MemcachedServers(servers)) = MemcachedServers::start(2, &[]) else { return };
         finds_stale_reads(async || moved(&servers).await).await;
     }

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use groupcache_core::{Backend, Cache, ErrorKind, Group};
 use groupcache_memcached::{MemcachedBackend, MemcachedBackendBuilder};
-use groupcache_tests::asking::{eventually, groups, is_hit, key, look, millis, store};
 use groupcache_tests::log::Log;
-use groupcache_tests::memcached::{MemcachedServer, MemcachedServers};
+use groupcache_tests::memcached_server::{MemcachedServer, MemcachedServers};
+use groupcache_tests::process::free_port;
 use groupcache_tests::proxy::Proxy;
-use groupcache_tests::servers::free_port;
+use groupcache_tests::shorthand::{eventually, groups, is_hit, key, look, millis, store};
 use tokio::time::sleep;
 
 /// What a name resolves to. Clones are the same name. Empty if it cannot be resolved.

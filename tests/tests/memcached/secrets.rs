@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use groupcache_core::{Backend, ErrorKind};
 use groupcache_memcached::{MemcachedBackend, MemcachedBackendBuilder};
-use groupcache_tests::asking::groups;
-use groupcache_tests::impostor::Impostor;
+use groupcache_tests::fake_server::FakeServer;
+use groupcache_tests::shorthand::groups;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber, span};
 
@@ -76,11 +76,11 @@ async fn a_list_with_a_password_is_said_to_have_one() {
 async fn what_a_server_says_that_refuses_is_not_repeated() {
     let log = Everything::default();
     let _guard = tracing::subscriber::set_default(log.clone());
-    for impostor in [
-        Impostor::saying(b"CLIENT_ERROR unauthenticated hunter2\r\n").await,
-        Impostor::saying(b"ERROR hunter2 is wrong\r\n").await,
+    for fake in [
+        FakeServer::replying(b"CLIENT_ERROR unauthenticated hunter2\r\n").await,
+        FakeServer::replying(b"ERROR hunter2 is wrong\r\n").await,
     ] {
-        let backend = MemcachedBackend::builder(format!("memcached://{}", impostor.address()));
+        let backend = MemcachedBackend::builder(format!("memcached://{}", fake.address()));
         let backend = backend.build().expect("builds");
         for error in [
             backend.connect().await.expect_err("refused"),
