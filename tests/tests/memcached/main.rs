@@ -4,10 +4,14 @@ mod bookstore;
 mod commands;
 mod conformance;
 mod connection;
+mod dropped;
 mod history;
 mod lease;
 mod list_change;
+mod moving_names;
+mod names;
 mod refusals;
+mod secrets;
 mod values;
 
 use std::time::Duration;
