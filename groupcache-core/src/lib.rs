@@ -86,6 +86,7 @@ mod error;
 #[cfg(all(test, groupcache_shuttle))]
 mod interleavings;
 mod invalidator;
+mod keyed;
 mod load_context;
 #[cfg(groupcache_mutants)]
 #[doc(hidden)]
@@ -109,6 +110,7 @@ pub use crate::data::group::{Group, Groups};
 pub use crate::data::key::Key;
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::invalidator::{BoxInvalidator, Invalidator, RecordingInvalidator};
+pub use crate::keyed::KeyedCache;
 pub use crate::load_context::{LoadContext, depend};
 pub use crate::options::EntryOptions;
 pub use crate::outcome::{Loaded, Miss, Served, ServedFrom, StorePolicy, ToStore};
@@ -121,7 +123,6 @@ pub use crate::strategy::by_tag::ByTag;
 pub use crate::strategy::call::{Arguments, Call, NamedCall};
 pub use crate::strategy::key_strategy::KeyStrategy;
 pub use crate::strategy::model::{ArgumentText, Model, Models, check_fields, groups_of};
-pub use crate::typed::KeyedCache;
 
 /// The examples of the README, as tests.
 #[cfg(doctest)]

@@ -1,8 +1,8 @@
-//! The cache for serialisable values: `get_or_load` and related methods, and [`KeyedCache`].
+//! The cache for serialisable values: `get_or_load` and related methods.
 
-use std::fmt;
+use std::any::type_name;
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,22 +11,29 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::backend::Backend;
-use crate::backend::boxed::BoxBackend;
 use crate::cache::Cache;
 use crate::data::address::Address;
 use crate::data::entry::Entry;
 use crate::data::group::Groups;
 use crate::data::key::Key;
-use crate::error::{CRATE_NAME, Error, ErrorKind, Result};
+use crate::data::value;
+use crate::error::{Error, Result};
 use crate::load_context::LoadContext;
 use crate::outcome::{Loaded, Served, StorePolicy, ToStore};
-use crate::strategy::key_strategy::KeyStrategy;
+use crate::sync::Mutex;
 use crate::time_limit::off_hit_path;
 
 /// Methods for values that serde can serialise.
 ///
-/// Values are stored as MessagePack with field names, so a field with a default can be added later. A stored
-/// value that cannot be deserialised as `T` is counted and is a miss.
+/// A hit is equal to the value that was loaded. Values are stored in a self-describing format with field
+/// names, so a field with a default can be added later. A stored value that cannot be deserialised as `T` is
+/// counted and is a miss.
+///
+/// Before a value is stored, the cache decodes what it has encoded. A value that comes out as another one is
+/// refused: it is served and not stored, counted in [`Stats::values_refused`](crate::Stats::values_refused),
+/// and the first one of its type is logged. Such types serialise other fields than they deserialise, or are
+/// `#[serde(untagged)]` enums of which an earlier variant reads what a later one writes. Two values are equal
+/// if serde writes them alike; the order of elements does not count if it changes.
 impl<B: Backend> Cache<B> {
     /// Returns the value of `key`. On a miss, runs `load` and stores its value under `groups`.
     ///
@@ -76,7 +83,7 @@ impl<B: Backend> Cache<B> {
         Fut: Future<Output = Result<T, E>> + Send,
         E: Send,
     {
-        self.load_at(address(key, groups.into()), load, store_policy)
+        self.load_at(address(key, groups.into()), load, |value| self.store_policy(value))
     }
 
     /// Returns the value of `key`, which may not exist. Otherwise like [`get_or_load`](Self::get_or_load).
@@ -124,7 +131,7 @@ impl<B: Backend> Cache<B> {
         E: Send,
     {
         let negative = self.options().negative().unwrap_or(Duration::ZERO);
-        let policy_of = move |value: &Option<T>| match store_policy(value) {
+        let policy_of = move |value: &Option<T>| match self.store_policy(value) {
             StorePolicy::Store(to_store) if value.is_none() => {
                 StorePolicy::Store(ToStore { time_to_live: Some(negative), ..to_store })
             }
@@ -222,7 +229,7 @@ impl<B: Backend> Cache<B> {
     where
         G: Into<Groups>,
         K: Serialize + ?Sized,
-        T: Serialize + Send,
+        T: Serialize + DeserializeOwned + Send,
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<T, E>> + Send,
         E: From<Error> + Send,
@@ -246,13 +253,8 @@ impl<B: Backend> Cache<B> {
         async move { self.delete_at(&key?).await }
     }
 
-    /// Returns a cache of calls, whose keys and groups `strategy` derives. Shares this cache's entries and
-    /// options.
-    pub fn keyed<C: ?Sized, S: KeyStrategy<C>>(&self, strategy: S) -> KeyedCache<C, S, B> {
-        KeyedCache { cache: self.clone(), strategy, calls: PhantomData }
-    }
-
-    async fn load_at<T, E, F, Fut>(
+    /// See [`get_or_load`](Self::get_or_load).
+    pub(crate) async fn load_at<T, E, F, Fut>(
         &self,
         address: Result<Address>,
         load: F,
@@ -291,7 +293,8 @@ impl<B: Backend> Cache<B> {
         })
     }
 
-    async fn get_at<T: DeserializeOwned + Send>(&self, address: Result<Address>) -> Option<T> {
+    /// See [`get`](Self::get).
+    pub(crate) async fn get_at<T: DeserializeOwned + Send>(&self, address: Result<Address>) -> Option<T> {
         match address {
             Ok(address) => self.find(&address, decode).await.ok(),
             Err(_) => {
@@ -309,7 +312,8 @@ impl<B: Backend> Cache<B> {
         }
     }
 
-    async fn get_many_at<T: DeserializeOwned + Send>(
+    /// See [`get_many`](Self::get_many).
+    pub(crate) async fn get_many_at<T: DeserializeOwned + Send>(
         &self,
         addresses: Vec<Result<Address>>,
     ) -> Vec<Option<T>> {
@@ -321,128 +325,38 @@ impl<B: Backend> Cache<B> {
         addresses.iter().map(|address| address.as_ref().ok().and_then(|_| found.next()?.ok())).collect()
     }
 
-    async fn insert_at<T, E, F, Fut>(&self, address: Result<Address>, load: F) -> Result<T, E>
+    /// See [`insert`](Self::insert).
+    pub(crate) async fn insert_at<T, E, F, Fut>(&self, address: Result<Address>, load: F) -> Result<T, E>
     where
-        T: Serialize + Send,
+        T: Serialize + DeserializeOwned + Send,
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<T, E>> + Send,
         E: From<Error> + Send,
     {
         let load = move || async move {
             let value = load().await?;
-            let policy = store_policy(&value);
+            let policy = StorePolicy::Store(self.to_store(&value)?);
             Ok(Loaded { value, policy })
         };
         let address = address.inspect_err(|_| self.poison_outer_load())?;
         self.replace(&address, load).await
     }
-}
 
-/// A cache of calls: a [`Cache`] with a [`KeyStrategy`] that derives keys and groups.
-///
-/// Created with [`Cache::keyed`]. Cheap to clone if the strategy is.
-///
-/// ```
-/// # use groupcache_core::{ByArguments, Cache, Group, NamedCall};
-/// # use groupcache_memory::MemoryBackend;
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let cache = Cache::builder(MemoryBackend::with_max_bytes(64 << 20)).build();
-/// let reports = cache.keyed(ByArguments::of(["year"]));
-/// let call = NamedCall::new("report").with("year", 2026).with("format", "short");
-/// let load = || async { Ok::<_, std::io::Error>("sales rose".to_owned()) };
-/// assert_eq!(reports.get_or_load(&call, load).await?, "sales rose");
-/// assert_eq!(reports.get(&call).await, Some("sales rose".to_owned()));
-///
-/// cache.invalidate(Group::new("report").with("year", 2026)).await?;
-/// assert_eq!(reports.get::<String>(&call).await, None);
-/// # Ok(())
-/// # }
-/// ```
-pub struct KeyedCache<C: ?Sized, S, B = BoxBackend> {
-    cache: Cache<B>,
-    strategy: S,
-    calls: PhantomData<fn(&C)>,
-}
-
-impl<C: ?Sized + Sync, S: KeyStrategy<C>, B: Backend> KeyedCache<C, S, B> {
-    /// Returns the underlying cache.
-    pub const fn cache(&self) -> &Cache<B> {
-        &self.cache
+    /// Returns that a loaded value is to be stored, or not to be if it is refused.
+    pub(crate) fn store_policy<T: Serialize + DeserializeOwned>(&self, value: &T) -> StorePolicy {
+        self.to_store(value).map_or(StorePolicy::Private, StorePolicy::Store)
     }
 
-    /// Returns the value of `call`. On a miss, runs `load` and stores its value. See [`Cache::get_or_load`].
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of `load`, and no other. A call without a key or groups is loaded and not stored.
-    pub async fn get_or_load<T, E, F, Fut>(&self, call: &C, load: F) -> Result<T, E>
-    where
-        T: Serialize + DeserializeOwned + Send,
-        F: FnOnce() -> Fut + Send,
-        Fut: Future<Output = Result<T, E>> + Send,
-        E: Send,
-    {
-        self.cache.load_at(self.strategy.address(call), load, store_policy).await
-    }
-
-    /// Returns the value of `call`, or `None` if there is no valid one. See [`Cache::get`].
-    pub async fn get<T: DeserializeOwned + Send>(&self, call: &C) -> Option<T> {
-        self.cache.get_at(self.strategy.address(call)).await
-    }
-
-    /// Returns the values of several calls, in order. See [`Cache::get_many`].
-    pub async fn get_many<T: DeserializeOwned + Send>(&self, calls: &[&C]) -> Vec<Option<T>> {
-        let addresses = calls.iter().map(|call| self.strategy.address(call)).collect();
-        self.cache.get_many_at(addresses).await
-    }
-
-    /// Runs `load` and stores its value, replacing a previous one. See [`Cache::insert`].
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of `load`, or an [`Error`] if the call has no key or groups or the value could not
-    /// be stored.
-    pub async fn insert<T, E, F, Fut>(&self, call: &C, load: F) -> Result<T, E>
-    where
-        T: Serialize + Send,
-        F: FnOnce() -> Fut + Send,
-        Fut: Future<Output = Result<T, E>> + Send,
-        E: From<Error> + Send,
-    {
-        self.cache.insert_at(self.strategy.address(call), load).await
-    }
-
-    /// Makes every entry stale that depends on one of this call's groups. See [`Cache::invalidate`].
-    ///
-    /// # Errors
-    ///
-    /// Fails if the groups of the call cannot be determined, or if the backend did not acknowledge.
-    pub async fn invalidate(&self, call: &C) -> Result<()> {
-        let groups = self.strategy.groups(call)?;
-        self.cache.invalidate(groups).await
-    }
-
-    /// Removes the value of `call`. See [`Cache::delete`].
-    ///
-    /// # Errors
-    ///
-    /// Fails if the call has no key, or if the backend did not acknowledge.
-    pub async fn delete(&self, call: &C) -> Result<()> {
-        let key = self.strategy.key(call)?;
-        self.cache.delete_at(&key).await
-    }
-}
-
-impl<C: ?Sized, S: Clone, B> Clone for KeyedCache<C, S, B> {
-    fn clone(&self) -> Self {
-        Self { cache: self.cache.clone(), strategy: self.strategy.clone(), calls: PhantomData }
-    }
-}
-
-impl<C: ?Sized, S, B: Backend> fmt::Debug for KeyedCache<C, S, B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedCache").field("cache", &self.cache).finish_non_exhaustive()
+    fn to_store<T: Serialize + DeserializeOwned>(&self, value: &T) -> Result<ToStore> {
+        match value::encode(value) {
+            // Without spare capacity, as an entry may live for long.
+            Ok(body) => Ok(ToStore::new(Bytes::from(body.into_boxed_slice()))),
+            Err(error) => {
+                self.inner().counters().values_refused.increment();
+                log_refusal(type_name::<T>(), &error);
+                Err(error)
+            }
+        }
     }
 }
 
@@ -451,17 +365,15 @@ fn address<K: Serialize + ?Sized>(key: &K, groups: Groups) -> Result<Address> {
 }
 
 fn decode<T: DeserializeOwned>(entry: &Arc<Entry>) -> Option<T> {
-    rmp_serde::from_slice(entry.body()).ok()
+    value::decode(entry.body()).ok()
 }
 
-fn store_policy<T: Serialize>(value: &T) -> StorePolicy {
-    match rmp_serde::to_vec_named(value) {
-        // Without spare capacity, as an entry may live for long.
-        Ok(body) => StorePolicy::Store(ToStore::new(Bytes::from(body.into_boxed_slice()))),
-        Err(source) => {
-            let error = Error::new(ErrorKind::Encode, CRATE_NAME).with_source(source);
-            tracing::warn!(%error, "a loaded value cannot be stored");
-            StorePolicy::Private
-        }
+/// Logs the first refusal of a type as a warning, as every load of such a value is refused.
+fn log_refusal(type_name: &'static str, error: &Error) {
+    static WARNED: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+    if WARNED.lock().insert(type_name) {
+        tracing::warn!(%error, type_name, "values of this type are not cached");
+    } else {
+        tracing::debug!(%error, type_name, "a loaded value is not cached");
     }
 }
