@@ -39,6 +39,46 @@ pub(crate) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     read(body).map_err(|error| Error::new(ErrorKind::Decode, CRATE_NAME).with_message(error.0))
 }
 
+/// Estimates how many bytes of the heap the decoded value takes, without its own `size_of`.
+///
+/// Counts every scalar as eight bytes, and every text and list with what an allocation of it takes.
+pub(crate) fn heap_bytes(body: &[u8]) -> usize {
+    let (mut from, mut bytes) = (Reader::new(body), 0);
+    from.take(1);
+    while let Some(tag) = from.peek() {
+        from.take(1);
+        bytes += match tag {
+            format::U8 => skip(&mut from, 1, 8),
+            format::U16..=format::U64 | format::I8..=format::I64 | format::CHAR => {
+                from.uint().map_or(0, |_| 8)
+            }
+            format::U128 | format::I128 => skip(&mut from, 16, 16),
+            format::F32 => skip(&mut from, 4, 8),
+            format::F64 => skip(&mut from, 8, 8),
+            format::STR | format::BYTES => from.bytes().map_or(0, |text| TEXT_BYTES + text.len()),
+            format::SEQ => from.uint().map_or(0, |_| LIST_BYTES),
+            format::MAP => {
+                from.uint().map_or(0, |count| LIST_BYTES + 16 * usize::try_from(count).unwrap_or(0))
+            }
+            format::UNIT_VARIANT
+            | format::NEWTYPE_VARIANT
+            | format::TUPLE_VARIANT
+            | format::STRUCT_VARIANT => from.bytes().map_or(0, |_| 8),
+            // One byte of a list of bytes, usually.
+            format::SMALL_U8.. => 2,
+            _ => 0,
+        };
+    }
+    bytes
+}
+
+const TEXT_BYTES: usize = 40;
+const LIST_BYTES: usize = 40;
+
+fn skip(from: &mut Reader<'_>, length: usize, bytes: usize) -> usize {
+    from.take(length).map_or(0, |_| bytes)
+}
+
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ValueError> {
     let mut from = Reader::new(body);
     if from.array() != Some([format::VERSION]) {

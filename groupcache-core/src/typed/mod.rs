@@ -1,27 +1,22 @@
 //! The cache for serialisable values: `get_or_load` and related methods.
 
-use std::any::type_name;
-use std::collections::BTreeSet;
+pub(crate) mod keyed;
+mod steps;
+mod variants;
+
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::backend::Backend;
 use crate::cache::Cache;
-use crate::data::address::Address;
-use crate::data::entry::Entry;
 use crate::data::group::Groups;
 use crate::data::key::Key;
-use crate::data::value;
 use crate::error::{Error, Result};
-use crate::load_context::LoadContext;
-use crate::outcome::{Loaded, Served, StorePolicy, ToStore};
-use crate::sync::Mutex;
-use crate::time_limit::off_hit_path;
+use crate::outcome::StorePolicy;
+use crate::typed::steps::{address, decode};
 
 /// Methods for values that serde can serialise.
 ///
@@ -43,6 +38,8 @@ impl<B: Backend> Cache<B> {
     ///
     /// With [`stale_while_revalidate`](crate::EntryOptions::stale_while_revalidate), the first caller that
     /// finds an expired value waits for the load of a new one, and the others get the expired value at once.
+    /// If that load fails, the first caller gets the expired value too. `load` may borrow, so it cannot go on
+    /// without its caller; with [`get_or_revalidate`](Self::get_or_revalidate) no caller waits.
     ///
     /// A hit costs one round trip. A miss costs one more if a group has no generation, and one in the
     /// background to store the value.
@@ -83,7 +80,8 @@ impl<B: Backend> Cache<B> {
         Fut: Future<Output = Result<T, E>> + Send,
         E: Send,
     {
-        self.load_at(address(key, groups.into()), load, |value| self.store_policy(value))
+        let load = move || async move { load().await.map(|value| self.loaded(value)) };
+        self.load_at(address(key, groups.into()), decode, load)
     }
 
     /// Returns the value of `key`, which may not exist. Otherwise like [`get_or_load`](Self::get_or_load).
@@ -130,14 +128,14 @@ impl<B: Backend> Cache<B> {
         Fut: Future<Output = Result<Option<T>, E>> + Send,
         E: Send,
     {
-        let negative = self.options().negative().unwrap_or(Duration::ZERO);
-        let policy_of = move |value: &Option<T>| match self.store_policy(value) {
-            StorePolicy::Store(to_store) if value.is_none() => {
-                StorePolicy::Store(ToStore { time_to_live: Some(negative), ..to_store })
+        let load = move || async move {
+            let mut loaded = self.loaded(load().await?);
+            if let (None, StorePolicy::Store(to_store)) = (&loaded.value, &mut loaded.policy) {
+                to_store.time_to_live = Some(self.options().negative().unwrap_or(Duration::ZERO));
             }
-            policy => policy,
+            Ok(loaded)
         };
-        self.load_at(address(key, groups.into()), load, policy_of)
+        self.load_at(address(key, groups.into()), decode, load)
     }
 
     /// Returns the value of `key`, or `None` if there is no valid one or the backend fails.
@@ -156,7 +154,7 @@ impl<B: Backend> Cache<B> {
         K: Serialize + ?Sized,
         T: DeserializeOwned + Send,
     {
-        self.get_at(address(key, groups.into()))
+        self.get_at(address(key, groups.into()), decode)
     }
 
     /// Returns the values of several keys, in order. A key whose [`get`](Self::get) would return `None`
@@ -251,129 +249,5 @@ impl<B: Backend> Cache<B> {
     ) -> impl Future<Output = Result<()>> + Send + use<'a, B, K> {
         let key = Key::of(key);
         async move { self.delete_at(&key?).await }
-    }
-
-    /// See [`get_or_load`](Self::get_or_load).
-    pub(crate) async fn load_at<T, E, F, Fut>(
-        &self,
-        address: Result<Address>,
-        load: F,
-        policy_of: impl FnOnce(&T) -> StorePolicy + Send,
-    ) -> Result<T, E>
-    where
-        T: DeserializeOwned + Send,
-        F: FnOnce() -> Fut + Send,
-        Fut: Future<Output = Result<T, E>> + Send,
-        E: Send,
-    {
-        let address = match address {
-            Ok(address) => address,
-            Err(error) => {
-                tracing::warn!(%error, "loading without the cache: the call has no key or groups");
-                self.inner().counters().loads_not_stored.increment();
-                self.poison_outer_load();
-                return load().await;
-            }
-        };
-        if let Some(value) = self.read_now(&address, decode) {
-            return Ok(value);
-        }
-        let load = move || async move {
-            let value = load().await?;
-            let policy = policy_of(&value);
-            Ok(Loaded { value, policy })
-        };
-        let outcome = self.read(&address, decode, load).await?;
-        let served = match outcome.refresh {
-            Some(refresh) => off_hit_path(refresh.run(decode)).await?,
-            None => outcome.served,
-        };
-        Ok(match served {
-            Served::Entry(value, _) | Served::Loaded { value, .. } => value,
-        })
-    }
-
-    /// See [`get`](Self::get).
-    pub(crate) async fn get_at<T: DeserializeOwned + Send>(&self, address: Result<Address>) -> Option<T> {
-        match address {
-            Ok(address) => self.find(&address, decode).await.ok(),
-            Err(_) => {
-                self.poison_outer_load();
-                None
-            }
-        }
-    }
-
-    /// Poisons the load around a call without an address, as the groups of that call are unknown.
-    #[expect(clippy::unused_self, reason = "one of the steps of a read")]
-    fn poison_outer_load(&self) {
-        if let Some(outer) = LoadContext::current() {
-            outer.do_not_store();
-        }
-    }
-
-    /// See [`get_many`](Self::get_many).
-    pub(crate) async fn get_many_at<T: DeserializeOwned + Send>(
-        &self,
-        addresses: Vec<Result<Address>>,
-    ) -> Vec<Option<T>> {
-        let valid: Vec<_> = addresses.iter().filter_map(|address| address.as_ref().ok().cloned()).collect();
-        if valid.len() < addresses.len() {
-            self.poison_outer_load();
-        }
-        let mut found = self.find_many(&valid, decode).await.into_iter();
-        addresses.iter().map(|address| address.as_ref().ok().and_then(|_| found.next()?.ok())).collect()
-    }
-
-    /// See [`insert`](Self::insert).
-    pub(crate) async fn insert_at<T, E, F, Fut>(&self, address: Result<Address>, load: F) -> Result<T, E>
-    where
-        T: Serialize + DeserializeOwned + Send,
-        F: FnOnce() -> Fut + Send,
-        Fut: Future<Output = Result<T, E>> + Send,
-        E: From<Error> + Send,
-    {
-        let load = move || async move {
-            let value = load().await?;
-            let policy = StorePolicy::Store(self.to_store(&value)?);
-            Ok(Loaded { value, policy })
-        };
-        let address = address.inspect_err(|_| self.poison_outer_load())?;
-        self.replace(&address, load).await
-    }
-
-    /// Returns that a loaded value is to be stored, or not to be if it is refused.
-    pub(crate) fn store_policy<T: Serialize + DeserializeOwned>(&self, value: &T) -> StorePolicy {
-        self.to_store(value).map_or(StorePolicy::Private, StorePolicy::Store)
-    }
-
-    fn to_store<T: Serialize + DeserializeOwned>(&self, value: &T) -> Result<ToStore> {
-        match value::encode(value) {
-            // Without spare capacity, as an entry may live for long.
-            Ok(body) => Ok(ToStore::new(Bytes::from(body.into_boxed_slice()))),
-            Err(error) => {
-                self.inner().counters().values_refused.increment();
-                log_refusal(type_name::<T>(), &error);
-                Err(error)
-            }
-        }
-    }
-}
-
-fn address<K: Serialize + ?Sized>(key: &K, groups: Groups) -> Result<Address> {
-    Ok(Address { key: Key::of(key)?, groups })
-}
-
-fn decode<T: DeserializeOwned>(entry: &Arc<Entry>) -> Option<T> {
-    value::decode(entry.body()).ok()
-}
-
-/// Logs the first refusal of a type as a warning, as every load of such a value is refused.
-fn log_refusal(type_name: &'static str, error: &Error) {
-    static WARNED: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
-    if WARNED.lock().insert(type_name) {
-        tracing::warn!(%error, type_name, "values of this type are not cached");
-    } else {
-        tracing::debug!(%error, type_name, "a loaded value is not cached");
     }
 }
