@@ -29,12 +29,10 @@
 
 mod bug;
 mod counting;
-mod operation;
 mod plain;
 mod scripted;
 
 pub use self::bug::Bug;
-pub use self::counting::{CountingBackend, Counts};
-pub use self::operation::Operation;
+pub use self::counting::{CountingBackend, Counts, Operation};
 pub use self::plain::{PlainBackend, Snapshot};
 pub use self::scripted::{FailingBackend, Gate, ScriptedBackend, Step};

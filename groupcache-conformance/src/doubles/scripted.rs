@@ -11,7 +11,7 @@ use groupcache_core::{Backend, Entry, Error, ErrorKind, Group, Groups, Key, Resu
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::doubles::operation::Operation;
+use crate::doubles::counting::Operation;
 
 /// Performs operations as a script requires, and forwards the others to an inner backend.
 ///

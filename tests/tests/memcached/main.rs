@@ -23,9 +23,11 @@ use groupcache_tests::shorthand::stored_name;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Sets up a backend with long time limits, so that a busy machine fails no operation.
+/// Long, so that a busy machine fails no operation.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
+
+/// Sets up a backend for a test that is not about time limits.
 fn patient(url: &str) -> MemcachedBackendBuilder {
-    const TIME_LIMIT: Duration = Duration::from_secs(20);
     MemcachedBackend::builder(url).connect_time_limit(TIME_LIMIT).response_time_limit(TIME_LIMIT)
 }
 

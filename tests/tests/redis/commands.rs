@@ -2,12 +2,11 @@
 
 use groupcache_core::backend::Generation;
 use groupcache_core::{Backend, Cache, Group, Groups};
-use groupcache_redis::RedisBackend;
 use groupcache_tests::proxy::Proxy;
 use groupcache_tests::redis_server::RedisServer;
 use groupcache_tests::shorthand::{eventually, groups, is_hit, key, look, store};
 
-use crate::{commands, connected, quiet, round_trips};
+use crate::{commands, connected, patient, quiet, round_trips};
 
 #[tokio::test]
 async fn a_hit_is_one_command_and_a_cold_miss_three_round_trips() {
@@ -107,13 +106,13 @@ async fn one_mint_wins(url: &str) {
         let group = Group::new("race").with("round", round);
         let mut mints = tokio::task::JoinSet::new();
         for _ in 0..8 {
-            let backend = RedisBackend::builder(url).build().expect("builds");
+            let backend = patient(url).build().expect("builds");
             let group = group.clone();
             mints.spawn(async move { backend.mint(&[group]).await.expect("mints").vector[0] });
         }
         let minted: Vec<Generation> = mints.join_all().await;
         assert!(minted.iter().all(|generation| *generation == minted[0]), "{minted:?}");
-        let backend = RedisBackend::builder(url).build().expect("builds");
+        let backend = patient(url).build().expect("builds");
         let current = look(&backend, &key("none"), &Groups::from(group)).await.current;
         assert_eq!(current[0], Some(minted[0]));
     }

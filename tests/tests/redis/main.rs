@@ -23,12 +23,17 @@ use groupcache_tests::shorthand::eventually;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Sets up a backend that sends no commands of its own, such as those of the watch, with long time limits, so
-/// that a busy machine fails no operation.
+/// Long, so that a busy machine fails no operation.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
+
+/// Sets up a backend for a test that is not about time limits.
+fn patient(url: &str) -> RedisBackendBuilder {
+    RedisBackend::builder(url).connect_time_limit(TIME_LIMIT).response_time_limit(TIME_LIMIT)
+}
+
+/// The same, but the backend sends no commands of its own, such as those of the watch.
 fn quiet(server: &RedisServer) -> RedisBackendBuilder {
-    const TIME_LIMIT: Duration = Duration::from_secs(20);
-    let builder = RedisBackend::builder(server.url()).watch_interval(DAY);
-    builder.connect_time_limit(TIME_LIMIT).response_time_limit(TIME_LIMIT)
+    patient(&server.url()).watch_interval(DAY)
 }
 
 /// Connects a backend, and waits for the commands of the advice, which follow the first connection.
