@@ -154,6 +154,7 @@ mod builder;
 mod connection;
 mod error;
 mod operations;
+mod permissions;
 mod route;
 mod server;
 mod settings;

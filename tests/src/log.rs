@@ -7,16 +7,37 @@ use tracing::field::{Field, Visit};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
-/// What is logged at the level of information or above. Clones are the same log.
-#[derive(Debug, Clone, Default)]
-pub struct Log(Arc<Mutex<Vec<(Level, String)>>>);
+/// What is logged. Clones are the same log.
+#[derive(Debug, Clone)]
+pub struct Log {
+    lines: Arc<Mutex<Vec<(Level, String)>>>,
+    /// What is less important, or comes from other crates than those of groupcache, is left out.
+    least: Level,
+    everywhere: bool,
+}
 
 impl Log {
-    /// Keeps what this thread logs until the guard is dropped.
+    /// Keeps what this thread logs at the level of information or above, until the guard is dropped.
     #[must_use]
     pub fn start() -> (Self, DefaultGuard) {
-        let log = Self::default();
+        Self::with(Level::INFO, false)
+    }
+
+    /// Keeps everything that this thread logs at any level in any crate, until the guard is dropped.
+    #[must_use]
+    pub fn start_with_everything() -> (Self, DefaultGuard) {
+        Self::with(Level::TRACE, true)
+    }
+
+    fn with(least: Level, everywhere: bool) -> (Self, DefaultGuard) {
+        let log = Self { lines: Arc::default(), least, everywhere };
         (log.clone(), tracing::subscriber::set_default(log))
+    }
+
+    /// All lines.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().expect("no panic").iter().map(|(_, text)| text.clone()).collect()
     }
 
     /// How many warnings, or errors, have this in their text.
@@ -32,13 +53,13 @@ impl Log {
     }
 
     fn count(&self, matches: impl Fn(Level, &str) -> bool) -> usize {
-        self.0.lock().expect("no panic").iter().filter(|(level, text)| matches(*level, text)).count()
+        self.lines.lock().expect("no panic").iter().filter(|(level, text)| matches(*level, text)).count()
     }
 }
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::INFO && metadata.target().starts_with("groupcache")
+        *metadata.level() <= self.least && (self.everywhere || metadata.target().starts_with("groupcache"))
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -58,7 +79,7 @@ impl Subscriber for Log {
         }
         let mut text = Text(String::new());
         event.record(&mut text);
-        self.0.lock().expect("no panic").push((*event.metadata().level(), text.0));
+        self.lines.lock().expect("no panic").push((*event.metadata().level(), text.0));
     }
 
     fn enter(&self, _: &span::Id) {}

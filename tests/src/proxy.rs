@@ -29,6 +29,8 @@ struct Shared {
     rewrite: Option<(&'static [u8], &'static [u8])>,
     /// What closes a connection instead of being passed on, and what was.
     refused: Option<&'static [u8]>,
+    /// What makes a connection hang.
+    held: Option<&'static [u8]>,
     kept: Mutex<Vec<Vec<u8>>>,
 }
 
@@ -46,7 +48,7 @@ impl Proxy {
     ///
     /// If there is no free port.
     pub async fn start(upstream: u16) -> Self {
-        Self::with(upstream, None, None).await
+        Self::with(upstream, None, None, None).await
     }
 
     /// A proxy through which the client hears the second text instead of the first.
@@ -56,7 +58,7 @@ impl Proxy {
     /// If the texts are of different lengths, or there is no free port.
     pub async fn rewriting(upstream: u16, said: &'static str, heard: &'static str) -> Self {
         assert_eq!(said.len(), heard.len(), "the protocol counts bytes");
-        Self::with(upstream, Some((said.as_bytes(), heard.as_bytes())), None).await
+        Self::with(upstream, Some((said.as_bytes(), heard.as_bytes())), None, None).await
     }
 
     /// A proxy that closes the connection, instead of passing it on, when a client says this.
@@ -65,20 +67,31 @@ impl Proxy {
     ///
     /// If there is no free port.
     pub async fn refusing(upstream: u16, said: &'static str) -> Self {
-        Self::with(upstream, None, Some(said.as_bytes())).await
+        Self::with(upstream, None, Some(said.as_bytes()), None).await
+    }
+
+    /// A proxy on which a connection passes on no more once a client says this, except beside `PTTL`: so the
+    /// client tries it when it connects.
+    ///
+    /// # Panics
+    ///
+    /// If there is no free port.
+    pub async fn holding(upstream: u16, said: &'static str) -> Self {
+        Self::with(upstream, None, None, Some(said.as_bytes())).await
     }
 
     async fn with(
         upstream: u16,
         rewrite: Option<(&'static [u8], &'static [u8])>,
         refused: Option<&'static [u8]>,
+        held: Option<&'static [u8]>,
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let (gate, _) = watch::channel(Gate::default());
         let upstream = AtomicU16::new(upstream);
         let (next, pieces, kept) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
-        let shared = Arc::new(Shared { upstream, next, pieces, gate, rewrite, refused, kept });
+        let shared = Arc::new(Shared { upstream, next, pieces, gate, rewrite, refused, held, kept });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self { port, shared, accepting }
     }
@@ -202,6 +215,7 @@ async fn pass_on(
                 shared.kept.lock().unwrap_or_else(PoisonError::into_inner).push(bytes.to_vec());
                 return;
             }
+            (Direction::ToServer, ..) if is_held(bytes, &shared) => std::future::pending().await,
             _ => {}
         }
         let open = gate.wait_for(|gate| number >= gate.held_below || number < gate.cut_below).await;
@@ -210,4 +224,9 @@ async fn pass_on(
             return;
         }
     }
+}
+
+fn is_held(bytes: &[u8], shared: &Shared) -> bool {
+    let has = |word: &[u8]| bytes.windows(word.len()).any(|window| window == word);
+    shared.held.is_some_and(|held| has(held) && !has(b"PTTL"))
 }

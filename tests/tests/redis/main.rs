@@ -1,8 +1,16 @@
 //! What the documentation of the Redis backend says, on real servers.
 
+mod addresses;
 mod commands;
 mod connection;
+mod identity;
+mod large;
+mod permissions;
 mod refusals;
+mod replicas;
+mod roles;
+mod secrets;
+mod sentinels;
 mod values;
 
 use std::time::Duration;
