@@ -23,6 +23,7 @@ pub(crate) struct Connection {
     pub(crate) server: Server,
     pub(crate) address: ConnectionAddr,
     response_time_limit: Duration,
+    trial_key: String,
     /// `None` unless the server is a node of a cluster.
     epoch_check: Option<EpochCheck>,
 }
@@ -82,8 +83,8 @@ impl Connection {
         let identities = opened.iter().map(|channel| identify(channel.clone(), limit, in_cluster));
         let permissions = permissions::check(opened[0].clone(), settings, in_cluster);
         let (identities, ()) = try_join(try_join_all(identities), permissions).await?;
+        identities.iter().try_for_each(|server| server.check(in_cluster))?;
         let server = the_same(identities)?;
-        server.check(in_cluster)?;
         let epoch_check = in_cluster.then(|| EpochCheck {
             interval: settings.cluster_check_interval,
             confirmed_at: Mutex::new(asked_at),
@@ -94,7 +95,8 @@ impl Connection {
             entries: opened.swap_remove(0),
             replica_wait: settings.wait_for_replicas.map_or(Duration::ZERO, |wait| wait.time_limit),
         };
-        Ok(Self { channels, server, address, response_time_limit: limit, epoch_check })
+        let trial_key = settings.trial_key.clone();
+        Ok(Self { channels, server, address, response_time_limit: limit, trial_key, epoch_check })
     }
 
     /// Sends `request` on `channel` and returns one reply for each command. An error reply is a value among
@@ -163,6 +165,15 @@ impl Connection {
             parameters.extend(pairs);
         }
         Ok(parameters)
+    }
+
+    /// Returns whether the user may use `PTTL` on keys under the prefix.
+    pub(crate) async fn may_use_pttl(&self) -> Result<bool, Failure> {
+        let mut command = Cmd::new();
+        command.arg("PTTL").arg(&self.trial_key);
+        let mut replies = self.send(&Request::Command(command)).await?;
+        let reply = replies.pop().map(Value::extract_error);
+        Ok(!reply.is_some_and(|reply| reply.is_err_and(|error| Failure::from(error).is_forbidden())))
     }
 
     /// Returns whether the server answers on all channels and is still in the same incarnation. Costs one

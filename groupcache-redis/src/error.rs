@@ -78,6 +78,12 @@ impl Failure {
         self.kind == ErrorKind::Capacity
     }
 
+    /// Returns whether the user has no permission for the command.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        let kind = self.source.as_ref().map(RedisError::kind);
+        kind == Some(redis::ErrorKind::Server(ServerErrorKind::NoPerm))
+    }
+
     /// Returns whether a setting is wrong.
     pub(crate) fn is_misconfigured(&self) -> bool {
         self.kind == ErrorKind::Configuration

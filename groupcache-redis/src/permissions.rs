@@ -37,7 +37,6 @@ pub(crate) async fn check(
     attempt(&["GET", key]);
     attempt(&["SET", key, "", "XX"]);
     attempt(&["PEXPIRE", key, "1"]);
-    attempt(&["PTTL", key]);
     attempt(&["UNLINK", key]);
     if settings.wait_for_replicas.is_some() {
         attempt(&["WAIT", "0", "1"]);
@@ -62,8 +61,8 @@ pub(crate) fn explain(command: &str, error: RedisError) -> Failure {
     }
     let message = if is_forbidden(&error) {
         format!(
-            "the user in `url` has no permission for {command} on keys under `key_prefix`; the documentation \
-             of the crate lists the commands that it needs"
+            "the user in `url` has no permission for {command}, or not for keys under `key_prefix`; the \
+             documentation of the crate lists the commands that it needs"
         )
     } else {
         format!("the server has no command {command}, which the cache needs")

@@ -70,7 +70,7 @@ impl Proxy {
         Self::with(upstream, None, Some(said.as_bytes()), None).await
     }
 
-    /// A proxy on which a connection passes on no more once a client says this, except beside `PTTL`: so the
+    /// A proxy on which a connection passes on no more once a client says this, except beside `UNLINK`: so the
     /// client tries it when it connects.
     ///
     /// # Panics
@@ -228,5 +228,5 @@ async fn pass_on(
 
 fn is_held(bytes: &[u8], shared: &Shared) -> bool {
     let has = |word: &[u8]| bytes.windows(word.len()).any(|window| window == word);
-    shared.held.is_some_and(|held| has(held) && !has(b"PTTL"))
+    shared.held.is_some_and(|held| has(held) && !has(b"UNLINK"))
 }

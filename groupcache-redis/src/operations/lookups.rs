@@ -89,11 +89,10 @@ impl Operations {
         };
         let responses = self.route.send(RequestKind::Lookup, &name, compose).await?;
         let mut response = responses.into_iter().next().ok_or_else(|| Failure::unexpected("PTTL"))?;
-        let (earlier, values, later) = (response.next()?, response.next()?, response.next()?);
+        let (earlier, values, later) =
+            (response.next_time_left()?, response.next()?, response.next_time_left()?);
         let mut lookup = parse_mget(&response.connection.server, values, groups.len())?;
-        if let (Found::Entry(_, expires_at), Value::Int(earlier), Value::Int(later)) =
-            (&mut lookup.found, earlier, later)
-        {
+        if let Found::Entry(_, expires_at) = &mut lookup.found {
             *expires_at = expiry(before, earlier, later);
         }
         Ok(lookup)
@@ -168,15 +167,26 @@ impl<X> Response<X> {
     }
 }
 
+impl<X> Response<X> {
+    /// Returns the next reply, to `PTTL`. It is zero if the user may not use `PTTL`: then nothing is kept for
+    /// longer than now because of an entry whose time left is unknown.
+    fn next_time_left(&mut self) -> Result<i64, Failure> {
+        match self.next() {
+            Ok(Value::Int(millis)) => Ok(millis),
+            Ok(_) => Err(Failure::unexpected("PTTL")),
+            Err(failure) if failure.is_forbidden() => Ok(0),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
 /// Takes the entry from the response to `GET`, with the time left if that was sent before and after it.
 fn take_entry(response: Option<Response<bool>>, before: Instant) -> Result<Found, Failure> {
     let mut response = response.ok_or_else(|| Failure::unexpected("GET"))?;
-    let earlier = if response.sent { response.next()? } else { Value::Nil };
+    let earlier = if response.sent { Some(response.next_time_left()?) } else { None };
     let mut found = parse_entry(response.next_string()?);
-    if let (Found::Entry(_, expires_at), Value::Int(earlier)) = (&mut found, earlier)
-        && let Value::Int(later) = response.next()?
-    {
-        *expires_at = expiry(before, earlier, later);
+    if let (Found::Entry(_, expires_at), Some(earlier)) = (&mut found, earlier) {
+        *expires_at = expiry(before, earlier, response.next_time_left()?);
     }
     Ok(found)
 }

@@ -1,8 +1,8 @@
 //! Finding the primary through sentinels.
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use groupcache_core::ErrorKind;
-use redis::{Cmd, ConnectionInfo, Pipeline, Value};
+use redis::{Cmd, ConnectionInfo, RedisError, Value};
 
 use crate::connection::open;
 use crate::error::Failure;
@@ -70,26 +70,23 @@ async fn query(
     sentinel: &ConnectionInfo,
     name: &str,
 ) -> Result<Named, Failure> {
-    let mut connection = open(settings, sentinel.clone()).await?;
-    let mut pipeline = Pipeline::with_capacity(2);
-    // During a failover only the second knows the new address. Then the epoch is new already.
-    pipeline.add_command(command("MASTER", name)).add_command(command("GET-MASTER-ADDR-BY-NAME", name));
-    let mut replies = connection.send_packed_commands(&pipeline, 0, 2).await?.into_iter();
-    let mut next = || replies.next().unwrap_or(Value::Nil);
-    let (configuration, address) = (next(), next());
+    let connection = open(settings, sentinel.clone()).await?;
+    let send = async |subcommand| {
+        let mut command = Cmd::new();
+        command.arg("SENTINEL").arg(subcommand).arg(name);
+        connection.clone().send_packed_command(&command).await
+    };
+    // During a failover only the first knows the new address. Then the epoch is new already.
+    let limit = settings.sentinel_time_limit() / 2;
+    let (address, configuration) =
+        join(send("GET-MASTER-ADDR-BY-NAME"), tokio::time::timeout(limit, send("MASTER"))).await;
     let address: Option<(String, u16)> =
-        redis::from_redis_value(address.extract_error()?).map_err(redis::RedisError::from)?;
+        redis::from_redis_value(address?.extract_error()?).map_err(RedisError::from)?;
     let Some(address) = address else {
         let message = format!("it knows no primary named `{name}`; check `sentinel`");
         return Err(Failure::new(ErrorKind::Configuration, message));
     };
-    Ok(Named { address, epoch: epoch(configuration) })
-}
-
-fn command(subcommand: &str, name: &str) -> Cmd {
-    let mut command = Cmd::new();
-    command.arg("SENTINEL").arg(subcommand).arg(name);
-    command
+    Ok(Named { address, epoch: configuration.ok().and_then(Result::ok).map_or(0, epoch) })
 }
 
 /// Returns the epoch of a configuration. It is zero if the sentinel does not disclose it: then the majority

@@ -43,6 +43,9 @@ async fn a_process_reads_where_it_invalidates() {
         .flatten()
         .collect();
     replicas.iter().for_each(wait_until_follows);
+    for primary in [&old, &new] {
+        primary.wait_until("it acknowledges", |primary| primary.run_command::<u64>("WAIT 1 100") == 1);
+    }
     let proxy = Proxy::start(old.port()).await;
     // The bumps have a connection of their own.
     let builder = RedisBackend::builder(proxy.url()).wait_for_replicas(1, millis(500));

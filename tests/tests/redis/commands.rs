@@ -87,7 +87,7 @@ async fn a_bump_replaces_what_is_there_and_leaves_nothing_behind() {
 async fn of_concurrent_mints_one_wins_and_all_return_it() {
     let Some(server) = RedisServer::start(&[]) else { return };
     one_mint_wins(&server.url()).await;
-    assert_eq!(server.calls("get"), 0, "this server has SET with NX and GET");
+    assert_eq!(server.calls("get"), 90, "each backend tries it once; this server has SET with NX and GET");
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn a_server_older_than_seven_is_asked_in_another_way() {
     let heard: &'static str = format!("redis_version:{older}").leak();
     let proxy = Proxy::rewriting(server.port(), said, heard).await;
     one_mint_wins(&proxy.url()).await;
-    assert!(server.calls("get") >= 80, "asked as a newer one");
+    assert!(server.calls("get") >= 90 + 80, "asked as a newer one");
 }
 
 async fn one_mint_wins(url: &str) {

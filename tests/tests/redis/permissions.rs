@@ -10,7 +10,7 @@ use groupcache_tests::servers::RedisServer;
 use crate::connected;
 
 /// As the documentation of the crate has it.
-const LEAST: [&str; 7] = ["mget", "get", "set", "pexpire", "pttl", "unlink", "info"];
+const LEAST: [&str; 6] = ["mget", "get", "set", "pexpire", "unlink", "info"];
 
 /// Makes a user that has these commands, on the keys of the cache. Returns the URL.
 fn user(server: &RedisServer, name: &str, commands: &str) -> String {
@@ -28,9 +28,7 @@ async fn the_least_permissions_are_enough() {
     let backend = connected(RedisBackend::builder(user(&server, "least", &least()))).await;
     let two = groups(2);
     store(&backend, key("page"), &two, Some(millis(60_000))).await;
-    let lookup = backend.lookup(&key("page"), &two, TimeLeft::Needed).await.expect("without MULTI");
-    assert!(is_hit(&lookup));
-    assert!(matches!(lookup.found, Found::Entry(_, Some(_))), "with the time left");
+    assert!(is_hit(&look(&backend, &key("page"), &two).await));
     backend.bump(&two[..1]).await.expect("bumps");
     assert!(!is_hit(&look(&backend, &key("page"), &two).await));
     backend.delete(&key("page")).await.expect("deletes");
@@ -51,6 +49,25 @@ async fn the_least_permissions_are_enough() {
     let vector = backend.mint(&two).await.expect("mints").vector;
     backend.store(&entry(key("page"), &two, vector, "body"), None).await.expect("stores");
     assert!(!backend.is_circuit_open());
+}
+
+/// Without `MULTI`; without `PTTL` it counts as over, and advice says so.
+#[tokio::test]
+async fn the_time_left_of_an_entry_takes_one_permission_more() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    for knows in [true, false] {
+        let commands = if knows { least() + " +pttl" } else { least() + " -pttl" };
+        let backend = connected(RedisBackend::builder(user(&server, "user", &commands))).await;
+        let one = groups(1);
+        let began = tokio::time::Instant::now().into_std();
+        store(&backend, key("page"), &one, Some(millis(60_000))).await;
+        let lookup = backend.lookup(&key("page"), &one, TimeLeft::Needed).await.expect("looks up");
+        assert!(is_hit(&lookup));
+        let Found::Entry(_, Some(expires_at)) = lookup.found else { panic!("a time, known or not") };
+        assert_eq!(expires_at > began + millis(50_000), knows);
+        let advice = backend.advice().await.expect("advises");
+        assert_eq!(advice.iter().any(|advice| advice.to_string().contains("PTTL")), !knows);
+    }
 }
 
 #[tokio::test]
