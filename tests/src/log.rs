@@ -1,4 +1,4 @@
-//! What the crates log, kept for a test to look at.
+//! The log of the crates, for assertions.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -7,23 +7,24 @@ use tracing::field::{Field, Visit};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
-/// What is logged. Clones are the same log.
+/// Messages at some level and above. Clones share the log.
 #[derive(Debug, Clone)]
 pub struct Log {
     lines: Arc<Mutex<Vec<(Level, String)>>>,
-    /// What is less important, or comes from other crates than those of groupcache, is left out.
+    /// Messages below this level are not recorded.
     least: Level,
+    /// Whether to record the messages of other crates than those of groupcache too.
     everywhere: bool,
 }
 
 impl Log {
-    /// Keeps what this thread logs at the level of information or above, until the guard is dropped.
+    /// Records the messages of this thread at level INFO and above until the guard is dropped.
     #[must_use]
     pub fn start() -> (Self, DefaultGuard) {
         Self::with(Level::INFO, false)
     }
 
-    /// Keeps everything that this thread logs at any level in any crate, until the guard is dropped.
+    /// Records the messages of this thread at every level and of every crate until the guard is dropped.
     #[must_use]
     pub fn start_with_everything() -> (Self, DefaultGuard) {
         Self::with(Level::TRACE, true)
@@ -34,19 +35,19 @@ impl Log {
         (log.clone(), tracing::subscriber::set_default(log))
     }
 
-    /// All lines.
+    /// Returns all messages.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         self.lines.lock().expect("no panic").iter().map(|(_, text)| text.clone()).collect()
     }
 
-    /// How many warnings, or errors, have this in their text.
+    /// Returns how many warnings and errors contain `about`.
     #[must_use]
     pub fn warnings(&self, about: &str) -> usize {
         self.count(|level, text| level < Level::INFO && text.contains(about))
     }
 
-    /// How many lines are no warnings.
+    /// Returns how many messages have level INFO.
     #[must_use]
     pub fn infos(&self) -> usize {
         self.count(|level, _| level == Level::INFO)

@@ -4,12 +4,12 @@
 use groupcache_core::backend::TimeLeft;
 use groupcache_core::{Backend, Cache};
 use groupcache_redis::RedisBackend;
-use groupcache_tests::asking::{eventually, groups, is_hit, key, look, millis, store};
-use groupcache_tests::clusters::wait_until_follows;
+use groupcache_tests::fake_server::FakeServer;
 use groupcache_tests::history::{Plan, run};
-use groupcache_tests::impostor::Impostor;
 use groupcache_tests::proxy::Proxy;
-use groupcache_tests::servers::RedisServer;
+use groupcache_tests::redis_cluster::wait_until_follows;
+use groupcache_tests::redis_server::RedisServer;
+use groupcache_tests::shorthand::{eventually, groups, is_hit, key, look, millis, store};
 use tokio::time::{Instant, sleep};
 
 use crate::connected;
@@ -67,7 +67,7 @@ async fn a_process_reads_where_it_invalidates() {
 #[tokio::test]
 async fn an_address_that_leads_to_several_servers_by_turns_is_an_error() {
     let (Some(one), Some(other)) = (RedisServer::start(&[]), RedisServer::start(&[])) else { return };
-    let proxy = Impostor::by_turns(vec![one.port(), other.port()]).await;
+    let proxy = FakeServer::by_turns(vec![one.port(), other.port()]).await;
     let backend = RedisBackend::builder(format!("redis://{}/", proxy.address())).build().expect("builds");
     let error = backend.connect().await.expect_err("two servers");
     assert!(error.to_string().contains("different servers"), "{error}");
@@ -82,7 +82,7 @@ async fn an_address_that_leads_nowhere_does_not_keep_an_old_connection_alive() {
     let backend = connected(limits).await;
     let one = groups(1);
     store(&backend, key("page"), &one, None).await;
-    proxy.redirect(groupcache_tests::servers::free_port());
+    proxy.redirect(groupcache_tests::process::free_port());
     eventually("it stops reading there", async || {
         backend.lookup(&key("page"), &one, TimeLeft::NotNeeded).await.is_err()
     })

@@ -2,9 +2,9 @@
 
 use groupcache_core::{Cache, ErrorKind};
 use groupcache_redis::RedisBackend;
-use groupcache_tests::impostor::Impostor;
+use groupcache_tests::fake_server::FakeServer;
 use groupcache_tests::proxy::Proxy;
-use groupcache_tests::servers::RedisServer;
+use groupcache_tests::redis_server::RedisServer;
 use tokio::time::sleep;
 
 use crate::{millis, read};
@@ -20,7 +20,7 @@ async fn refusal(url: &str) -> String {
 async fn an_identity_that_a_proxy_masks_is_refused_and_named() {
     let Some(server) = RedisServer::start(&[]) else { return };
     for fields in [&["run_id"][..], &["master_replid"][..], &["run_id", "master_replid"][..]] {
-        let proxy = Impostor::masking(server.port(), fields).await;
+        let proxy = FakeServer::masking(server.port(), fields).await;
         let error = refusal(&format!("redis://{}/", proxy.address())).await;
         assert!(error.contains(&format!("`{}:000", fields[0])), "{error}");
     }
@@ -41,7 +41,7 @@ async fn services_that_hide_it_are_named() {
 #[tokio::test]
 async fn nothing_is_stored_under_an_identity_that_outlives_the_server() {
     let Some(mut server) = RedisServer::start(&[]) else { return };
-    let proxy = Impostor::masking(server.port(), &["run_id", "master_replid"]).await;
+    let proxy = FakeServer::masking(server.port(), &["run_id", "master_replid"]).await;
     let url = format!("redis://{}/", proxy.address());
     let cache = Cache::builder(RedisBackend::builder(url).build().expect("builds")).build();
     assert_eq!(read(&cache, "page", 1).await, 1);

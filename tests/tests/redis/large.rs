@@ -3,9 +3,9 @@
 use groupcache_core::backend::TimeLeft;
 use groupcache_core::{Backend, ErrorKind};
 use groupcache_redis::RedisBackend;
-use groupcache_tests::asking::{entry, groups, key, store};
 use groupcache_tests::proxy::Proxy;
-use groupcache_tests::servers::RedisServer;
+use groupcache_tests::redis_server::RedisServer;
+use groupcache_tests::shorthand::{entry, groups, key, store};
 use tokio::time::sleep;
 
 use crate::{connected, millis, quiet};

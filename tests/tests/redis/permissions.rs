@@ -3,9 +3,9 @@
 use groupcache_core::backend::{Found, LeaseHolder, LeaseOwner, LeaseRequest, TimeLeft};
 use groupcache_core::{Backend, ErrorKind};
 use groupcache_redis::RedisBackend;
-use groupcache_tests::asking::{entry, groups, is_hit, key, look, millis, store};
-use groupcache_tests::clusters::RedisCluster;
-use groupcache_tests::servers::RedisServer;
+use groupcache_tests::redis_cluster::RedisCluster;
+use groupcache_tests::redis_server::RedisServer;
+use groupcache_tests::shorthand::{entry, groups, is_hit, key, look, millis, store};
 
 use crate::connected;
 

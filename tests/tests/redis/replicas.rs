@@ -1,8 +1,8 @@
 //! Invalidations that wait for replicas.
 
 use groupcache_core::Backend;
-use groupcache_tests::asking::{groups, is_hit, key, look, millis, store};
-use groupcache_tests::servers::RedisServer;
+use groupcache_tests::redis_server::RedisServer;
+use groupcache_tests::shorthand::{groups, is_hit, key, look, millis, store};
 
 use crate::{connected, quiet};
 

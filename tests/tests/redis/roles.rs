@@ -2,11 +2,11 @@
 
 use groupcache_core::{Backend, Cache};
 use groupcache_redis::RedisBackend;
-use groupcache_tests::asking::{groups, is_hit, key, look, millis, store};
-use groupcache_tests::clusters::wait_until_follows;
 use groupcache_tests::history::{Plan, run};
 use groupcache_tests::proxy::Proxy;
-use groupcache_tests::servers::RedisServer;
+use groupcache_tests::redis_cluster::wait_until_follows;
+use groupcache_tests::redis_server::RedisServer;
+use groupcache_tests::shorthand::{groups, is_hit, key, look, millis, store};
 use tokio::time::sleep;
 
 use crate::{DAY, connected};

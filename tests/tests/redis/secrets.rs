@@ -5,12 +5,13 @@ use std::fmt::Debug;
 
 use groupcache_core::{Backend, Cache};
 use groupcache_redis::{RedisBackend, RedisBackendBuilder};
-use groupcache_tests::asking::{groups, key, millis};
-use groupcache_tests::clusters::RedisCluster;
-use groupcache_tests::impostor::Impostor;
+use groupcache_tests::fake_server::FakeServer;
 use groupcache_tests::log::Log;
+use groupcache_tests::process::free_port;
 use groupcache_tests::proxy::Proxy;
-use groupcache_tests::servers::{RedisServer, free_port};
+use groupcache_tests::redis_cluster::RedisCluster;
+use groupcache_tests::redis_server::RedisServer;
+use groupcache_tests::shorthand::{groups, key, millis};
 use tokio::time::sleep;
 
 const SECRET: &str = "hunter2";
@@ -83,7 +84,7 @@ async fn nothing_shows_a_password() {
     server.run_command::<()>(&format!("ACL SETUSER weak on >{SECRET} ~* +info"));
     let port = server.port();
     let proxy = Proxy::start(port).await;
-    let (silent, rude) = (Impostor::silent().await, Impostor::saying(b"-ERR what hunt\r\n").await);
+    let (silent, rude) = (FakeServer::silent().await, FakeServer::replying(b"-ERR what hunt\r\n").await);
     let (log, _guard) = Log::start_with_everything();
     let mut shown = Shown::default();
     let at = |address: &str| RedisBackend::builder(format!("redis://user:{SECRET}@{address}/"));

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use groupcache_core::Backend;
 use groupcache_redis::{RedisBackend, RedisBackendBuilder};
-use groupcache_tests::asking::{eventually, groups, is_hit, key, look, millis, store};
-use groupcache_tests::impostor::{Impostor, NamedPrimary};
-use groupcache_tests::servers::{RedisServer, free_port};
+use groupcache_tests::fake_server::{FakeServer, NamedPrimary};
+use groupcache_tests::process::free_port;
+use groupcache_tests::redis_server::RedisServer;
+use groupcache_tests::shorthand::{eventually, groups, is_hit, key, look, millis, store};
 
 use crate::connected;
 
-fn builder<'a>(sentinels: impl IntoIterator<Item = &'a Impostor>) -> RedisBackendBuilder {
+fn builder<'a>(sentinels: impl IntoIterator<Item = &'a FakeServer>) -> RedisBackendBuilder {
     let urls = sentinels.into_iter().map(|sentinel| format!("redis://{}", sentinel.address()));
     RedisBackend::builder("redis://primary").sentinel("main", urls).watch_interval(millis(50))
 }
@@ -22,9 +23,9 @@ async fn a_sentinel_that_knows_of_no_failover_is_not_believed() {
     for by_epoch in [true, false] {
         let (isolated, told) = (NamedPrimary::new(old.port(), 4), NamedPrimary::new(old.port(), 4));
         let sentinels = [
-            Impostor::sentinel(Arc::clone(&isolated)).await,
-            Impostor::sentinel(Arc::clone(&told)).await,
-            Impostor::sentinel(if by_epoch { Arc::clone(&isolated) } else { Arc::clone(&told) }).await,
+            FakeServer::sentinel(Arc::clone(&isolated)).await,
+            FakeServer::sentinel(Arc::clone(&told)).await,
+            FakeServer::sentinel(if by_epoch { Arc::clone(&isolated) } else { Arc::clone(&told) }).await,
         ];
         let reader = connected(builder(&sentinels)).await;
         let one = groups(1);
@@ -42,7 +43,7 @@ async fn a_sentinel_that_knows_of_no_failover_is_not_believed() {
 #[tokio::test]
 async fn a_minority_of_the_sentinels_is_not_believed() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    let sentinel = Impostor::sentinel(NamedPrimary::new(server.port(), 1)).await;
+    let sentinel = FakeServer::sentinel(NamedPrimary::new(server.port(), 1)).await;
     let nobody = || format!("redis://127.0.0.1:{}", free_port());
     let urls = [format!("redis://{}", sentinel.address()), nobody(), nobody()];
     let backend = RedisBackend::builder("redis://primary").sentinel("main", urls).build().expect("builds");
@@ -56,9 +57,9 @@ async fn a_sentinel_that_hangs_costs_part_of_the_time_to_connect() {
     let Some(server) = RedisServer::start(&[]) else { return };
     let named = NamedPrimary::new(server.port(), 1);
     let sentinels = [
-        Impostor::silent().await,
-        Impostor::sentinel(Arc::clone(&named)).await,
-        Impostor::sentinel(named).await,
+        FakeServer::silent().await,
+        FakeServer::sentinel(Arc::clone(&named)).await,
+        FakeServer::sentinel(named).await,
     ];
     connected(builder(&sentinels)).await;
 }
