@@ -231,6 +231,10 @@ fn expiry(before: Instant, earlier: i64, later: i64) -> Option<Instant> {
     if (earlier, later) == (NO_TIME_TO_LIVE, NO_TIME_TO_LIVE) {
         return None;
     }
+    if earlier > 0 && earlier - later == 1 {
+        // The same entry, and a millisecond ended between the commands.
+        return expiry(before, earlier, earlier);
+    }
     let left = |millis| if millis == NO_TIME_TO_LIVE { u64::MAX } else { u64::try_from(millis).unwrap_or(0) };
     before.checked_add(Duration::from_millis(left(earlier).min(left(later))))
 }
@@ -247,7 +251,8 @@ mod tests {
         let before = Instant::now();
         let after = |millis| Some(before + Duration::from_millis(millis));
         for (earlier, later, expected) in [
-            (500, 499, after(499)),
+            (500, 499, after(500)),
+            (500, 498, after(498)),
             (5, 60_000, after(5)),
             (0, 60_000, after(0)),
             (-2, 60_000, after(0)),

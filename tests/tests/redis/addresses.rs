@@ -48,7 +48,7 @@ async fn a_process_reads_where_it_invalidates() {
     }
     let proxy = Proxy::start(old.port()).await;
     // The bumps have a connection of their own.
-    let builder = RedisBackend::builder(proxy.url()).wait_for_replicas(1, millis(500));
+    let builder = RedisBackend::builder(proxy.url()).wait_for_replicas(1, millis(4000));
     let process = connected(builder.watch_interval(crate::DAY)).await;
     let one = groups(1);
     for _ in 0..3 {
