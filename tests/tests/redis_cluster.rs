@@ -96,18 +96,13 @@ async fn operations_follow_a_slot_before_while_and_after_it_moves() {
     cluster.begin_migration(slot, from, to);
     assert!(is_hit(&old, &one).await, "its keys are still there");
     cluster.move_keys(slot, from, to);
+    let there = old.lookup(&key(), &one, TimeLeft::NotNeeded).await.expect("looks up");
+    assert!(there.current[0].is_none(), "a generation on its way is missing");
+    old.bump(&one).await.expect("follows to where the key is");
+    cluster.end_migration(slot, from, to);
     assert!(!is_hit(&old, &one).await, "the generation of another node is another one");
-    // Everybody agrees on the one that is there.
-    let there = old.lookup(&key(), &one, TimeLeft::NotNeeded).await.expect("looks up").current[0];
-    assert!(there.is_some(), "followed to where the key is");
-    assert_eq!(Some(old.mint(&one).await.expect("mints").vector[0]), there);
-    store(&old, &one).await;
-    assert!(is_hit(&old, &one).await);
-    old.bump(&one).await.expect("follows");
-    assert!(!is_hit(&old, &one).await, "bumped where the key is");
 
     store(&old, &one).await;
-    cluster.end_migration(slot, from, to);
     old.bump(&one).await.expect("told that it moved");
     let new = quiet(&cluster);
     assert!(!is_hit(&new, &one).await, "bumped at the new owner");

@@ -208,6 +208,11 @@ fn put_extend(pipeline: &mut Pipeline, server: &Server, name: &[u8], millis: u64
 }
 
 fn take_minted(group: &Group, mut response: Response<Token>) -> Result<Generation, Failure> {
+    if response.is_importing() {
+        let message =
+            format!("the slot of the group {group} is moving, and its owner has no generation left");
+        return Err(Failure::new(ErrorKind::Unavailable, message));
+    }
     let generation = match take_current(&mut response)? {
         Value::BulkString(token) => response.generation(&token).ok_or_else(|| {
             Failure::protocol(format!(

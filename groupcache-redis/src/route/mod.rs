@@ -37,7 +37,7 @@ impl Route {
     ) -> Result<Vec<Response<X>>, Failure> {
         match self {
             Self::Node(node) => {
-                let part = |index| Part { index, redirected: false, slot_owner: None };
+                let part = |index| Part { index, redirected: false, importing: false };
                 let parts: Vec<_> = (0..names.len()).map(part).collect();
                 node.send(kind, &parts, &compose).await
             }

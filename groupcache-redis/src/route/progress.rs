@@ -1,7 +1,6 @@
 //! What a request to a cluster still has to send, and where.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use groupcache_core::ErrorKind;
 use redis::{ServerErrorKind, Value};
@@ -28,8 +27,8 @@ struct Pending {
 /// An error reply that names the node which has the key.
 struct Redirect {
     to: Address,
-    /// The node that still owns the slot, if the other one is only importing it.
-    slot_owner: Option<Arc<Connection>>,
+    /// Whether the node is only importing the slot, which the redirecting node still owns.
+    importing: bool,
 }
 
 /// Whether a response shows that the topology is outdated.
@@ -57,11 +56,11 @@ impl<X> Progress<X> {
         let mut round: BTreeMap<Address, Vec<Part>> = BTreeMap::new();
         for Pending { index, redirect } in self.pending.drain(..) {
             let redirected = redirect.is_some();
-            let (to, slot_owner) = match redirect {
-                Some(Redirect { to, slot_owner }) => (to, slot_owner),
-                None => (topology.owner(&names[index])?.clone(), None),
+            let Redirect { to, importing } = match redirect {
+                Some(redirect) => redirect,
+                None => Redirect { to: topology.owner(&names[index])?.clone(), importing: false },
             };
-            round.entry(to).or_default().push(Part { index, redirected, slot_owner });
+            round.entry(to).or_default().push(Part { index, redirected, importing });
         }
         Ok(round)
     }
@@ -73,7 +72,7 @@ impl<X> Progress<X> {
             match response.find_redirect(|reply| Redirect::parse(reply, &response.connection)) {
                 None => self.responses[part.index] = Some(response),
                 Some(redirect) => {
-                    if redirect.slot_owner.is_none() {
+                    if !redirect.importing {
                         moved = Moved::Yes;
                     }
                     self.pending.push(Pending { index: part.index, redirect: Some(redirect) });
@@ -109,9 +108,9 @@ impl<X> Progress<X> {
 
 impl Redirect {
     /// Parses `MOVED` or `ASK`, the slot, and an address whose host may be missing.
-    fn parse(reply: &Value, connection: &Arc<Connection>) -> Option<Self> {
+    fn parse(reply: &Value, connection: &Connection) -> Option<Self> {
         let Value::ServerError(error) = reply else { return None };
-        let is_importing = match error.kind()? {
+        let importing = match error.kind()? {
             ServerErrorKind::Moved => false,
             ServerErrorKind::Ask => true,
             _ => return None,
@@ -121,8 +120,7 @@ impl Redirect {
             "" => connection.host()?.to_owned(),
             host => host.to_owned(),
         };
-        let slot_owner = is_importing.then(|| Arc::clone(connection));
-        Some(Self { to: (host, port.parse().ok()?), slot_owner })
+        Some(Self { to: (host, port.parse().ok()?), importing })
     }
 }
 

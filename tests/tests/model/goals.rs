@@ -3,14 +3,14 @@
 use stateright::Property;
 
 use crate::protocol::Protocol;
-use crate::scenes::{BUMPS, CROWD, FAILOVERS, FLIGHTS, MINTS, RACES, Scene};
+use crate::scenes::{BUMPS, CROWD, FAILOVERS, FLIGHTS, MIGRATIONS, MINTS, RACES, Scene};
 use crate::state::{Asks, BOOK, Course, GROUPS, Message, PerGroup, Phase, Reader, State, Ticket, Token};
 use crate::store::{Verdict, is_current, judge};
 
 type Condition = fn(&Protocol, &State) -> bool;
 
 /// What each scene is there for.
-pub(crate) const GOALS: [(Scene, &str, Condition); 17] = [
+pub(crate) const GOALS: [(Scene, &str, Condition); 20] = [
     (RACES, "a hit on what was computed after an invalidation", |protocol, state| {
         would_look(state) && of_acknowledged(state) && matches!(verdict(protocol, state), Verdict::Hit(_))
     }),
@@ -69,6 +69,35 @@ pub(crate) const GOALS: [(Scene, &str, Condition); 17] = [
             }
             _ => false,
         })
+    }),
+    (
+        MIGRATIONS,
+        "a cancelled migration left a generation that an old entry has, and the next begins",
+        |_, state| {
+            let of_entry = |entry: &crate::state::Entry| {
+                entry.vector[BOOK].map(|generation| generation.token) == state.target.token
+            };
+            would_look(state)
+                && is_old(state)
+                && state.left.migrations == 0
+                && state.is_redirected(BOOK)
+                && state.store.entry.as_ref().is_some_and(of_entry)
+        },
+    ),
+    (MIGRATIONS, "an invalidation is redirected to a generation that has moved", |_, state| {
+        state.target.token.is_some()
+            && state.target.importing
+            && state
+                .network
+                .iter()
+                .any(|message| matches!(message, Message::Bump { redirected: true, executed: false, .. }))
+    }),
+    (MIGRATIONS, "an invalidation is redirected, and the migration is cancelled", |_, state| {
+        !state.target.importing
+            && state
+                .network
+                .iter()
+                .any(|message| matches!(message, Message::Bump { redirected: true, executed: false, .. }))
     }),
     (FLIGHTS, "a leader is gone and others wait", |protocol, state| aboard(protocol, state, Course::Vacant)),
     (FLIGHTS, "a flight has landed and is found", |protocol, state| {

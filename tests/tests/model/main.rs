@@ -1,6 +1,6 @@
 //! A model of the protocol, explored exhaustively within bounds.
 //!
-//! The protocol that groupcache has serves nothing stale in any of the scenes. Each of twelve others,
+//! The protocol that groupcache has serves nothing stale in any of the scenes. Each of thirteen others,
 //! which differ from it in one line, does in one of them: the checker goes breadth first, so what it
 //! finds is the shortest way there.
 
@@ -95,6 +95,11 @@ fn nothing_stale_is_served_when_bumps_are_late() {
 #[test]
 fn nothing_stale_is_served_after_failovers() {
     is_safe(scenes::FAILOVERS);
+}
+
+#[test]
+fn nothing_stale_is_served_while_migrations_begin_and_are_cancelled() {
+    is_safe(scenes::MIGRATIONS);
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub(crate) enum Variant {
     BumpBeforeCommit,
     /// The data is read from a snapshot that is older than the vector.
     OldSnapshot,
+    /// A generation at the store that a slot is moving to counts.
+    AskCounts,
     /// A generation is its token alone, in all lives of the store.
     NoIncarnation,
     /// Whoever reads the same key waits for the same flight.

@@ -2,6 +2,7 @@
 
 mod commands;
 mod connection;
+mod migrations;
 mod refusals;
 mod values;
 
