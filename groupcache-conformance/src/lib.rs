@@ -39,6 +39,7 @@
     clippy::exhaustive_enums,
     clippy::unwrap_used
 )]
+#![doc(test(attr(deny(unused_must_use))))]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should"))]
 
 pub mod cases;
@@ -162,3 +163,8 @@ where
     crate::__conformance_cases!(all_violations { make, expectations, found });
     found
 }
+
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

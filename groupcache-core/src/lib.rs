@@ -73,6 +73,7 @@
     clippy::exhaustive_enums,
     clippy::unwrap_used
 )]
+#![doc(test(attr(deny(unused_must_use))))]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should"))]
 
 #[cfg(test)]
@@ -121,3 +122,8 @@ pub use crate::strategy::call::{Arguments, Call, NamedCall};
 pub use crate::strategy::key_strategy::KeyStrategy;
 pub use crate::strategy::model::{ArgumentText, Model, Models, check_fields, groups_of};
 pub use crate::typed::KeyedCache;
+
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -148,6 +148,7 @@
     clippy::exhaustive_enums,
     clippy::unwrap_used
 )]
+#![doc(test(attr(deny(unused_must_use))))]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should"))]
 
 mod advice;
@@ -173,3 +174,8 @@ pub use memcache;
 pub use crate::advice::Advice;
 pub use crate::backend::MemcachedBackend;
 pub use crate::builder::MemcachedBackendBuilder;
+
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

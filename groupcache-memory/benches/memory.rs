@@ -1,5 +1,6 @@
-//! What a hit costs beside a bare moka `get`, and an invalidation beside the size of its group.
-//! Compare the figures of one run with each other, not with those of another.
+//! A hit beside a bare moka `get`, and invalidations of groups of 1 and of 1,000,000 entries.
+//!
+//! Compare the figures of one run with each other, not with those of another run.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use groupcache_core::{Address, Backend, Cache, Entry, Group, Groups, Key, Loaded
 use groupcache_memory::MemoryBackend;
 use tokio::runtime::Runtime;
 
-/// On the heap, as real bodies are.
+/// Returns a body on the heap, as real ones are.
 fn body() -> Bytes {
     Bytes::from(vec![b'x'; 1024])
 }
@@ -23,7 +24,7 @@ fn hit(criterion: &mut Criterion) {
     let mut bench = criterion.benchmark_group("hit");
     let key = Key::of(&("page", "/books/5", "")).expect("a key");
 
-    // What one would write by hand: the same key, the same bytes, no invalidation.
+    // The same key and the same bytes without invalidation.
     let moka = moka::sync::Cache::builder().max_capacity(1 << 20).build();
     moka.insert(key.clone(), body());
     bench.bench_function("bare_moka_get", |bencher| bencher.iter(|| black_box(moka.get(black_box(&key)))));
@@ -31,8 +32,8 @@ fn hit(criterion: &mut Criterion) {
     for count in [1, 4, 16] {
         let cache = Cache::builder(MemoryBackend::with_max_bytes(1 << 20)).build();
         let address = Address { key: key.clone(), groups: groups(count) };
-        runtime.block_on(fill(&cache, &address));
-        read_now(&mut bench, &format!("{count}_groups"), &cache, &address);
+        runtime.block_on(read(&cache, &address));
+        measure_read_now(&mut bench, &format!("{count}_groups"), &cache, &address);
         bench.bench_function(format!("{count}_groups_async"), |bencher| {
             bencher.to_async(&runtime).iter(|| async { black_box(read(&cache, black_box(&address)).await) });
         });
@@ -64,7 +65,7 @@ fn invalidate(criterion: &mut Criterion) {
     bench.finish();
 }
 
-/// A cache with this many entries, all of the same groups.
+/// Returns a cache with `count` entries of the same groups.
 async fn cache_of(count: u32, groups: &Groups) -> Cache<MemoryBackend> {
     let backend = MemoryBackend::with_max_bytes(4 << 30);
     let minted = backend.mint(groups).await.expect("mints");
@@ -79,7 +80,7 @@ async fn cache_of(count: u32, groups: &Groups) -> Cache<MemoryBackend> {
     Cache::builder(backend).build()
 }
 
-fn read_now(
+fn measure_read_now(
     bench: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
     cache: &Cache<MemoryBackend>,
@@ -88,7 +89,7 @@ fn read_now(
     bench.bench_function(name, |bencher| {
         bencher.iter(|| black_box(cache.read_now(black_box(address), |entry| Some(entry.body().clone()))));
     });
-    assert!(cache.read_now(address, |_| Some(())).is_some(), "measured misses");
+    assert!(cache.read_now(address, |_| Some(())).is_some(), "misses were measured");
 }
 
 async fn read(cache: &Cache<MemoryBackend>, address: &Address) -> Bytes {
@@ -97,10 +98,6 @@ async fn read(cache: &Cache<MemoryBackend>, address: &Address) -> Bytes {
         Ok(Served::Entry(body, _) | Served::Loaded { value: body, .. }) => body,
         Err(()) => Bytes::new(),
     }
-}
-
-async fn fill(cache: &Cache<MemoryBackend>, address: &Address) {
-    read(cache, address).await;
 }
 
 fn groups(count: u32) -> Groups {

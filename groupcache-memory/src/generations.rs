@@ -1,52 +1,56 @@
-//! The generations of the groups that something uses.
+//! The table of generations: one counter for each group that an entry or a load uses.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64 as SystemAtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 
+use groupcache_core::Group;
 use groupcache_core::backend::Generation;
 
-use groupcache_core::Group;
+use self::system::{AtomicU64, Mutex, MutexGuard, RandomState};
 
-use crate::sync::{AtomicU64, Mutex, MutexGuard, RandomState, SHARDS};
+/// Shuttle makes all shards anew for each schedule, and finds more the more threads meet at one.
+const SHARDS: usize = if cfg!(all(test, groupcache_shuttle)) { 2 } else { 64 };
 
-/// Counts all generations of this process: a group that disappears and comes back, in this table or
-/// another, has a generation it never had.
+/// Counts all generations of this process. A group that disappears and comes back, in this table or in
+/// another, gets a generation that it never had.
 static NEXT: SystemAtomicU64 = SystemAtomicU64::new(1);
 
-/// Finds the cells of groups. Knows a group only while somebody guards its cell: the table refers to
-/// cells weakly, and a cell takes itself out when the last holder lets go.
+/// Finds the cells of groups.
+///
+/// The table refers to cells weakly, and a cell removes itself when its last holder drops it. So the table
+/// knows a group only while an entry or a load holds its cell.
 #[derive(Debug)]
-pub(crate) struct Generations {
+pub(crate) struct GenerationTable {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
 }
 
-type Shard = HashMap<Group, Weak<Cell>>;
+type Shard = HashMap<Group, Weak<GenerationCell>>;
 
 /// The current generation of one group.
 #[derive(Debug)]
-pub(crate) struct Cell {
+pub(crate) struct GenerationCell {
     group: Group,
     generation: AtomicU64,
-    table: Weak<Generations>,
+    table: Weak<GenerationTable>,
 }
 
-impl Generations {
+impl GenerationTable {
     pub(crate) fn new() -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect();
         Arc::new(Self { shards, hasher: RandomState::new() })
     }
 
-    /// The cell of `group`, if somebody guards it.
-    pub(crate) fn find(&self, group: &Group) -> Option<Arc<Cell>> {
+    /// Returns the cell of `group`, if there is one.
+    pub(crate) fn find(&self, group: &Group) -> Option<Arc<GenerationCell>> {
         self.shard(group).get(group).and_then(Weak::upgrade)
     }
 
-    /// The cell of `group`, a new one with a fresh generation if nobody guards it. Of several callers
-    /// at once all get the same.
-    pub(crate) fn find_or_create(self: &Arc<Self>, group: &Group) -> Arc<Cell> {
+    /// Returns the cell of `group`, or a new one with a fresh generation. Concurrent callers all get the
+    /// same.
+    pub(crate) fn find_or_create(self: &Arc<Self>, group: &Group) -> Arc<GenerationCell> {
         let mut shard = self.shard(group);
         if let Some(cell) = shard.get(group).and_then(Weak::upgrade) {
             return cell;
@@ -56,21 +60,21 @@ impl Generations {
             drop(shard);
             shard = self.shard(group);
         }
-        let cell = Arc::new(Cell {
+        let cell = Arc::new(GenerationCell {
             group: group.clone(),
-            generation: AtomicU64::new(next()),
+            generation: AtomicU64::new(next_generation()),
             table: Arc::downgrade(self),
         });
         shard.insert(group.clone(), Arc::downgrade(&cell));
         cell
     }
 
-    /// How many groups somebody guards, or held until a moment ago.
+    /// Returns the number of groups that have a cell, or had one until a moment ago.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
-    // A `Cell` must never be dropped while its shard is locked: its drop locks it too.
+    // A cell must never be dropped while its shard is locked: dropping it locks the shard too.
     fn shard(&self, group: &Group) -> MutexGuard<'_, Shard> {
         #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
         let at = self.hasher.hash_one(group) as usize % SHARDS;
@@ -78,7 +82,7 @@ impl Generations {
     }
 }
 
-impl Cell {
+impl GenerationCell {
     pub(crate) fn generation(&self) -> Option<Generation> {
         Generation::new(self.generation.load(Ordering::SeqCst).into())
     }
@@ -90,11 +94,11 @@ impl Cell {
             let now = self.generation.load(Ordering::SeqCst);
             return self.generation.store(now + 1, Ordering::SeqCst);
         }
-        self.generation.store(next(), Ordering::SeqCst);
+        self.generation.store(next_generation(), Ordering::SeqCst);
     }
 }
 
-impl Drop for Cell {
+impl Drop for GenerationCell {
     fn drop(&mut self) {
         let Some(table) = self.table.upgrade() else { return };
         let mut shard = table.shard(&self.group);
@@ -102,14 +106,14 @@ impl Drop for Cell {
         if groupcache_core::mutants::is_on("careless_drop") {
             shard.remove(&self.group);
         }
-        // Somebody may have created the group anew since the last holder let go of this cell.
+        // Another thread may have created the group anew since the last holder dropped this cell.
         if shard.get(&self.group).is_some_and(|cell| std::ptr::eq(cell.as_ptr(), self)) {
             shard.remove(&self.group);
         }
     }
 }
 
-fn next() -> u64 {
+fn next_generation() -> u64 {
     #[cfg(groupcache_mutants)]
     if groupcache_core::mutants::is_on("small_counter") {
         return 1 + NEXT.fetch_add(1, Ordering::Relaxed) % 4;
@@ -121,13 +125,32 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[cfg(not(all(test, groupcache_shuttle)))]
+mod system {
+    pub(super) use std::hash::RandomState;
+    pub(super) use std::sync::atomic::AtomicU64;
+    pub(super) use std::sync::{Mutex, MutexGuard};
+}
+
+/// At each of these shuttle may run another thread. See `interleavings.rs`.
+#[cfg(all(test, groupcache_shuttle))]
+mod system {
+    use std::hash::{BuildHasherDefault, DefaultHasher};
+
+    pub(super) use shuttle::sync::atomic::AtomicU64;
+    pub(super) use shuttle::sync::{Mutex, MutexGuard};
+
+    /// The same in every execution, so that a schedule can be repeated.
+    pub(super) type RandomState = BuildHasherDefault<DefaultHasher>;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_group_is_known_while_somebody_holds_it_and_new_afterwards() {
-        let table = Generations::new();
+    fn a_group_is_known_while_its_cell_is_held_and_new_afterwards() {
+        let table = GenerationTable::new();
         let group = Group::new("g");
         let first = table.find_or_create(&group);
         let same = table.find_or_create(&group);
@@ -143,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_bump_installs_a_generation_that_never_was() {
-        let table = Generations::new();
+        let table = GenerationTable::new();
         let cell = table.find_or_create(&Group::new("g"));
         let mut seen = vec![cell.generation()];
         for _ in 0..100 {
@@ -154,8 +177,8 @@ mod tests {
     }
 
     #[test]
-    fn creating_and_letting_go_at_once_neither_hangs_nor_leaks() {
-        let table = Generations::new();
+    fn creating_and_dropping_cells_at_once_neither_hangs_nor_leaks() {
+        let table = GenerationTable::new();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

@@ -1,10 +1,11 @@
-//! The table of generations under schedules that shuttle chooses. Only in test builds with
-//! `--cfg groupcache_shuttle`, where `sync.rs` has shuttle's mutex and atomics; see
-//! `tests/interleavings`.
+//! The table of generations under schedules that shuttle chooses.
 //!
-//! moka is not part of it: its locks are none that shuttle knows. What keeps entries here is one slot
-//! that does what `MemoryBackend` does with the cells of an entry. The counter that all generations
-//! come from is the system's own, as it outlives a schedule: drawing one is one step.
+//! Compiled in test builds with `--cfg groupcache_shuttle` only, where the table uses shuttle's mutex and
+//! atomics. `tests/interleavings` runs it.
+//!
+//! moka is not part of it, because shuttle does not know its locks. One slot stands for it, which does what
+//! `MemoryBackend` does with the cells of an entry. The counter of generations is the system's own, because
+//! it outlives a schedule: drawing a generation is one step.
 
 #[path = "../../tests/src/explore.rs"]
 mod explore;
@@ -12,14 +13,13 @@ mod explore;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use groupcache_core::backend::Generation;
-
 use groupcache_core::Group;
+use groupcache_core::backend::Generation;
+use shuttle::sync::Mutex;
 use shuttle::thread;
 
 use self::explore::{explore, explore_all};
-use crate::generations::{Cell, Generations};
-use crate::sync::Mutex;
+use crate::generations::{GenerationCell, GenerationTable};
 
 fn group() -> Group {
     Group::new("g")
@@ -28,16 +28,16 @@ fn group() -> Group {
 /// An entry of one group, and the version of the data that it shows.
 #[derive(Clone)]
 struct Stored {
-    cell: Arc<Cell>,
+    cell: Arc<GenerationCell>,
     vector: Option<Generation>,
     version: u64,
 }
 
 /// A store of one entry, and the data behind it.
 struct World {
-    table: Arc<Generations>,
+    table: Arc<GenerationTable>,
     slot: Mutex<Option<Stored>>,
-    /// Not shuttle's: a look at them is no point at which another thread may run.
+    /// Not shuttle's: another thread may not run where these are read.
     committed: AtomicU64,
     acknowledged: AtomicU64,
 }
@@ -45,11 +45,11 @@ struct World {
 impl World {
     fn new() -> Arc<Self> {
         let (committed, acknowledged) = (AtomicU64::new(1), AtomicU64::new(0));
-        Arc::new(Self { table: Generations::new(), slot: Mutex::new(None), committed, acknowledged })
+        Arc::new(Self { table: GenerationTable::new(), slot: Mutex::new(None), committed, acknowledged })
     }
 
-    /// The way of a fill: mint, read the data, store under the cell that is there then.
-    fn compute(&self) {
+    /// Loads an entry: mints, reads the data, stores under the cell that is there by then.
+    fn load(&self) {
         let minted = self.table.find_or_create(&group());
         let vector = minted.generation();
         thread::yield_now();
@@ -61,7 +61,7 @@ impl World {
                 if groupcache_core::mutants::is_on("vector_of_store") { cell.generation() } else { vector };
             let stored = Stored { cell, vector, version };
             let replaced = self.slot.lock().unwrap().replace(stored);
-            // As in moka, what was replaced lets go of its cells outside any lock of the table.
+            // As in moka, a replaced entry drops its cells outside every lock of the table.
             drop(replaced);
         }
     }
@@ -80,7 +80,7 @@ impl World {
         drop(evicted);
     }
 
-    /// A hit must show what was acknowledged before it was looked for.
+    /// Checks that a hit shows every version that was acknowledged before the lookup.
     fn read(&self) {
         let floor = self.acknowledged.load(Ordering::SeqCst);
         let found = self.slot.lock().unwrap().clone();
@@ -110,13 +110,13 @@ fn no_bump_is_lost_and_no_entry_revived_while_groups_disappear_and_come_back() {
             &world,
             [
                 |world| {
-                    world.compute();
+                    world.load();
                     world.read();
                 },
                 |world| {
-                    world.compute();
+                    world.load();
                     world.evict();
-                    world.compute();
+                    world.load();
                 },
                 |world| {
                     world.change();
@@ -129,24 +129,24 @@ fn no_bump_is_lost_and_no_entry_revived_while_groups_disappear_and_come_back() {
         );
         world.read();
         world.evict();
-        assert_eq!(world.table.len(), 0, "a group that nobody uses is left behind");
+        assert_eq!(world.table.len(), 0, "a group that is not in use is left behind");
     });
 }
 
 #[test]
-fn a_computation_and_an_invalidation_in_every_order() {
+fn a_load_and_an_invalidation_in_every_order() {
     explore_all(|| {
         let world = World::new();
-        at_once(&world, [World::compute, World::change]);
+        at_once(&world, [World::load, World::change]);
         world.read();
         world.evict();
-        assert_eq!(world.table.len(), 0, "a group that nobody uses is left behind");
+        assert_eq!(world.table.len(), 0, "a group that is not in use is left behind");
     });
 }
 
-/// One lets go of the group while another takes hold of it.
-fn hold_and_let_go(rounds: usize) {
-    let table = Generations::new();
+/// One thread drops the cell of the group while another finds it.
+fn hold_and_drop(rounds: usize) {
+    let table = GenerationTable::new();
     let holders = [(); 2].map(|()| {
         let table = Arc::clone(&table);
         thread::spawn(move || {
@@ -160,23 +160,23 @@ fn hold_and_let_go(rounds: usize) {
     for holder in holders {
         holder.join().unwrap();
     }
-    assert_eq!(table.len(), 0, "a group that nobody uses is left behind");
+    assert_eq!(table.len(), 0, "a group that is not in use is left behind");
 }
 
 #[test]
-fn a_group_has_one_cell_as_long_as_somebody_holds_it() {
-    explore("a_group_has_one_cell_as_long_as_somebody_holds_it", || hold_and_let_go(3));
+fn a_group_has_one_cell_while_it_is_held() {
+    explore("a_group_has_one_cell_while_it_is_held", || hold_and_drop(3));
 }
 
 #[test]
-fn holding_and_letting_go_once_in_every_order() {
-    explore_all(|| hold_and_let_go(1));
+fn holding_and_dropping_once_in_every_order() {
+    explore_all(|| hold_and_drop(1));
 }
 
 #[test]
 fn no_generation_is_handed_out_twice() {
     explore("no_generation_is_handed_out_twice", || {
-        let table = Generations::new();
+        let table = GenerationTable::new();
         let (one, other) = (table.find_or_create(&group()), table.find_or_create(&Group::new("other")));
         let seen = Arc::new(Mutex::new(vec![one.generation(), other.generation()]));
         let bumpers = [Arc::clone(&one), one, other].map(|cell| {
@@ -193,9 +193,9 @@ fn no_generation_is_handed_out_twice() {
             bumper.join().unwrap();
         }
         let mut seen = seen.lock().unwrap().clone();
-        // Of two bumps of one group, both may see the second's.
+        // After two bumps of one group, both threads may see the generation of the second.
         seen.sort_by_key(|generation| generation.map(Generation::get));
         seen.dedup();
-        assert!(seen.len() >= 4, "two groups, or two moments of one, have one generation: {seen:?}");
+        assert!(seen.len() >= 4, "a generation was used twice: {seen:?}");
     });
 }

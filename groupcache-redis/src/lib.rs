@@ -147,6 +147,7 @@
     clippy::exhaustive_enums,
     clippy::unwrap_used
 )]
+#![doc(test(attr(deny(unused_must_use))))]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should"))]
 
 mod advice;
@@ -164,3 +165,8 @@ pub use redis;
 pub use crate::advice::Advice;
 pub use crate::backend::RedisBackend;
 pub use crate::builder::RedisBackendBuilder;
+
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -1,6 +1,7 @@
 //! What the tests of this workspace share: backends written by hand, each with one
 //! purpose; real servers, faults between them and their clients, and the check of every read.
 
+#![doc(test(attr(deny(unused_must_use))))]
 #![warn(missing_docs, missing_debug_implementations)]
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 

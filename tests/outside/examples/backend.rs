@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use groupcache_core::backend::{Found, Generation, GenerationGuard, Lookup, Minted, TimeLeft};
 
-use groupcache_core::{Backend, BoxBackend, Cache, Clock, Entry, EntryOptions, Error, ErrorKind, Group, Key, ManualClock, Result};
+use groupcache_core::{
+    Backend, BoxBackend, Cache, Clock, Entry, EntryOptions, Error, ErrorKind, Group, Key, ManualClock, Result,
+};
 
 /// Bodies larger than this are refused.
 const BODY_BYTES_MAX: usize = 1 << 20;
