@@ -146,7 +146,7 @@ impl Operations {
     }
 
     pub(crate) async fn delete(&self, key: &Key) -> Result<(), Failure> {
-        self.unlink(RequestKind::Other, &[self.names.entry(key)]).await
+        self.unlink(RequestKind::Delete, &[self.names.entry(key)]).await
     }
 
     async fn unlink(&self, kind: RequestKind, names: &[Vec<u8>]) -> Result<(), Failure> {

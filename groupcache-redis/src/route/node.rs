@@ -33,6 +33,8 @@ pub(crate) enum RequestKind {
     Generations,
     /// Invalidates, and waits for replicas if that is set.
     Bump,
+    /// Deletes an entry.
+    Delete,
     Other,
 }
 
@@ -66,7 +68,7 @@ struct Batch<X> {
 }
 
 /// The outcome of one attempt to send a pipeline.
-enum Attempt {
+pub(crate) enum Attempt {
     Replied(Vec<Value>),
     /// The connection is closed, or leads to another incarnation than the server is in. A new one may do.
     ConnectionLost(Failure),
@@ -132,7 +134,7 @@ impl Node {
 }
 
 /// Sends `pipeline`, and with `check` confirms the incarnation of the server.
-async fn attempt(
+pub(crate) async fn attempt(
     connector: &Connector,
     connection: &Arc<Connection>,
     mut pipeline: Pipeline,
@@ -182,13 +184,7 @@ fn assign<X>(
             }
             own.extend(replies.next());
         }
-        responses.push(Response {
-            connection: Arc::clone(connection),
-            importing: part.importing,
-            connector: connector.clone(),
-            replies: own.into_iter(),
-            sent,
-        });
+        responses.push(Response::new(part, connector, connection, own, sent));
     }
     responses
 }
@@ -243,6 +239,22 @@ impl Replicated {
 }
 
 impl<X> Response<X> {
+    pub(crate) fn new(
+        part: &Part,
+        connector: &Connector,
+        connection: &Arc<Connection>,
+        replies: Vec<Value>,
+        sent: X,
+    ) -> Self {
+        Self {
+            connection: Arc::clone(connection),
+            importing: part.importing,
+            connector: connector.clone(),
+            replies: replies.into_iter(),
+            sent,
+        }
+    }
+
     /// Returns the generation that `token` stands for on the node that sent it, or `None` if the node may not
     /// answer for the group.
     pub(crate) fn generation(&self, token: &[u8]) -> Option<Generation> {

@@ -2,8 +2,10 @@
 
 mod commands;
 mod connection;
+mod dead_node;
 mod migrations;
 mod refusals;
+mod shared_reads;
 mod values;
 
 use std::time::Duration;
