@@ -298,7 +298,7 @@ struct CancelledDepend<'a>(&'a LoadContext);
 impl Drop for CancelledDepend<'_> {
     fn drop(&mut self) {
         #[cfg(groupcache_mutants)]
-        if crate::mutants::is_on("given_up_unnoticed") {
+        if crate::mutants::is_on("cancelled_unnoticed") {
             return;
         }
         self.0.do_not_store();

@@ -1,6 +1,7 @@
-//! What a hit costs beside a bare `MGET` of the same keys, with the same client on the same server; and in a
-//! cluster of three beside a bare `GET` of each of the same keys, at the same time, with its cluster connection.
-//! Compare the figures of one run with each other, not with those of another.
+//! A hit compared with a bare `MGET` of the same keys, with the same client on the same server; and in a
+//! cluster of three compared with a bare `GET` of each of the same keys, sent together by its cluster connection.
+//!
+//! Compare the figures of one run with each other, not with those of another run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,8 +12,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use groupcache_core::{Address, Backend, Cache, Entry, Group, Groups, Key, Loaded, Served};
 use groupcache_redis::RedisBackend;
 use groupcache_redis::redis::{self, Cmd, Value, aio::MultiplexedConnection};
-use groupcache_tests::clusters::RedisCluster;
-use groupcache_tests::servers::RedisServer;
+use groupcache_tests::redis_cluster::RedisCluster;
+use groupcache_tests::redis_server::RedisServer;
 use tokio::runtime::Runtime;
 
 #[path = "beside/mod.rs"]
@@ -42,7 +43,7 @@ fn hit(criterion: &mut Criterion) {
             key: Key::of(&(kibibytes, groups)).expect("a key"),
             groups: (0..groups).map(|id| Group::new("book").with("id", id)).collect(),
         };
-        runtime.block_on(fill(cache.backend(), &address, kibibytes * 1024));
+        runtime.block_on(store(cache.backend(), &address, kibibytes * 1024));
         let name = format!("{kibibytes}_KiB/{groups}_groups/{concurrency}_at_once");
 
         let keys = stored_keys(&address);
@@ -133,7 +134,7 @@ async fn connect(server: &RedisServer) -> MultiplexedConnection {
     client.get_multiplexed_async_connection_with_config(&options).await.expect("connects")
 }
 
-/// What the backend calls them.
+/// The names that the backend gives them.
 fn stored_keys(address: &Address) -> Arc<Vec<String>> {
     let hex = |hash: [u8; 32]| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let entry = format!("groupcache:e:{}", hex(address.key.hash()));
@@ -141,7 +142,7 @@ fn stored_keys(address: &Address) -> Arc<Vec<String>> {
     Arc::new(std::iter::once(entry).chain(groups).collect())
 }
 
-async fn fill(backend: &RedisBackend, address: &Address, bytes: usize) {
+async fn store(backend: &RedisBackend, address: &Address, bytes: usize) {
     let groups: &Groups = &address.groups;
     let vector = backend.mint(groups).await.expect("mints").vector;
     let body = Bytes::from(vec![b'x'; bytes]);

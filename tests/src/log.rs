@@ -1,4 +1,4 @@
-//! What the crates log, kept for a test to look at.
+//! The log of the crates, for assertions.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -7,25 +7,25 @@ use tracing::field::{Field, Visit};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
-/// What is logged at the level of information or above. Clones are the same log.
+/// Messages at level INFO and above. Clones share the log.
 #[derive(Debug, Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<(Level, String)>>>);
 
 impl Log {
-    /// Keeps what this thread logs until the guard is dropped.
+    /// Records the messages of this thread until the guard is dropped.
     #[must_use]
     pub fn start() -> (Self, DefaultGuard) {
         let log = Self::default();
         (log.clone(), tracing::subscriber::set_default(log))
     }
 
-    /// How many warnings, or errors, have this in their text.
+    /// Returns how many warnings and errors contain `about`.
     #[must_use]
     pub fn warnings(&self, about: &str) -> usize {
         self.count(|level, text| level < Level::INFO && text.contains(about))
     }
 
-    /// How many lines are no warnings.
+    /// Returns how many messages have level INFO.
     #[must_use]
     pub fn infos(&self) -> usize {
         self.count(|level, _| level == Level::INFO)

@@ -1,7 +1,12 @@
-//! What the documentation of the memcached backend says, on real servers.
+//! The memcached backend on real servers.
 
+mod bookstore;
 mod commands;
+mod conformance;
 mod connection;
+mod history;
+mod lease;
+mod list_change;
 mod refusals;
 mod values;
 
@@ -9,8 +14,8 @@ use std::time::Duration;
 
 use groupcache_core::{Backend, Group};
 use groupcache_memcached::{Advice, MemcachedBackend};
-use groupcache_tests::asking::stored_name;
-use groupcache_tests::memcached::{MemcachedServer, MemcachedServers};
+use groupcache_tests::memcached_server::{MemcachedServer, MemcachedServers};
+use groupcache_tests::shorthand::stored_name;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -20,19 +25,19 @@ async fn connected(url: &str) -> MemcachedBackend {
     backend
 }
 
-/// Seconds left of this key.
+/// The time left of a key, in seconds.
 fn left(server: &MemcachedServer, name: &str) -> u64 {
-    let said = server.command(&format!("mg {name} t\r\nmn"), "MN");
-    let seconds = said.strip_prefix("HD t").and_then(|rest| rest.split("\r\n").next()?.parse().ok());
-    seconds.unwrap_or_else(|| panic!("{name}: {said}"))
+    let reply = server.command(&format!("mg {name} t\r\nmn"), "MN");
+    let seconds = reply.strip_prefix("HD t").and_then(|rest| rest.split("\r\n").next()?.parse().ok());
+    seconds.unwrap_or_else(|| panic!("{name}: {reply}"))
 }
 
-/// Whether the clocks of this test may show `seconds` of what was `asked` for a moment ago.
-fn is_about(seconds: u64, asked: u64) -> bool {
-    (asked.saturating_sub(3)..=asked + 1).contains(&seconds)
+/// Whether `seconds` are left of a time to live of `requested` seconds that began a moment ago.
+fn is_about(seconds: u64, requested: u64) -> bool {
+    (requested.saturating_sub(3)..=requested + 1).contains(&seconds)
 }
 
-/// A group of which this one of the servers has the generation.
+/// Returns a group whose generation is on this server.
 async fn group_on(servers: &MemcachedServers, backend: &MemcachedBackend, which: usize) -> Group {
     for id in 0.. {
         let group = Group::new("on").with("server", which).with("id", id);
@@ -42,10 +47,10 @@ async fn group_on(servers: &MemcachedServers, backend: &MemcachedBackend, which:
             return group;
         }
     }
-    unreachable!("one of them is there")
+    unreachable!("some group is on each server")
 }
 
-/// The settings that there is something to say about.
+/// The settings that the advice names.
 async fn settings(backend: &MemcachedBackend) -> Vec<&'static str> {
     backend.advice().await.expect("answers").iter().map(Advice::setting).collect()
 }

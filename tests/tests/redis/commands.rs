@@ -1,12 +1,11 @@
-//! What each operation of the Redis backend costs, counted at the server.
+//! The cost of each operation of the Redis backend, counted by the server.
 
 use groupcache_core::backend::Generation;
-
 use groupcache_core::{Backend, Cache, Group, Groups};
 use groupcache_redis::RedisBackend;
-use groupcache_tests::asking::{eventually, groups, is_hit, key, look, store};
 use groupcache_tests::proxy::Proxy;
-use groupcache_tests::servers::RedisServer;
+use groupcache_tests::redis_server::RedisServer;
+use groupcache_tests::shorthand::{eventually, groups, is_hit, key, look, store};
 
 use crate::{commands, connected, quiet, round_trips};
 
@@ -53,9 +52,9 @@ async fn several_lookups_are_one_round_trip() {
     let backend = connected(quiet(&server)).await;
     let one = groups(1);
     store(&backend, key(&1), &one, None).await;
-    let questions: Vec<_> = (0..20).map(|number| (key(&number), one.clone())).collect();
+    let requests: Vec<_> = (0..20).map(|number| (key(&number), one.clone())).collect();
     let asked = async {
-        let found = backend.lookup_many(&questions).await.expect("looks up");
+        let found = backend.lookup_many(&requests).await.expect("looks up");
         let hits: Vec<_> = found.iter().map(is_hit).collect();
         assert_eq!(hits, (0..20).map(|number| number == 1).collect::<Vec<_>>());
     };
@@ -64,12 +63,12 @@ async fn several_lookups_are_one_round_trip() {
 }
 
 #[tokio::test]
-async fn a_bump_replaces_what_is_there_and_leaves_nothing_behind() {
+async fn a_bump_replaces_existing_generations_and_creates_none() {
     let Some(server) = RedisServer::start(&[]) else { return };
     let backend = connected(quiet(&server)).await;
     let three = groups(3);
     backend.bump(&three).await.expect("bumps");
-    assert_eq!(server.run_command::<u64>("DBSIZE"), 0, "groups never cached leave no keys");
+    assert_eq!(server.run_command::<u64>("DBSIZE"), 0, "groups that were never cached have no keys");
 
     store(&backend, key("page"), &three, None).await;
     let before = look(&backend, &key("page"), &three).await;
@@ -87,20 +86,20 @@ async fn a_bump_replaces_what_is_there_and_leaves_nothing_behind() {
 async fn of_concurrent_mints_one_wins_and_all_return_it() {
     let Some(server) = RedisServer::start(&[]) else { return };
     one_mint_wins(&server.url()).await;
-    assert_eq!(server.calls("get"), 0, "this server has SET with NX and GET");
+    assert_eq!(server.calls("get"), 0, "this server supports SET with NX and GET");
 }
 
 #[tokio::test]
-async fn a_server_older_than_seven_is_asked_in_another_way() {
+async fn a_server_older_than_seven_gets_other_commands() {
     let Some(server) = RedisServer::start(&[]) else { return };
     let version = server.info("server", "redis_version").expect("a version");
-    // Of the same length, as the protocol counts bytes.
+    // The versions have the same length, as the protocol counts bytes.
     let older = format!("6.2.{:0>width$}", 9, width = version.len() - 4);
-    let said: &'static str = format!("redis_version:{version}").leak();
-    let heard: &'static str = format!("redis_version:{older}").leak();
-    let proxy = Proxy::rewriting(server.port(), said, heard).await;
+    let original: &'static str = format!("redis_version:{version}").leak();
+    let replacement: &'static str = format!("redis_version:{older}").leak();
+    let proxy = Proxy::rewriting(server.port(), original, replacement).await;
     one_mint_wins(&proxy.url()).await;
-    assert!(server.calls("get") >= 80, "asked as a newer one");
+    assert!(server.calls("get") >= 80, "the backend used the commands for a newer server");
 }
 
 async fn one_mint_wins(url: &str) {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use groupcache_core::{Address, Backend, Cache, Entry, Group, Groups, Key, Loaded};
 use groupcache_redis::RedisBackend;
-use groupcache_tests::asking::millis;
-use groupcache_tests::clusters::RedisCluster;
 use groupcache_tests::history::{Plan, run};
+use groupcache_tests::redis_cluster::RedisCluster;
+use groupcache_tests::shorthand::millis;
 use tokio::time::{Instant, sleep};
 
 const DEAD: usize = 2;
@@ -61,6 +61,7 @@ async fn share_of_hits(death: Death) -> Option<f64> {
         Death::Hangs => cluster.nodes[DEAD].pause(),
     }
     let counts = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+    let _turn = groupcache_tests::turns::timing().await;
     let began = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..8_usize {
@@ -146,6 +147,7 @@ async fn nothing_stale_is_served_while_a_node_is_dead() {
         }
         sleep(millis(1_000)).await;
     };
+    let _turn = groupcache_tests::turns::history().await;
     let report = run(&caches, plan, faults).await;
     report.assert_sound(&plan);
     assert!(report.failed > 0, "no death was noticed: {report}");

@@ -1,24 +1,33 @@
-//! What the documentation of the Redis backend says, on real servers.
+//! The Redis backend on real servers.
 
+mod bookstore;
+mod cluster;
+mod cluster_history;
 mod commands;
+mod conformance;
 mod connection;
 mod dead_node;
+mod history;
+mod lease;
 mod migrations;
 mod refusals;
+mod sentinel;
 mod shared_reads;
+mod tls;
+mod tokens;
 mod values;
 
 use std::time::Duration;
 
 use groupcache_core::{Cache, Group};
 use groupcache_redis::{RedisBackend, RedisBackendBuilder};
-use groupcache_tests::asking::millis;
-use groupcache_tests::servers::RedisServer;
+use groupcache_tests::redis_server::RedisServer;
+use groupcache_tests::shorthand::millis;
 use tokio::time::sleep;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Without the commands that the watch sends now and then.
+/// Sets up a backend that sends no commands of its own, such as those of the watch.
 fn quiet(server: &RedisServer) -> RedisBackendBuilder {
     RedisBackend::builder(server.url()).watch_interval(DAY)
 }
@@ -26,7 +35,7 @@ fn quiet(server: &RedisServer) -> RedisBackendBuilder {
 async fn connected(builder: RedisBackendBuilder) -> RedisBackend {
     let backend = builder.build().expect("builds");
     backend.connect().await.expect("connects");
-    // The advice, at the first connection, asks a few things.
+    // After the first connection, the advice sends a few commands.
     sleep(millis(50)).await;
     backend
 }
@@ -37,7 +46,7 @@ async fn read(cache: &Cache<RedisBackend>, name: &str, value: u64) -> u64 {
     value
 }
 
-/// All commands that the server has run, but `INFO` of whoever counts.
+/// The commands that the server has run, without those of a connection and of this function.
 fn commands(server: &RedisServer) -> Vec<(String, u64)> {
     let stats: String = server.run_command("INFO commandstats");
     let lines = stats.lines().filter_map(|line| line.strip_prefix("cmdstat_")?.split_once(":calls="));
@@ -51,8 +60,9 @@ fn reads(server: &RedisServer) -> u64 {
     server.info("stats", "total_reads_processed").and_then(|count| count.parse().ok()).expect("a count")
 }
 
-/// How often the server had to read for this, the question itself not counted: once for each
-/// pipeline that its buffer guards.
+/// How often the server had to read during `work`: once for each pipeline that fits into its buffer.
+///
+/// Subtracts the reads of the measurement itself.
 async fn round_trips(server: &RedisServer, work: impl Future<Output = ()>) -> u64 {
     let first = reads(server);
     let before = reads(server);

@@ -8,8 +8,8 @@ use groupcache_core::backend::{Found, TimeLeft};
 use groupcache_core::{Backend, Cache, Entry, Group, Groups, Key};
 use groupcache_redis::RedisBackend;
 use groupcache_redis::redis::Value;
-use groupcache_tests::clusters::RedisCluster;
 use groupcache_tests::history::{Plan, run};
+use groupcache_tests::redis_cluster::RedisCluster;
 use tokio::time::sleep;
 
 /// How an operator cancels a migration.
@@ -190,5 +190,6 @@ async fn migrations_are_begun_cancelled_and_begun_again_all_the_time() {
             }
         }
     };
+    let _turn = groupcache_tests::turns::history().await;
     run(&caches, plan, faults).await.assert_sound(&plan);
 }

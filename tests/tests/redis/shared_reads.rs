@@ -7,10 +7,10 @@ use bytes::Bytes;
 use groupcache_core::backend::{Found, Lookup, TimeLeft};
 use groupcache_core::{Backend, Entry, Group, Groups, Key};
 use groupcache_redis::RedisBackend;
-use groupcache_tests::asking::millis;
-use groupcache_tests::clusters::RedisCluster;
 use groupcache_tests::proxy::Proxy;
-use groupcache_tests::servers::RedisServer;
+use groupcache_tests::redis_cluster::RedisCluster;
+use groupcache_tests::redis_server::RedisServer;
+use groupcache_tests::shorthand::millis;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
