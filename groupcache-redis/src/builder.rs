@@ -201,6 +201,9 @@ impl RedisBackendBuilder {
 
     /// Sets the circuit breaker, which keeps reads away from a server that does not answer.
     ///
+    /// In a cluster each node has a breaker of its own with these settings. What a node has whose breaker is
+    /// open counts as missing, and the other nodes are used.
+    ///
     /// Defaults to [`CircuitBreaker::new`], which is enabled. `failures_to_open(0)` disables it.
     pub fn circuit_breaker(mut self, breaker: CircuitBreaker) -> Self {
         self.breaker = breaker;
@@ -283,10 +286,17 @@ impl RedisBackendBuilder {
         self.connection.trial_key = format!("{}:trial", self.entries.key_prefix);
         let settings = Arc::new(self.connection);
         let route = match servers {
-            Servers::Single(target) => Route::Node(Node::new(target, settings)),
-            Servers::Cluster { seeds } => Route::Cluster(Cluster::new(seeds, settings)),
+            Servers::Single(target) => Route::to_node(Node::new(target, settings)),
+            Servers::Cluster { seeds } => {
+                Route::Cluster(Cluster::new(seeds, settings, self.breaker.for_another_server()))
+            }
         };
-        Ok(RedisBackend::new(Operations::new(route, self.entries), self.breaker, description))
+        let breaker = match route {
+            Route::Node(_) => self.breaker,
+            // Each node has one of its own.
+            Route::Cluster(_) => self.breaker.failures_to_open(0),
+        };
+        Ok(RedisBackend::new(Operations::new(route, self.entries), breaker, description))
     }
 
     /// Checks the settings that do not depend on a URL.

@@ -73,6 +73,11 @@ impl Failure {
         failure
     }
 
+    /// Returns the failure of a request that the circuit breaker of a cluster node rejected.
+    pub(crate) fn circuit_open() -> Self {
+        Self::new(ErrorKind::Unavailable, "not sent, as the node did not respond to recent requests")
+    }
+
     /// Returns whether the server had no memory left for a write.
     pub(crate) fn is_out_of_memory(&self) -> bool {
         self.kind == ErrorKind::Capacity

@@ -61,8 +61,10 @@
 //!   The epoch can change while a connection lasts, so each lookup reads it again, in the same pipeline and
 //!   after the keys. [`cluster_check_interval`](RedisBackendBuilder::cluster_check_interval) makes that less
 //!   frequent.
-//! * While a slot is moving back, its keys arrive before the epoch rises. If the owner of a slot redirects to
-//!   such a key (`ASK`), the generation depends on the incarnations of both nodes.
+//! * While a slot moves, the new node has keys of it that the owner redirects to (`ASK`). A generation behind
+//!   such a redirect counts as missing: a lookup returns none, and a mint is refused, so that what is loaded is
+//!   not stored. If the migration is cancelled, invalidations go to the owner again, and do not reach the
+//!   generation at the other node. If the migration begins once more, that generation is visible again.
 //! * An invalidation goes to the node that owns the slot. If that node redirects, it did nothing, and the
 //!   invalidation is sent to the other node with a new token. While a slot moves, its keys move one at a
 //!   time, and `MIGRATE` blocks both nodes meanwhile. For a key that has moved already, the owner of the slot
@@ -117,9 +119,9 @@
 //!   nothing from that moment on.
 //! * **An address leads back to a primary that it led to before.** That server missed the invalidations in
 //!   between. Restart it, flush it, or make it a replica for a moment before the address leads to it again.
-//! * **A migration of a slot is abandoned (`SETSLOT STABLE`) after the receiving node crashed or failed
-//!   over.** The epoch of the first node stays as it was, so a lost invalidation may be undone. Raise the
-//!   epoch with `CLUSTER BUMPEPOCH` there, or remove the keys of the slot.
+//! * **A migration of a slot is cancelled, and keys that had moved already are moved back.** What is invalidated
+//!   while the owner lacks a key does not reach that key, and neither does what the other node lost in a crash.
+//!   Remove the keys at the other node instead, or complete the migration. To begin the migration again is safe.
 //!
 //! # Cost
 //!

@@ -115,17 +115,6 @@ impl Server {
         Generation::new(u128::from_be_bytes(token) ^ self.incarnation)
     }
 
-    /// Returns this server as seen through `owner`, which owns the slot of a key and redirected to this
-    /// server because it has the key already.
-    ///
-    /// Until this server owns the slot, its own incarnation does not show that the imported key may be older
-    /// than what it had before. The incarnation of the owner does.
-    pub(crate) fn importing_from(&self, owner: &Self) -> Self {
-        let mut digest = blake3::Hasher::new_derive_key(IMPORTING_CONTEXT);
-        digest.update(&self.incarnation.to_be_bytes()).update(&owner.incarnation.to_be_bytes());
-        Self { incarnation: finish(&digest), ..self.clone() }
-    }
-
     pub(crate) fn has_set_nx_get(&self) -> bool {
         self.version >= SET_NX_GET
     }
@@ -195,9 +184,8 @@ pub(crate) const NOT_A_CLUSTER: &str = "`cluster` is set, but the server is not 
 /// Redis 7.0 accepts `NX` and `GET` in one `SET`, and has `PEXPIRE` with `GT`.
 const SET_NX_GET: Version = Version(7, 0, 0);
 
-// Generations depend on these strings: processes that share a server must agree on them.
+// Generations depend on this string: processes that share a server must agree on it.
 const INCARNATION_CONTEXT: &str = "groupcache-redis 2026-11 one life of one server";
-const IMPORTING_CONTEXT: &str = "groupcache-redis 2026-11 a key on its way";
 
 #[cfg(test)]
 mod tests {

@@ -39,6 +39,7 @@ struct Shared {
 struct Gate {
     held_below: u64,
     cut_below: u64,
+    holds_replies: bool,
 }
 
 impl Proxy {
@@ -142,9 +143,14 @@ impl Proxy {
         self.shared.gate.send_modify(|gate| gate.held_below = u64::MAX);
     }
 
+    /// Delays the replies of the server on all connections.
+    pub fn hold_replies(&self) {
+        self.shared.gate.send_modify(|gate| gate.holds_replies = true);
+    }
+
     /// Forwards everything that was delayed, even if its sender has closed the connection.
     pub fn release(&self) {
-        self.shared.gate.send_modify(|gate| gate.held_below = 0);
+        self.shared.gate.send_modify(|gate| (gate.held_below, gate.holds_replies) = (0, false));
     }
 
     /// Closes the existing connections.
@@ -157,7 +163,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.accepting.abort();
-        self.shared.gate.send_modify(|gate| *gate = Gate { held_below: 0, cut_below: u64::MAX });
+        self.shared.gate.send_modify(|gate| *gate = Gate { cut_below: u64::MAX, ..Gate::default() });
     }
 }
 
@@ -218,7 +224,11 @@ async fn forward(
             (Direction::ToServer, ..) if is_held(bytes, &shared) => std::future::pending().await,
             _ => {}
         }
-        let open = gate.wait_for(|gate| number >= gate.held_below || number < gate.cut_below).await;
+        let passes = |gate: &Gate| {
+            let is_held = gate.holds_replies && direction == Direction::ToClient;
+            number >= gate.held_below && !is_held || number < gate.cut_below
+        };
+        let open = gate.wait_for(passes).await;
         if open.map_or(true, |gate| number < gate.cut_below) || to.write_all(&buffer[..length]).await.is_err()
         {
             return;
