@@ -92,11 +92,13 @@ impl RedisBackendBuilder {
 
     /// Finds the primary of this name through Sentinel, at these URLs (`redis://host:26379`).
     ///
-    /// Defaults to no Sentinel. All sentinels are queried at each connection, and then once per
-    /// [`watch_interval`](Self::watch_interval). More than half of these URLs must answer, within a quarter of
-    /// [`connect_time_limit`](Self::connect_time_limit). The configuration with the highest epoch counts, so
-    /// that a sentinel which is cut off from the others cannot name a primary from before a failover. User, password, database and TLS for the primary come from
-    /// the URL of the backend, such as `redis://:password@primary/0`. Its host and port are not used.
+    /// Defaults to no Sentinel. User, password, database and TLS for the primary come from the URL of the
+    /// backend, such as `redis://:password@primary/0`. Its host and port are not used.
+    ///
+    /// All sentinels are queried at each connection, and then once per
+    /// [`watch_interval`](Self::watch_interval). More than half of them must answer, within a quarter of
+    /// [`connect_time_limit`](Self::connect_time_limit). The configuration with the highest epoch counts. So a
+    /// sentinel that is cut off from the others cannot name a primary from before a failover.
     ///
     /// If a primary is cut off from its sentinels together with one of your processes, it still acknowledges
     /// the invalidations of that process: set [`wait_for_replicas`](Self::wait_for_replicas) as well.

@@ -54,7 +54,7 @@ impl Failure {
     }
 
     /// Returns this failure of a request to a server that is well otherwise.
-    pub(crate) fn from_server_that_answers(self) -> Self {
+    pub(crate) fn with_server_that_answers(self) -> Self {
         Self { server_answers: true, ..self }
     }
 

@@ -272,11 +272,13 @@ const NO_TIME_TO_LIVE: i64 = -1;
 
 #[cfg(test)]
 mod tests {
+    use groupcache_core::{Clock, SystemClock};
+
     use super::*;
 
     #[test]
     fn an_entry_expires_after_the_shorter_time_left() {
-        let before = Instant::now();
+        let before = SystemClock.now();
         let after = |millis| Some(before + Duration::from_millis(millis));
         for (earlier, later, expected) in [
             (500, 499, after(500)),

@@ -123,9 +123,9 @@ async fn has_moved(connector: &Inner, connection: &Connection) -> bool {
     let in_cluster = connector.target.is_cluster_node();
     for _ in 0..2 {
         let probe = probe(&connector.settings, info.clone(), in_cluster);
-        match tokio::time::timeout(connector.settings.connect_time_limit, probe).await {
-            Ok(Ok(server)) => return server != connection.server,
-            Ok(Err(_)) | Err(_) => {}
+        let answered = tokio::time::timeout(connector.settings.connect_time_limit, probe).await;
+        if let Ok(Ok(server)) = answered {
+            return server != connection.server;
         }
     }
     true

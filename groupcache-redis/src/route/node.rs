@@ -108,7 +108,7 @@ impl Node {
                     let responses = assign(parts, batch.sent, &self.connector, &connection, &mut replies);
                     // If every part was redirected, the server did nothing that replicas could acknowledge.
                     if let Some(wait) = wait.filter(|_| responses.iter().any(Response::is_final)) {
-                        wait.check(accept(&self.connector, &connection, replies.next())?)?;
+                        wait.check(&accept(&self.connector, &connection, replies.next())?)?;
                     }
                     return Ok(responses);
                 }
@@ -226,10 +226,10 @@ impl ReplicaWait {
     }
 
     /// Fails unless enough replicas acknowledged.
-    fn check(self, reply: Value) -> Result<(), Failure> {
+    fn check(self, reply: &Value) -> Result<(), Failure> {
         let Self { replicas: required, time_limit } = self;
         match reply {
-            Value::Int(replicas) if replicas >= i64::from(required) => Ok(()),
+            Value::Int(replicas) if *replicas >= i64::from(required) => Ok(()),
             Value::Int(replicas) => Err(Failure::new(
                 ErrorKind::Unavailable,
                 format!(
@@ -237,7 +237,7 @@ impl ReplicaWait {
                      requires {required}"
                 ),
             )
-            .from_server_that_answers()),
+            .with_server_that_answers()),
             _ => Err(Failure::unexpected("WAIT")),
         }
     }
