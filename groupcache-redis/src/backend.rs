@@ -162,6 +162,12 @@ impl Inner {
 }
 
 fn end<T>(call: BreakerCall<'_>, outcome: Result<T, Failure>) -> Result<T> {
+    if let Err(failure) = &outcome
+        && failure.server_answers
+    {
+        call.succeeded();
+        return outcome.map_err(Error::from);
+    }
     let outcome = outcome.map_err(Error::from);
     call.record(&outcome);
     outcome

@@ -29,6 +29,8 @@ struct Shared {
     rewrite: Option<(&'static [u8], &'static [u8])>,
     /// Bytes of a client that close its connection instead of being forwarded.
     refused: Option<&'static [u8]>,
+    /// Bytes of a client that make its connection hang.
+    held: Option<&'static [u8]>,
     dropped: Mutex<Vec<Vec<u8>>>,
 }
 
@@ -47,7 +49,7 @@ impl Proxy {
     ///
     /// Panics if there is no free port.
     pub async fn start(upstream: u16) -> Self {
-        Self::with(upstream, None, None).await
+        Self::with(upstream, None, None, None).await
     }
 
     /// Makes a proxy that replaces `original` with `replacement` in the replies of the server.
@@ -57,7 +59,7 @@ impl Proxy {
     /// Panics if the texts have different lengths or there is no free port.
     pub async fn rewriting(upstream: u16, original: &'static str, replacement: &'static str) -> Self {
         assert_eq!(original.len(), replacement.len(), "the protocol counts bytes");
-        Self::with(upstream, Some((original.as_bytes(), replacement.as_bytes())), None).await
+        Self::with(upstream, Some((original.as_bytes(), replacement.as_bytes())), None, None).await
     }
 
     /// Makes a proxy that closes the connection of a client that sends `text`.
@@ -66,20 +68,31 @@ impl Proxy {
     ///
     /// Panics if there is no free port.
     pub async fn refusing(upstream: u16, text: &'static str) -> Self {
-        Self::with(upstream, None, Some(text.as_bytes())).await
+        Self::with(upstream, None, Some(text.as_bytes()), None).await
+    }
+
+    /// Makes a proxy that forwards no more on the connection of a client that sends `text`, unless the client
+    /// sends `UNLINK` with it, as it does when it tries its permissions.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no free port.
+    pub async fn holding(upstream: u16, text: &'static str) -> Self {
+        Self::with(upstream, None, None, Some(text.as_bytes())).await
     }
 
     async fn with(
         upstream: u16,
         rewrite: Option<(&'static [u8], &'static [u8])>,
         refused: Option<&'static [u8]>,
+        held: Option<&'static [u8]>,
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let (gate, _) = watch::channel(Gate::default());
         let upstream = AtomicU16::new(upstream);
         let (next, chunks, dropped) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
-        let shared = Arc::new(Shared { upstream, next, chunks, gate, rewrite, refused, dropped });
+        let shared = Arc::new(Shared { upstream, next, chunks, gate, rewrite, refused, held, dropped });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self { port, shared, accepting }
     }
@@ -208,6 +221,7 @@ async fn forward(
                 shared.dropped.lock().unwrap_or_else(PoisonError::into_inner).push(bytes.to_vec());
                 return;
             }
+            (Direction::ToServer, ..) if is_held(bytes, &shared) => std::future::pending().await,
             _ => {}
         }
         let passes = |gate: &Gate| {
@@ -220,4 +234,9 @@ async fn forward(
             return;
         }
     }
+}
+
+fn is_held(bytes: &[u8], shared: &Shared) -> bool {
+    let has = |word: &[u8]| bytes.windows(word.len()).any(|window| window == word);
+    shared.held.is_some_and(|held| has(held) && !has(b"UNLINK"))
 }

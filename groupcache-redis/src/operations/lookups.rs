@@ -46,7 +46,7 @@ impl Operations {
             let (key, groups) = &questions[index];
             pipeline.add_command(self.mget(key, groups));
         };
-        let responses = self.route.send(RequestKind::Generations, &names, compose).await?;
+        let responses = self.route.send(RequestKind::Lookup, &names, compose).await?;
         let lookup = |((_, groups), mut response): (&(Key, Groups), Response<()>)| {
             let reply = response.next()?;
             parse_mget(&response.connection.server, reply, groups.len())
@@ -80,28 +80,23 @@ impl Operations {
         parse_values(&connection.server, values, groups.len())
     }
 
-    /// Reads the entry and its time left in one transaction, so that both belong together.
+    /// Reads the entry between two reads of its time left, of which the shorter counts.
+    ///
+    /// A transaction would need one read, and the permission for `MULTI`.
     async fn lookup_with_time_left(&self, key: &Key, groups: &[Group]) -> Result<Lookup, Failure> {
         let before = self.clock.now();
         let name = [self.names.entry(key)];
         let compose = |_: usize, _: &Server, pipeline: &mut Pipeline| {
-            pipeline.cmd("MULTI").add_command(self.mget(key, groups));
-            pipeline.cmd("PTTL").arg(&name[0]).cmd("EXEC");
+            pipeline.cmd("PTTL").arg(&name[0]).add_command(self.mget(key, groups));
+            pipeline.cmd("PTTL").arg(&name[0]);
         };
-        let responses = self.route.send(RequestKind::Generations, &name, compose).await?;
-        let mut response = responses.into_iter().next().ok_or_else(|| Failure::unexpected("EXEC"))?;
-        for _queued in ["MULTI", "MGET", "PTTL"] {
-            response.next()?;
-        }
-        let Value::Array(replies) = response.next()? else {
-            return Err(Failure::unexpected("EXEC"));
-        };
-        let mut replies = replies.into_iter().map(Value::extract_error);
-        let mut next = || replies.next().unwrap_or(Ok(Value::Nil));
-        let (values, millis_left) = (next()?, next()?);
+        let responses = self.route.send(RequestKind::Lookup, &name, compose).await?;
+        let mut response = responses.into_iter().next().ok_or_else(|| Failure::unexpected("PTTL"))?;
+        let (earlier, values, later) =
+            (response.next_time_left()?, response.next()?, response.next_time_left()?);
         let mut lookup = parse_mget(&response.connection.server, values, groups.len())?;
-        if let (Found::Entry(_, expires_at), Value::Int(millis)) = (&mut lookup.found, millis_left) {
-            *expires_at = expiry(before, millis);
+        if let Found::Entry(_, expires_at) = &mut lookup.found {
+            *expires_at = expiry(before, earlier, later);
         }
         Ok(lookup)
     }
@@ -162,6 +157,19 @@ impl<X> Response<X> {
     }
 }
 
+impl<X> Response<X> {
+    /// Returns the next reply, to `PTTL`. It is zero if the user may not use `PTTL`: then nothing is kept for
+    /// longer than now because of an entry whose time left is unknown.
+    fn next_time_left(&mut self) -> Result<i64, Failure> {
+        match self.next() {
+            Ok(Value::Int(millis)) => Ok(millis),
+            Ok(_) => Err(Failure::unexpected("PTTL")),
+            Err(failure) if failure.is_forbidden() => Ok(0),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
 /// The answers of several nodes.
 struct Answers {
     any: bool,
@@ -201,13 +209,10 @@ fn take_generation(mut response: Response<bool>) -> Result<Option<Generation>, F
 
 /// Takes the entry from the response to `GET`, with the time left if that was sent before and after it.
 fn take_entry(mut response: Response<bool>, before: Instant) -> Result<Found, Failure> {
-    let earlier = if response.sent { response.next()? } else { Value::Nil };
+    let earlier = if response.sent { Some(response.next_time_left()?) } else { None };
     let mut found = parse_entry(response.next_string()?);
-    if let (Found::Entry(_, expires_at), Value::Int(earlier)) = (&mut found, earlier)
-        && let Value::Int(later) = response.next()?
-    {
-        // The entry may have been replaced between the commands, by one that expires earlier or later.
-        *expires_at = expiry(before, earlier.min(later));
+    if let (Found::Entry(_, expires_at), Some(earlier)) = (&mut found, earlier) {
+        *expires_at = expiry(before, earlier, response.next_time_left()?);
     }
     Ok(found)
 }
@@ -247,9 +252,40 @@ fn parse_generation(server: &Server, value: Value) -> Option<Generation> {
     }
 }
 
-/// Returns when an entry expires whose reply to `PTTL` is `millis`. The reply is negative if the entry has no
-/// time to live, or does not exist.
-fn expiry(before: Instant, millis: i64) -> Option<Instant> {
-    let left = u64::try_from(millis).ok()?;
-    before.checked_add(Duration::from_millis(left))
+/// Returns when an entry expires, from the replies to `PTTL` before and after it was read. Both are -1 if it
+/// has no time to live.
+///
+/// The entry may have been replaced between the commands, by one that expires earlier or later. So the shorter
+/// time counts, and an entry that did not exist at one of the two moments has none left.
+fn expiry(before: Instant, earlier: i64, later: i64) -> Option<Instant> {
+    if (earlier, later) == (NO_TIME_TO_LIVE, NO_TIME_TO_LIVE) {
+        return None;
+    }
+    let left = |millis| if millis == NO_TIME_TO_LIVE { u64::MAX } else { u64::try_from(millis).unwrap_or(0) };
+    before.checked_add(Duration::from_millis(left(earlier).min(left(later))))
+}
+
+/// The reply to `PTTL` for a key that exists and has no time to live.
+const NO_TIME_TO_LIVE: i64 = -1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_expires_after_the_shorter_time_left() {
+        let before = Instant::now();
+        let after = |millis| Some(before + Duration::from_millis(millis));
+        for (earlier, later, expected) in [
+            (500, 499, after(499)),
+            (5, 60_000, after(5)),
+            (0, 60_000, after(0)),
+            (-2, 60_000, after(0)),
+            (500, -2, after(0)),
+            (500, -1, after(500)),
+            (-1, -1, None),
+        ] {
+            assert_eq!(expiry(before, earlier, later), expected, "{earlier} {later}");
+        }
+    }
 }

@@ -82,7 +82,7 @@ impl NodeReads {
     /// incarnation of the server.
     async fn send(&self, reads: &[Read]) -> Result<(Arc<Connection>, Vec<Value>), Failure> {
         let generations = reads.iter().any(|read| read.generations);
-        let kind = if generations { RequestKind::Generations } else { RequestKind::Other };
+        let kind = if generations { RequestKind::Lookup } else { RequestKind::Entries };
         let mut check = reads.iter().any(|read| read.generations && read.redirected);
         let mut retried = false;
         loop {
@@ -90,7 +90,7 @@ impl NodeReads {
             let sent = if let (ReadMode::Together, [read]) = (self.mode, reads) {
                 self.send_alone(&connection, read).await
             } else {
-                check |= generations && connection.is_check_due();
+                check |= connection.confirms_every_request() || generations && connection.is_check_due();
                 // A time limit for each exchange: no caller ends one that many share.
                 attempt(&self.connector, &connection, self.compose(reads), kind, check).await
             };
@@ -105,7 +105,7 @@ impl NodeReads {
 
     /// Sends the read of one caller, without a time limit.
     async fn send_alone(&self, connection: &Arc<Connection>, read: &Read) -> Result<Attempt, Failure> {
-        match connection.query(&mget(std::slice::from_ref(read))).await {
+        match connection.query(mget(std::slice::from_ref(read))).await {
             Ok(reply) => Ok(Attempt::Replied(vec![reply])),
             Err(failure) => {
                 if failure.disconnects {
