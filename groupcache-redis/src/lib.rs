@@ -94,8 +94,8 @@
 //!   An address that leads to several servers by turns is an error when the backend connects.
 //! * **Leases.** The backend releases a lease with `EVAL`. If the user in the URL may not use that, leases
 //!   expire.
-//! * **Circuit breaker.** A cluster has a single circuit breaker. While one node is down, lookups that need
-//!   only other nodes may also be skipped.
+//! * **Dead nodes.** If a node of a cluster does not answer, what it has counts as missing, and invalidations
+//!   that need it fail. The other nodes are used as before. Each node has a circuit breaker of its own.
 //!
 //! These cases need attention from the operator:
 //!
@@ -139,8 +139,13 @@
 //! `INFO replication` follows in the same pipeline. It takes the server about 1 µs, and 360 bytes of the reply.
 //!
 //! In a cluster, each operation goes to all nodes concerned at once. There is one `GET` for each key instead
-//! of `MGET`, and `CLUSTER INFO` follows lookups, mints and leases. A key whose slot has moved or is moving
-//! costs one more round trip.
+//! of `MGET`, and `CLUSTER INFO` follows where generations are read, minted or leased. A key whose slot has
+//! moved or is moving costs one more round trip.
+//!
+//! Concurrent lookups share requests: while two are on their way to a server, the lookups that come meanwhile
+//! wait, and go out together in the next. They share its `INFO` or `CLUSTER INFO` too. A lookup never joins a
+//! request that was sent before the lookup began. Where entries are larger than 16 KiB on average, each lookup
+//! has a request of its own.
 //!
 //! Connecting takes the client's `HELLO` or `AUTH`, `SELECT` and `CLIENT SETINFO` for each connection of the
 //! client, and then one round trip of two `INFO`, in a cluster with `CLUSTER INFO`. At the same time the

@@ -91,7 +91,7 @@ fn cluster_hit(criterion: &mut Criterion) {
         })
         .collect();
     for address in &addresses {
-        runtime.block_on(fill(cache.backend(), address, 1024));
+        runtime.block_on(store(cache.backend(), address, 1024));
     }
     let keys: Arc<Vec<_>> = Arc::new(addresses.iter().map(stored_keys).collect());
     let addresses = Arc::new(addresses);

@@ -141,7 +141,7 @@ impl Operations {
                 put_extend(pipeline, server, &names[index], generation_millis);
             }
         };
-        let responses = self.route.send(RequestKind::Entries, &names, compose).await?;
+        let responses = self.route.send(RequestKind::Store, &names, compose).await?;
         responses.into_iter().try_for_each(Response::finish)
     }
 

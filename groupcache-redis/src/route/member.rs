@@ -47,9 +47,7 @@ impl Member {
     ) -> Result<Vec<Response<X>>, Failure> {
         let call = match kind {
             RequestKind::Bump | RequestKind::Delete => self.breaker.force_call(),
-            RequestKind::Lookup | RequestKind::Generations | RequestKind::Entries | RequestKind::Other => {
-                self.call()?
-            }
+            _ => self.call()?,
         };
         let outcome = self.node.send(kind, parts, compose).await;
         record(call, &outcome);

@@ -24,14 +24,16 @@ pub(crate) struct Node {
 pub(crate) enum RequestKind {
     /// Reads entries and their generations, so the server must still be in the incarnation of the connection.
     Lookup,
-    /// Reads generations only. The same holds.
+    /// Reads entries only.
+    Entries,
+    /// Reads generations only. The same holds as for lookups.
     Generations,
     /// Invalidates, and waits for replicas if that is set.
     Bump,
-    /// Reads or stores entries, and reads no generations.
-    Entries,
     /// Deletes an entry.
     Delete,
+    /// Stores an entry.
+    Store,
     Other,
 }
 
@@ -212,7 +214,7 @@ impl RequestKind {
 
     const fn channel(self) -> Channel {
         match self {
-            Self::Lookup | Self::Entries => Channel::Entries,
+            Self::Lookup | Self::Entries | Self::Store => Channel::Entries,
             Self::Bump => Channel::Replicated,
             Self::Generations | Self::Delete | Self::Other => Channel::Generations,
         }

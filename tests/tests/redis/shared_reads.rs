@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use groupcache_core::backend::{Found, Lookup, TimeLeft};
+use groupcache_core::backend::{CircuitBreaker, Found, Lookup, TimeLeft};
 use groupcache_core::{Backend, Entry, Group, Groups, Key};
-use groupcache_redis::RedisBackend;
+use groupcache_redis::{RedisBackend, RedisBackendBuilder};
 use groupcache_tests::proxy::Proxy;
 use groupcache_tests::redis_cluster::RedisCluster;
 use groupcache_tests::redis_server::RedisServer;
@@ -15,6 +15,12 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::{DAY, connected, quiet};
+
+/// Whatever else the machine does meanwhile, nothing here takes too long.
+fn patient(builder: RedisBackendBuilder) -> RedisBackendBuilder {
+    let builder = builder.circuit_breaker(CircuitBreaker::new("redis").failures_to_open(0));
+    builder.watch_interval(DAY).connect_time_limit(millis(10_000)).response_time_limit(millis(10_000))
+}
 
 fn page(number: usize) -> (Key, Groups) {
     (Key::of(&("page", number)).expect("a key"), Group::new("book").with("id", number).into())
@@ -45,7 +51,7 @@ fn is_hit(lookup: &Lookup) -> bool {
 async fn no_reader_joins_a_request_that_is_on_its_way() {
     let Some(server) = RedisServer::start(&[]) else { return };
     let proxy = Proxy::start(server.port()).await;
-    let build = |url: String| RedisBackend::builder(url).watch_interval(DAY).build().expect("builds");
+    let build = |url: String| patient(RedisBackend::builder(url)).build().expect("builds");
     let (reader, writer) = (build(proxy.url()), build(server.url()));
     store(&reader, 0).await;
     assert!(is_hit(&start(&reader, 0).await.expect("ends")));
@@ -71,7 +77,7 @@ async fn no_reader_joins_a_request_that_is_on_its_way() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_readers_share_few_requests_and_each_gets_its_own_replies() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    let backend = connected(quiet(&server)).await;
+    let backend = connected(patient(quiet(&server))).await;
     all_get_their_own(&backend).await;
     let before = server.calls("mget");
     let lookups: Vec<_> = (0..256).map(|number| start(&backend, number % 100)).collect();
@@ -85,7 +91,7 @@ async fn many_readers_share_few_requests_and_each_gets_its_own_replies() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_of_a_cluster_share_the_query_for_the_epoch() {
     let Some(cluster) = RedisCluster::start(3, false) else { return };
-    let backend = cluster.builder().watch_interval(DAY).build().expect("builds");
+    let backend = patient(cluster.builder()).build().expect("builds");
     all_get_their_own(&backend).await;
     let count = |command: &str| cluster.nodes.iter().map(|node| node.calls(command)).sum::<u64>();
     let (infos, gets) = (count("cluster|info"), count("get"));
@@ -101,7 +107,7 @@ async fn readers_of_a_cluster_share_the_query_for_the_epoch() {
 #[tokio::test]
 async fn an_entry_without_groups_needs_no_epoch() {
     let Some(cluster) = RedisCluster::start(3, false) else { return };
-    let backend = cluster.builder().watch_interval(DAY).build().expect("builds");
+    let backend = patient(cluster.builder()).build().expect("builds");
     backend.connect().await.expect("connects");
     sleep(millis(50)).await;
     let count = || cluster.nodes.iter().map(|node| node.calls("cluster|info")).sum::<u64>();
