@@ -3,7 +3,7 @@
 //! * [`PlainBackend`] is a complete backend in maps, as simple as the promises allow. With a [`Bug`] it
 //!   breaks one of them, which shows whether a test notices.
 //! * [`CountingBackend`] counts the round trips to another backend.
-//! * [`ScriptedBackend`] fails, hangs, panics or waits where its script says so.
+//! * [`ScriptedBackend`] fails, hangs, panics or waits where its script requires it.
 //! * [`FailingBackend`] fails every operation.
 //!
 //! They wrap each other. A [`FaultBackend`](crate::FaultBackend) wraps them too, and draws its faults at

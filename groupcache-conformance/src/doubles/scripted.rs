@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::doubles::operation::Operation;
 
-/// Performs operations as a script says, and forwards the others to an inner backend.
+/// Performs operations as a script requires, and forwards the others to an inner backend.
 ///
 /// `lookup_now` shows nothing, so that every lookup follows the script. Clones share the script.
 ///

@@ -202,7 +202,13 @@ impl CircuitBreaker {
     fn on_cancel(&self, is_probe: bool, started: Instant) {
         if self.clock.now().saturating_duration_since(started) >= self.slow_call {
             self.on_failure(is_probe, None);
-        } else if is_probe && let Some(open) = &mut *self.open.lock() {
+        } else {
+            self.release_probe(is_probe);
+        }
+    }
+
+    fn release_probe(&self, is_probe: bool) {
+        if is_probe && let Some(open) = &mut *self.open.lock() {
             open.probing = false;
         }
     }
@@ -219,6 +225,13 @@ impl BreakerCall<'_> {
     pub fn failed(mut self, error: &Error) {
         self.reported = true;
         self.breaker.on_failure(self.is_probe, Some(error));
+    }
+
+    /// Ends a call whose outcome says nothing about the store, such as one that failed before anything was sent.
+    /// It counts neither as success nor as failure, and the next call may be a probe.
+    pub fn inconclusive(mut self) {
+        self.reported = true;
+        self.breaker.release_probe(self.is_probe);
     }
 
     /// Reports `outcome`: as [`failed`](Self::failed) if it is a [transient](Error::is_transient) error, as
@@ -305,6 +318,29 @@ mod tests {
         fail(&breaker, 1);
         assert!(breaker.is_open());
         assert!(breaker.try_call().is_none());
+    }
+
+    #[test]
+    fn an_inconclusive_call_changes_nothing_and_the_next_may_be_a_probe() {
+        let clock = ManualClock::new();
+        let breaker = breaker(&clock);
+        fail(&breaker, 2);
+        for _ in 0..5 {
+            let call = breaker.try_call().unwrap();
+            // As long as a cancelled call that counts as a failure.
+            clock.advance(PAUSE);
+            call.inconclusive();
+        }
+        assert!(!breaker.is_open());
+        fail(&breaker, 1);
+        assert!(breaker.is_open(), "the failures before still count");
+        clock.advance(PAUSE);
+        let probe = breaker.try_call().unwrap();
+        clock.advance(PAUSE);
+        probe.inconclusive();
+        assert!(breaker.is_open());
+        breaker.try_call().unwrap().succeeded();
+        assert!(!breaker.is_open());
     }
 
     #[test]

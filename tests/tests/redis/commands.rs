@@ -12,7 +12,7 @@ use crate::{commands, connected, quiet, round_trips};
 #[tokio::test]
 async fn a_hit_is_one_command_and_a_cold_miss_three_round_trips() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    let cache = Cache::builder(connected(quiet(&server)).await).build();
+    let cache = Cache::builder(connected(&server, quiet(&server)).await).build();
     let group = || groups(5);
     let page = || cache.get_or_load("page", group(), || async { Ok::<_, ()>(1_u64) });
 
@@ -37,7 +37,7 @@ async fn a_hit_is_one_command_and_a_cold_miss_three_round_trips() {
 #[tokio::test]
 async fn an_invalidation_of_a_hundred_groups_is_one_pipeline() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    let backend = connected(quiet(&server)).await;
+    let backend = connected(&server, quiet(&server)).await;
     let hundred = groups(100);
     backend.mint(&hundred).await.expect("mints");
     let sets = server.calls("set");
@@ -49,23 +49,23 @@ async fn an_invalidation_of_a_hundred_groups_is_one_pipeline() {
 #[tokio::test]
 async fn several_lookups_are_one_round_trip() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    let backend = connected(quiet(&server)).await;
+    let backend = connected(&server, quiet(&server)).await;
     let one = groups(1);
     store(&backend, key(&1), &one, None).await;
     let requests: Vec<_> = (0..20).map(|number| (key(&number), one.clone())).collect();
-    let asked = async {
+    let lookups = async {
         let found = backend.lookup_many(&requests).await.expect("looks up");
         let hits: Vec<_> = found.iter().map(is_hit).collect();
         assert_eq!(hits, (0..20).map(|number| number == 1).collect::<Vec<_>>());
     };
-    assert_eq!(round_trips(&server, asked).await, 1);
+    assert_eq!(round_trips(&server, lookups).await, 1);
     assert!(backend.lookup_many(&[]).await.expect("nothing to do").is_empty());
 }
 
 #[tokio::test]
 async fn a_bump_replaces_existing_generations_and_creates_none() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    let backend = connected(quiet(&server)).await;
+    let backend = connected(&server, quiet(&server)).await;
     let three = groups(3);
     backend.bump(&three).await.expect("bumps");
     assert_eq!(server.run_command::<u64>("DBSIZE"), 0, "groups that were never cached have no keys");
