@@ -9,11 +9,13 @@ pub(crate) mod circuit_breaker;
 pub(crate) mod lease;
 pub(crate) mod lookup;
 pub(crate) mod shared_connection;
+pub(crate) mod shared_reads;
 
 pub use self::circuit_breaker::{BreakerCall, CircuitBreaker};
 pub use self::lease::{LeaseHolder, LeaseName, LeaseOwner, LeaseRequest, Leased};
 pub use self::lookup::{CurrentGenerations, EntryView, Found, GenerationGuard, Lookup, Minted, TimeLeft};
 pub use self::shared_connection::SharedConnection;
+pub use self::shared_reads::{ReadExchange, ReadLimits, SharedReads};
 pub use crate::data::entry::{Generation, GenerationVector, SCHEMA};
 
 use crate::data::entry::Entry;

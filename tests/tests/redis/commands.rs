@@ -85,7 +85,7 @@ async fn a_bump_replaces_existing_generations_and_creates_none() {
 async fn of_concurrent_mints_one_wins_and_all_return_it() {
     let Some(server) = RedisServer::start(&[]) else { return };
     one_mint_wins(&server.url()).await;
-    assert_eq!(server.calls("get"), 0, "this server supports SET with NX and GET");
+    assert_eq!(server.calls("get"), 90, "a trial per backend: this server supports SET with NX and GET");
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn a_server_older_than_seven_gets_other_commands() {
     let replacement: &'static str = format!("redis_version:{older}").leak();
     let proxy = Proxy::rewriting(server.port(), original, replacement).await;
     one_mint_wins(&proxy.url()).await;
-    assert!(server.calls("get") >= 80, "the backend used the commands for a newer server");
+    assert!(server.calls("get") >= 90 + 80, "the backend used the commands for a newer server");
 }
 
 async fn one_mint_wins(url: &str) {

@@ -1,15 +1,26 @@
 //! The Redis backend on real servers.
 
+mod addresses;
 mod bookstore;
 mod cluster;
 mod cluster_history;
 mod commands;
 mod conformance;
 mod connection;
+mod dead_node;
 mod history;
+mod identity;
+mod large;
 mod lease;
+mod migrations;
+mod permissions;
 mod refusals;
+mod replicas;
+mod roles;
+mod secrets;
 mod sentinel;
+mod sentinels;
+mod shared_reads;
 mod tls;
 mod tokens;
 mod values;
