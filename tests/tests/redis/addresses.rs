@@ -12,18 +12,18 @@ use groupcache_tests::redis_server::RedisServer;
 use groupcache_tests::shorthand::{eventually, groups, is_hit, key, look, millis, store};
 use tokio::time::{Instant, sleep};
 
-use crate::connected;
+use crate::connect;
 
 #[tokio::test]
 async fn a_connection_is_left_when_its_address_leads_elsewhere() {
     let (Some(old), Some(new)) = (RedisServer::start(&[]), RedisServer::start(&[])) else { return };
     let proxy = Proxy::start(old.port()).await;
     let builder = || RedisBackend::builder(proxy.url()).watch_interval(millis(100));
-    let reader = connected(builder()).await;
+    let reader = connect(builder()).await;
     let one = groups(1);
     store(&reader, key("page"), &one, None).await;
     proxy.redirect(new.port());
-    connected(builder()).await.bump(&one).await.expect("acknowledged");
+    connect(builder()).await.bump(&one).await.expect("acknowledged");
     let moved_at = Instant::now();
     eventually("nothing old is served", async || !is_hit(&look(&reader, &key("page"), &one).await)).await;
     // The interval and the time of the check, on a machine that does other things too.
@@ -49,7 +49,7 @@ async fn a_process_reads_where_it_invalidates() {
     let proxy = Proxy::start(old.port()).await;
     // The bumps have a connection of their own.
     let builder = RedisBackend::builder(proxy.url()).wait_for_replicas(1, millis(4000));
-    let process = connected(builder.watch_interval(crate::DAY)).await;
+    let process = connect(builder.watch_interval(crate::DAY)).await;
     let one = groups(1);
     for _ in 0..3 {
         store(&process, key("page"), &one, None).await;
@@ -79,7 +79,7 @@ async fn an_address_that_leads_nowhere_does_not_keep_an_old_connection_alive() {
     let proxy = Proxy::start(server.port()).await;
     let limits =
         RedisBackend::builder(proxy.url()).watch_interval(millis(50)).connect_time_limit(millis(200));
-    let backend = connected(limits).await;
+    let backend = connect(limits).await;
     let one = groups(1);
     store(&backend, key("page"), &one, None).await;
     proxy.redirect(groupcache_tests::process::free_port());
@@ -94,7 +94,7 @@ async fn an_address_that_leads_nowhere_does_not_keep_an_old_connection_alive() {
     .await;
 }
 
-/// The name moves to a server that others use from then on, with all processes connected. Each time, nobody
+/// The name moves to a server that others use from then on, with all processes connect. Each time, nobody
 /// invalidates until the processes have had the time that they need to notice. The server that it moves to is
 /// empty, or has lost its memory since the name led there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -57,6 +57,19 @@ async fn connected(server: &RedisServer, builder: RedisBackendBuilder) -> RedisB
     backend
 }
 
+/// Connects a backend whose commands are not counted.
+async fn connect(builder: RedisBackendBuilder) -> RedisBackend {
+    let backend = builder.build().expect("builds");
+    backend.connect().await.expect("connects");
+    // After the first connection, the advice sends a few commands.
+    tokio::time::sleep(millis(50)).await;
+    backend
+}
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
 async fn read(cache: &Cache<RedisBackend>, name: &str, value: u64) -> u64 {
     let load = || async move { Ok::<_, std::convert::Infallible>(value) };
     let Ok(value) = cache.get_or_load(name, Group::new("book"), load).await;
