@@ -99,6 +99,7 @@ mod sync;
 mod time_limit;
 mod typed;
 
+#[doc(inline)]
 pub use crate::backend::Backend;
 pub use crate::backend::boxed::BoxBackend;
 pub use crate::cache::{Cache, CacheBuilder};

@@ -9,6 +9,7 @@ use crate::backend::lookup::GenerationGuard;
 use crate::cache::Cache;
 use crate::data::address::Address;
 use crate::data::entry::Entry;
+use crate::data::key::Key;
 use crate::error::Result;
 use crate::load_context::Sealed;
 use crate::outcome::ToStore;
@@ -78,5 +79,14 @@ impl<B: Backend> Cache<B> {
             }
         }
         stored
+    }
+
+    /// Deletes an expired entry whose newer value is not stored. One round trip.
+    pub(crate) async fn delete_stale(&self, key: &Key) {
+        let mut budget = TimeBudget::new(self.inner().write_time_limit);
+        let backend = &self.inner().backend;
+        if let Err(error) = budget.run(backend.name(), pin!(backend.delete(key))).await {
+            tracing::debug!(%error, "failed to delete an expired entry");
+        }
     }
 }

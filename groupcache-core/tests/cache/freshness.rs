@@ -364,3 +364,28 @@ async fn an_entry_kept_for_stale_use_is_a_hit_for_readers_without_the_option() {
     assert_eq!(cache.get_many::<u32, _, _, _>([("k", group("g"))]).await, [None]);
     assert_eq!(load(&without, "k", group("g"), 3).await, 3);
 }
+
+/// A value that is gone, or that became private, does not come back when a later load fails.
+#[tokio::test]
+async fn a_value_that_was_replaced_without_a_store_is_not_served_after_an_error() {
+    let options = EntryOptions::new().time_to_live(SECOND).stale_if_error(60 * SECOND);
+    let (cache, clock) = timed(options);
+    let read = async |loaded: Result<Option<u32>, &'static str>| {
+        cache.get_or_load_optional("k", group("g"), || async move { loaded }).await
+    };
+    assert_eq!(read(Ok(Some(1))).await, Ok(Some(1)));
+    clock.advance(2 * SECOND);
+    assert_eq!(read(Err("down")).await, Ok(Some(1)), "the expired value, as the options say");
+    assert_eq!(read(Ok(None)).await, Ok(None));
+    assert_eq!(read(Err("down")).await, Err("down"), "the value is gone");
+
+    let address = Address { key: Key::of("private").unwrap(), groups: group("g") };
+    let load = |loaded: Loaded<u32>| async move { Ok::<_, &'static str>(loaded) };
+    let served = cache.read(&address, |_| Some(1), || load(Loaded::store(1, "1".into()))).await;
+    assert!(matches!(served.unwrap().served, Served::Loaded { stored: true, .. }));
+    clock.advance(2 * SECOND);
+    let served = cache.read(&address, |_| Some(1), || load(Loaded::private(2))).await;
+    assert!(matches!(served.unwrap().served, Served::Loaded { stored: false, .. }));
+    let failing = || async { Err::<Loaded<u32>, _>("down") };
+    assert!(matches!(cache.read(&address, |_| Some(1), failing).await, Err("down")));
+}

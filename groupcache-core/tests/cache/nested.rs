@@ -118,7 +118,7 @@ async fn groups_of_an_inner_get_bubble_up_and_a_value_after_its_miss_is_not_stor
     assert_eq!(read(13).await, 13);
 }
 
-/// Many loaders return `Err` for a row that does not exist yet. A page that says so depends on the row.
+/// Many loaders return `Err` for a row that does not exist yet. A page about the missing row depends on it.
 #[tokio::test]
 async fn a_fallback_for_a_failed_inner_load_is_not_stored() {
     let cache = memory();
@@ -399,4 +399,40 @@ async fn groups_of_an_inner_read_now_bubble_up() {
     assert_eq!(load(&cache, "outer", group("outer"), 2).await, 1);
     cache.invalidate(group("inner")).await.unwrap();
     assert_eq!(load(&cache, "outer", group("outer"), 3).await, 3);
+}
+
+#[tokio::test]
+async fn an_outer_value_lives_no_longer_than_an_inner_value_of_another_cache() {
+    let clock = ManualClock::new();
+    let cache = |time_to_live| {
+        Cache::builder(PlainBackend::with_clock(clock.clone()))
+            .clock(clock.clone())
+            .options(EntryOptions::new().time_to_live(time_to_live))
+            .build()
+    };
+    let (one, other) = (cache(Duration::from_secs(3600)), cache(Duration::from_secs(10)));
+    let data = AtomicU32::new(1);
+    // The first outer load discovers the inner groups late and is not stored.
+    outer(&one, &other, &data).await;
+    assert_eq!(outer(&one, &other, &data).await, 1);
+    data.store(2, Ordering::SeqCst);
+    assert_eq!(outer(&one, &other, &data).await, 1, "both are stored");
+    clock.advance(Duration::from_secs(11));
+    assert_eq!(outer(&one, &other, &data).await, 2);
+}
+
+#[tokio::test]
+async fn a_load_may_depend_on_very_many_groups() {
+    let cache = Cache::builder(MemoryBackend::with_max_bytes(64 << 20)).build();
+    let ids = |range: std::ops::Range<u32>| range.map(|id| Group::new("row").with("id", id));
+    let total = load_with(&cache, "rows", group("rows"), || async {
+        for start in (0..16_000).step_by(1_000) {
+            depend(ids(start..start + 1_000).collect::<Groups>()).await;
+        }
+        16_000
+    });
+    assert_eq!(total.await, 16_000);
+    assert_eq!(load(&cache, "rows", group("rows"), 0).await, 16_000);
+    cache.invalidate(Group::new("row").with("id", 15_999)).await.unwrap();
+    assert_eq!(load(&cache, "rows", group("rows"), 1).await, 1);
 }
