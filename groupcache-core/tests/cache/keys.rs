@@ -1,9 +1,12 @@
 //! Keys of values: every kind of value that serde knows has distinct keys.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::convert::Infallible;
 
 use groupcache_core::Key;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::*;
 
 #[derive(Serialize)]
 struct Unit;
@@ -112,4 +115,88 @@ fn the_error_of_a_value_without_a_key_has_the_reason() {
     }
     let error = Key::of(&Broken).unwrap_err();
     assert!(error.to_string().contains("it is broken"), "{error}");
+}
+
+/// Two types whose fields are alike.
+#[derive(Serialize)]
+struct UserKey {
+    id: u32,
+}
+
+#[derive(Serialize)]
+struct OrderKey {
+    id: u32,
+}
+
+#[test]
+fn keys_of_two_types_differ() {
+    assert_ne!(Key::of(&UserKey { id: 1 }).unwrap(), Key::of(&OrderKey { id: 1 }).unwrap());
+    #[derive(Serialize)]
+    enum One {
+        Of(u8),
+    }
+    #[derive(Serialize)]
+    enum Other {
+        Of(u8),
+    }
+    assert_ne!(Key::of(&One::Of(1)).unwrap(), Key::of(&Other::Of(1)).unwrap());
+    #[derive(Serialize)]
+    #[serde(rename = "UserKey")]
+    struct Renamed {
+        id: u64,
+    }
+    assert_eq!(Key::of(&UserKey { id: 1 }).unwrap(), Key::of(&Renamed { id: 1 }).unwrap());
+}
+
+/// With equal groups, an order was decoded as a user.
+#[tokio::test]
+async fn a_value_is_not_found_under_the_key_of_another_type() {
+    #[derive(Serialize, Deserialize)]
+    struct Order {
+        id: u32,
+        total: u32,
+    }
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct User {
+        id: u32,
+        #[serde(default)]
+        name: String,
+    }
+    let cache = memory();
+    let order = async || Ok::<_, Infallible>(Order { id: 1, total: 9 });
+    cache.get_or_load(&OrderKey { id: 1 }, Groups::none(), order).await.unwrap();
+    let user = async || Ok::<_, Infallible>(User { id: 1, name: "Ann".into() });
+    let user = cache.get_or_load(&UserKey { id: 1 }, Groups::none(), user).await.unwrap();
+    assert_eq!(user.name, "Ann");
+}
+
+#[test]
+fn a_named_key_is_that_of_no_other_name_and_of_no_value() {
+    let named = Key::named("page", &5).unwrap();
+    assert_ne!(named, Key::named("pages", &5).unwrap());
+    assert_ne!(named, Key::of(&("page", 5)).unwrap());
+    #[derive(Serialize)]
+    #[serde(rename = "page")]
+    struct Page(u8);
+    assert_ne!(named, Key::of(&Page(5)).unwrap());
+    assert_eq!(named, Key::named("page", &5_u64).unwrap());
+}
+
+#[test]
+fn a_hash_set_is_one_key_in_any_order_of_iteration() {
+    #[derive(Serialize)]
+    struct Filter {
+        tags: HashSet<String>,
+    }
+    let tags = || (0..20).map(|tag| tag.to_string()).collect::<HashSet<String>>();
+    let filter = || Key::of(&("filter", Filter { tags: tags() })).unwrap();
+    assert_eq!(filter(), filter());
+    assert_eq!(Key::of(&tags()).unwrap(), Key::of(&tags()).unwrap());
+    assert_eq!(Key::of(&Some(&tags())).unwrap(), Key::of(&Some(&tags())).unwrap());
+    #[derive(Serialize)]
+    struct Tags(HashSet<String>);
+    let sets = || Key::of(&[Tags(tags()), Tags(HashSet::new())]).unwrap();
+    assert_eq!(sets(), sets());
+    // A list is another key in another order.
+    assert_ne!(Key::of(&[1, 2]).unwrap(), Key::of(&[2, 1]).unwrap());
 }

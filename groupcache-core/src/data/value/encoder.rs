@@ -23,7 +23,7 @@ impl<'a, S: Sink> Encoder<'a, S> {
     }
 
     fn natural(self, tag: u8, value: u64) {
-        self.out.put(&[tag]);
+        self.out.put_byte(tag);
         put_uint(self.out, value.into());
     }
 
@@ -33,14 +33,14 @@ impl<'a, S: Sink> Encoder<'a, S> {
     }
 
     fn text(self, tag: u8, text: &[u8]) {
-        self.out.put(&[tag]);
+        self.out.put_byte(tag);
         put_bytes(self.out, text);
     }
 
     /// Begins what ends with `END`. `name` is that of a variant.
     fn elements(self, tag: u8, name: Option<&str>) -> Result<Elements<'a, S>, ValueError> {
         let depth = ValueError::deeper(self.depth)?;
-        self.out.put(&[tag]);
+        self.out.put_byte(tag);
         if let Some(name) = name {
             put_bytes(self.out, name.as_bytes());
         }
@@ -66,7 +66,7 @@ impl<S: Sink> Elements<'_, S> {
     }
 
     fn finish(self) {
-        self.out.put(&[tag::END]);
+        self.out.put_byte(tag::END);
     }
 }
 
@@ -82,7 +82,7 @@ macro_rules! numbers {
 macro_rules! fixed {
     ($($method:ident: $type:ty => $tag:ident),* $(,)?) => {
         $(fn $method(self, value: $type) -> Result<(), ValueError> {
-            self.out.put(&[tag::$tag]);
+            self.out.put_byte(tag::$tag);
             self.out.put(&value.to_be_bytes());
             Ok(())
         })*
@@ -112,13 +112,13 @@ impl<'a, S: Sink> ser::Serializer for Encoder<'a, S> {
     }
 
     fn serialize_bool(self, value: bool) -> Result<(), ValueError> {
-        self.out.put(&[if value { tag::TRUE } else { tag::FALSE }]);
+        self.out.put_byte(if value { tag::TRUE } else { tag::FALSE });
         Ok(())
     }
 
     fn serialize_u8(self, value: u8) -> Result<(), ValueError> {
         if value < tag::SMALL_U8 {
-            self.out.put(&[tag::SMALL_U8 | value]);
+            self.out.put_byte(tag::SMALL_U8 | value);
         } else {
             self.out.put(&[tag::U8, value]);
         }
@@ -141,18 +141,18 @@ impl<'a, S: Sink> ser::Serializer for Encoder<'a, S> {
     }
 
     fn serialize_none(self) -> Result<(), ValueError> {
-        self.out.put(&[tag::NONE]);
+        self.out.put_byte(tag::NONE);
         Ok(())
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), ValueError> {
         let depth = ValueError::deeper(self.depth)?;
-        self.out.put(&[tag::SOME]);
+        self.out.put_byte(tag::SOME);
         value.serialize(Encoder { out: self.out, depth })
     }
 
     fn serialize_unit(self) -> Result<(), ValueError> {
-        self.out.put(&[tag::UNIT]);
+        self.out.put_byte(tag::UNIT);
         Ok(())
     }
 
