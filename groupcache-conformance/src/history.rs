@@ -196,8 +196,8 @@ impl HistoryRecorder {
     pub async fn read_many<B: Backend>(&self, cache: &Cache<B>, keys: impl IntoIterator<Item = u64> + Send) {
         let keys: Vec<u64> = keys.into_iter().collect();
         let began = self.begin_read();
-        let asked: Vec<_> = keys.iter().map(|key| (("history", *key), Self::groups(*key))).collect();
-        let found: Vec<Option<Versioned>> = cache.get_many(asked).await;
+        let requested: Vec<_> = keys.iter().map(|key| (("history", *key), Self::groups(*key))).collect();
+        let found: Vec<Option<Versioned>> = cache.get_many(requested).await;
         for (key, value) in keys.into_iter().zip(found) {
             if let Some(value) = value {
                 assert_eq!(

@@ -134,6 +134,23 @@ impl<B: Backend> Kit<B> {
         Some(Self { backend: Arc::new(backend), other_prefix, second_connection, expectations, case })
     }
 
+    /// Whether the store grants leases. Writes to standard error that the case does not apply if not.
+    pub(crate) fn expects_leases(&self) -> bool {
+        if !self.expectations.leases {
+            eprintln!("{}: NOT APPLICABLE without `Expectations::leases`", self.case);
+        }
+        self.expectations.leases
+    }
+
+    /// Returns a second connection to the same data, if the store is shared. Writes to standard error that
+    /// the case does not apply if not.
+    pub(crate) fn second_connection(&self) -> Option<&B> {
+        if self.second_connection.is_none() {
+            eprintln!("{}: NOT APPLICABLE without `Expectations::shared`", self.case);
+        }
+        self.second_connection.as_ref()
+    }
+
     pub(crate) fn violation(&self, promise: &'static str, found: String) -> Violation {
         Violation { case: self.case, promise, found }
     }

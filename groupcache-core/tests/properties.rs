@@ -120,10 +120,10 @@ impl Model {
         (entry.valid && entry.expires_at_ms > self.now_ms).then(|| entry.value.clone())
     }
 
-    /// What may be served if the load fails.
-    fn stale_if_error(&self, key: u8) -> Option<Versions> {
+    /// What is served if the load fails: an expired value, within either window.
+    fn stale_after_failure(&self, key: u8) -> Option<Versions> {
         let entry = self.entries.get(&key)?;
-        let until_ms = entry.expires_at_ms + self.windows.if_error_ms;
+        let until_ms = entry.expires_at_ms + self.windows.if_error_ms.max(self.windows.while_revalidate_ms);
         (entry.valid && until_ms > self.now_ms).then(|| entry.value.clone())
     }
 
@@ -165,7 +165,7 @@ impl Model {
             Step::ReadFailing(key) => {
                 let hit = self.hit(*key);
                 let loads = u64::from(hit.is_none());
-                let value = hit.or_else(|| self.stale_if_error(*key));
+                let value = hit.or_else(|| self.stale_after_failure(*key));
                 self.expected = Expected { values: vec![value], loads: (loads, loads) };
             }
             Step::Get(key) => self.expected.values = vec![self.hit(*key)],

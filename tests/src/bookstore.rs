@@ -40,7 +40,7 @@ impl Bookstore {
                 panic!("{}: {error}; build it with `cargo build --example bookstore`", program.display())
             });
         let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
-        let first = lines.next().expect("it says where it listens").expect("text");
+        let first = lines.next().expect("it prints its address").expect("text");
         let address = first[first.find("http://").expect("a URL") + 7..].trim_end_matches('/').to_owned();
         // Reads on, so that the program never blocks on its standard output.
         std::thread::spawn(move || lines.for_each(drop));

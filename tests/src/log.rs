@@ -7,16 +7,38 @@ use tracing::field::{Field, Visit};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
-/// Messages at level INFO and above. Clones share the log.
-#[derive(Debug, Clone, Default)]
-pub struct Log(Arc<Mutex<Vec<(Level, String)>>>);
+/// Messages at some level and above. Clones share the log.
+#[derive(Debug, Clone)]
+pub struct Log {
+    lines: Arc<Mutex<Vec<(Level, String)>>>,
+    /// Messages below this level are not recorded.
+    least: Level,
+    /// Whether to record the messages of other crates than those of groupcache too.
+    everywhere: bool,
+}
 
 impl Log {
-    /// Records the messages of this thread until the guard is dropped.
+    /// Records the messages of this thread at level INFO and above until the guard is dropped.
     #[must_use]
     pub fn start() -> (Self, DefaultGuard) {
-        let log = Self::default();
+        Self::with(Level::INFO, false)
+    }
+
+    /// Records the messages of this thread at every level and of every crate until the guard is dropped.
+    #[must_use]
+    pub fn start_with_everything() -> (Self, DefaultGuard) {
+        Self::with(Level::TRACE, true)
+    }
+
+    fn with(least: Level, everywhere: bool) -> (Self, DefaultGuard) {
+        let log = Self { lines: Arc::default(), least, everywhere };
         (log.clone(), tracing::subscriber::set_default(log))
+    }
+
+    /// Returns all messages.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().expect("no panic").iter().map(|(_, text)| text.clone()).collect()
     }
 
     /// Returns how many warnings and errors contain `about`.
@@ -32,13 +54,13 @@ impl Log {
     }
 
     fn count(&self, matches: impl Fn(Level, &str) -> bool) -> usize {
-        self.0.lock().expect("no panic").iter().filter(|(level, text)| matches(*level, text)).count()
+        self.lines.lock().expect("no panic").iter().filter(|(level, text)| matches(*level, text)).count()
     }
 }
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::INFO && metadata.target().starts_with("groupcache")
+        *metadata.level() <= self.least && (self.everywhere || metadata.target().starts_with("groupcache"))
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -58,7 +80,7 @@ impl Subscriber for Log {
         }
         let mut text = Text(String::new());
         event.record(&mut text);
-        self.0.lock().expect("no panic").push((*event.metadata().level(), text.0));
+        self.lines.lock().expect("no panic").push((*event.metadata().level(), text.0));
     }
 
     fn enter(&self, _: &span::Id) {}

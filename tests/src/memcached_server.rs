@@ -35,8 +35,8 @@ impl MemcachedServer {
             return None;
         }
         let arguments = arguments.iter().map(ToString::to_string).collect();
-        let mut server = Self { child: None, port: free_port(), arguments };
-        server.run();
+        let mut server = Self { child: None, port: 0, arguments };
+        server.run(free_port);
         Some(server)
     }
 
@@ -70,7 +70,8 @@ impl MemcachedServer {
     /// Kills the server if it runs, and starts it again on the same port.
     pub fn restart(&mut self) {
         self.kill();
-        self.run();
+        let port = self.port;
+        self.run(|| port);
     }
 
     /// Pauses the server with SIGSTOP until [`resume`](Self::resume).
@@ -143,27 +144,37 @@ impl MemcachedServer {
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
-    fn run(&mut self) {
+    /// Starts the process on a port that `port` chooses for each attempt.
+    fn run(&mut self, port: impl Fn() -> u16) {
         for _ in 0..5 {
+            self.port = port();
             let mut command = Command::new("memcached");
             command.args(["-l", "127.0.0.1", "-U", "0", "-u", "root", "-p", &self.port.to_string()]);
             command.args(&self.arguments);
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             let mut child = command.spawn().expect("memcached starts");
-            for _ in 0..START_ATTEMPTS {
-                if self.try_command("mn", "MN").is_ok() {
-                    self.child = Some(child);
-                    return;
-                }
-                if child.try_wait().is_ok_and(|ended| ended.is_some()) {
-                    // Another process has taken the port, or the port is not free again yet.
-                    break;
-                }
-                sleep(START_PAUSE);
+            if self.becomes_ready(&mut child) {
+                self.child = Some(child);
+                return;
             }
             process::kill(&mut child);
         }
         panic!("memcached does not start with {:?}", self.arguments);
+    }
+
+    /// Waits until `child` is ready. Returns false if it ends, as another process has its port.
+    fn becomes_ready(&self, child: &mut Child) -> bool {
+        let own = format!("STAT pid {}", child.id());
+        for _ in 0..START_ATTEMPTS {
+            if self.try_command("stats", "END").is_ok_and(|stats| stats.lines().any(|line| line == own)) {
+                return true;
+            }
+            if child.try_wait().is_ok_and(|ended| ended.is_some()) {
+                return false;
+            }
+            sleep(START_PAUSE);
+        }
+        false
     }
 }
 

@@ -29,6 +29,8 @@ struct Shared {
     rewrite: Option<(&'static [u8], &'static [u8])>,
     /// Bytes of a client that close its connection instead of being forwarded.
     refused: Option<&'static [u8]>,
+    /// Bytes of a client that make its connection hang.
+    held: Option<&'static [u8]>,
     dropped: Mutex<Vec<Vec<u8>>>,
 }
 
@@ -37,6 +39,7 @@ struct Shared {
 struct Gate {
     held_below: u64,
     cut_below: u64,
+    holds_replies: bool,
 }
 
 impl Proxy {
@@ -46,7 +49,7 @@ impl Proxy {
     ///
     /// Panics if there is no free port.
     pub async fn start(upstream: u16) -> Self {
-        Self::with(upstream, None, None).await
+        Self::with(upstream, None, None, None).await
     }
 
     /// Makes a proxy that replaces `original` with `replacement` in the replies of the server.
@@ -56,7 +59,7 @@ impl Proxy {
     /// Panics if the texts have different lengths or there is no free port.
     pub async fn rewriting(upstream: u16, original: &'static str, replacement: &'static str) -> Self {
         assert_eq!(original.len(), replacement.len(), "the protocol counts bytes");
-        Self::with(upstream, Some((original.as_bytes(), replacement.as_bytes())), None).await
+        Self::with(upstream, Some((original.as_bytes(), replacement.as_bytes())), None, None).await
     }
 
     /// Makes a proxy that closes the connection of a client that sends `text`.
@@ -65,20 +68,31 @@ impl Proxy {
     ///
     /// Panics if there is no free port.
     pub async fn refusing(upstream: u16, text: &'static str) -> Self {
-        Self::with(upstream, None, Some(text.as_bytes())).await
+        Self::with(upstream, None, Some(text.as_bytes()), None).await
+    }
+
+    /// Makes a proxy that forwards no more on the connection of a client that sends `text`, unless the client
+    /// sends `UNLINK` with it, as it does when it tries its permissions.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no free port.
+    pub async fn holding(upstream: u16, text: &'static str) -> Self {
+        Self::with(upstream, None, None, Some(text.as_bytes())).await
     }
 
     async fn with(
         upstream: u16,
         rewrite: Option<(&'static [u8], &'static [u8])>,
         refused: Option<&'static [u8]>,
+        held: Option<&'static [u8]>,
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let (gate, _) = watch::channel(Gate::default());
         let upstream = AtomicU16::new(upstream);
         let (next, chunks, dropped) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
-        let shared = Arc::new(Shared { upstream, next, chunks, gate, rewrite, refused, dropped });
+        let shared = Arc::new(Shared { upstream, next, chunks, gate, rewrite, refused, held, dropped });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self { port, shared, accepting }
     }
@@ -129,9 +143,14 @@ impl Proxy {
         self.shared.gate.send_modify(|gate| gate.held_below = u64::MAX);
     }
 
+    /// Delays the replies of the server on all connections.
+    pub fn hold_replies(&self) {
+        self.shared.gate.send_modify(|gate| gate.holds_replies = true);
+    }
+
     /// Forwards everything that was delayed, even if its sender has closed the connection.
     pub fn release(&self) {
-        self.shared.gate.send_modify(|gate| gate.held_below = 0);
+        self.shared.gate.send_modify(|gate| (gate.held_below, gate.holds_replies) = (0, false));
     }
 
     /// Closes the existing connections.
@@ -144,7 +163,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.accepting.abort();
-        self.shared.gate.send_modify(|gate| *gate = Gate { held_below: 0, cut_below: u64::MAX });
+        self.shared.gate.send_modify(|gate| *gate = Gate { cut_below: u64::MAX, ..Gate::default() });
     }
 }
 
@@ -202,12 +221,22 @@ async fn forward(
                 shared.dropped.lock().unwrap_or_else(PoisonError::into_inner).push(bytes.to_vec());
                 return;
             }
+            (Direction::ToServer, ..) if is_held(bytes, &shared) => std::future::pending().await,
             _ => {}
         }
-        let open = gate.wait_for(|gate| number >= gate.held_below || number < gate.cut_below).await;
+        let passes = |gate: &Gate| {
+            let is_held = gate.holds_replies && direction == Direction::ToClient;
+            number >= gate.held_below && !is_held || number < gate.cut_below
+        };
+        let open = gate.wait_for(passes).await;
         if open.map_or(true, |gate| number < gate.cut_below) || to.write_all(&buffer[..length]).await.is_err()
         {
             return;
         }
     }
+}
+
+fn is_held(bytes: &[u8], shared: &Shared) -> bool {
+    let has = |word: &[u8]| bytes.windows(word.len()).any(|window| window == word);
+    shared.held.is_some_and(|held| has(held) && !has(b"UNLINK"))
 }

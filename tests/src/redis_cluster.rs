@@ -156,6 +156,48 @@ impl RedisCluster {
         }
     }
 
+    /// Moves the keys of a slot back to its owner while the other node is still importing it.
+    ///
+    /// # Panics
+    ///
+    /// If they do not move.
+    pub fn move_keys_back(&self, slot: u16, from: usize, to: usize) {
+        // An owner that is moving a slot away would redirect to the other node for the keys.
+        self.nodes[from].run_command::<()>(&format!("CLUSTER SETSLOT {slot} STABLE"));
+        self.move_keys(slot, to, from);
+    }
+
+    /// Removes the keys of a slot from the node that is importing it.
+    ///
+    /// # Panics
+    ///
+    /// If the node refuses.
+    pub fn remove_moved_keys(&self, slot: u16, to: usize) {
+        let keys: Vec<String> = self.nodes[to].run_command(&format!("CLUSTER GETKEYSINSLOT {slot} 1000"));
+        for key in keys {
+            self.ask::<u64>(to, &format!("UNLINK {key}"));
+        }
+    }
+
+    /// Runs a command on a node that is importing the slot of its key, as after `ASK`.
+    ///
+    /// # Panics
+    ///
+    /// If the node refuses.
+    pub fn ask<T: redis::FromRedisValue>(&self, at: usize, command: &str) -> T {
+        let client = redis::Client::open(self.nodes[at].url()).expect("a client");
+        let mut connection = client.get_connection().expect("connects");
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("ASKING").ignore();
+        let mut words = command.split(' ');
+        pipeline.cmd(words.next().unwrap_or_default());
+        for word in words {
+            pipeline.arg(word);
+        }
+        let (reply,) = pipeline.query::<(T,)>(&mut connection).expect("answers");
+        reply
+    }
+
     /// Ends the migration: gives the slot to its new owner.
     pub fn end_migration(&self, slot: u16, from: usize, to: usize) {
         let target = self.id(to);

@@ -50,8 +50,8 @@ impl RedisServer {
         let password = arguments.iter().position(|argument| *argument == "--requirepass");
         let password = password.and_then(|at| arguments.get(at + 1)).map(ToString::to_string);
         let arguments = arguments.iter().map(ToString::to_string).collect();
-        let mut server = Self { child: None, port: free_port(), directory, arguments, password };
-        server.run();
+        let mut server = Self { child: None, port: 0, directory, arguments, password };
+        server.run(free_port);
         Some(server)
     }
 
@@ -86,7 +86,8 @@ impl RedisServer {
     /// Kills the server if it runs, and starts it again on the same port and in the same directory.
     pub fn restart(&mut self) {
         self.kill();
-        self.run();
+        let port = self.port;
+        self.run(|| port);
     }
 
     /// Removes the snapshot that the server has saved.
@@ -170,42 +171,14 @@ impl RedisServer {
         panic!("waited in vain until {what}");
     }
 
-    fn run(&mut self) {
+    /// Starts the process on a port that `port` chooses for each attempt.
+    fn run(&mut self, port: impl Fn() -> u16) {
         for _ in 0..5 {
-            let log = std::fs::File::create(self.directory.join("log")).expect("a log file");
-            let mut command = Command::new("redis-server");
-            // The configuration file of a sentinel comes first, and it takes no other settings.
-            if self.arguments.last().is_some_and(|last| last == "--sentinel") {
-                let (file, others) = self.arguments.split_first().expect("a file");
-                command.arg(file).args(["--port", &self.port.to_string()]).args(others);
-            } else {
-                let (main, tls) = if self.arguments.iter().any(|argument| argument == "--tls-port") {
-                    ("0".to_owned(), Some(self.port.to_string()))
-                } else {
-                    (self.port.to_string(), None)
-                };
-                command.args(["--port", &main, "--save", "", "--appendonly", "no"]);
-                command.args(self.arguments.iter().map(|argument| match &tls {
-                    Some(port) if argument == "TLS_PORT" => port.as_str(),
-                    _ => argument.as_str(),
-                }));
-            }
-            command.args(["--bind", "127.0.0.1", "--dir"]).arg(&self.directory);
-            command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null());
-            let mut child = command.spawn().expect("redis-server starts");
-            for _ in 0..START_ATTEMPTS {
-                if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
-                    self.child = Some(child);
-                    if self.is_ready() {
-                        return;
-                    }
-                    child = self.child.take().expect("just put there");
-                }
-                if child.try_wait().is_ok_and(|ended| ended.is_some()) {
-                    // Another process has taken the port, or the port is not free again yet.
-                    break;
-                }
-                sleep(START_PAUSE);
+            self.port = port();
+            let mut child = self.command().spawn().expect("redis-server starts");
+            if self.becomes_ready(&mut child) {
+                self.child = Some(child);
+                return;
             }
             process::kill(&mut child);
         }
@@ -213,11 +186,55 @@ impl RedisServer {
         panic!("redis-server does not start:\n{log}");
     }
 
-    fn is_ready(&self) -> bool {
-        if self.arguments.iter().any(|argument| argument == "--tls-port") {
-            return true;
+    fn command(&self) -> Command {
+        let mut command = Command::new("redis-server");
+        let port = self.port.to_string();
+        // The configuration file of a sentinel comes first, and it takes no other settings.
+        if self.arguments.last().is_some_and(|last| last == "--sentinel") {
+            let (file, others) = self.arguments.split_first().expect("a file");
+            command.arg(file).args(["--port", &port]).args(others);
+        } else {
+            let plain = if self.is_tls() { "0" } else { &port };
+            command.args(["--port", plain, "--save", "", "--appendonly", "no"]);
+            command.args(self.arguments.iter().map(|argument| match argument.as_str() {
+                "TLS_PORT" => &port,
+                argument => argument,
+            }));
         }
+        let log = std::fs::File::create(self.directory.join("log")).expect("a log file");
+        command.args(["--bind", "127.0.0.1", "--dir"]).arg(&self.directory);
+        command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null());
+        command
+    }
+
+    /// Waits until `child` is ready. Returns false if it ends, as another process has its port.
+    fn becomes_ready(&self, child: &mut Child) -> bool {
+        for _ in 0..START_ATTEMPTS {
+            if self.is_ready(child.id()) {
+                return true;
+            }
+            if child.try_wait().is_ok_and(|ended| ended.is_some()) {
+                return false;
+            }
+            sleep(START_PAUSE);
+        }
+        false
+    }
+
+    /// Returns whether a server replies on the port, and is this process and no other.
+    fn is_ready(&self, process_id: u32) -> bool {
+        if self.is_tls() {
+            return TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok();
+        }
+        let own = format!("process_id:{process_id}");
         self.try_command::<redis::Value>("PING").is_ok()
+            && self
+                .try_command::<String>("INFO server")
+                .is_ok_and(|info| info.lines().any(|line| line.trim_end() == own))
+    }
+
+    fn is_tls(&self) -> bool {
+        self.arguments.iter().any(|argument| argument == "--tls-port")
     }
 }
 

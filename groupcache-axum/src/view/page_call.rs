@@ -88,7 +88,7 @@ impl PageCall {
     pub(crate) fn key_of(&self, inner: &Key) -> Result<Key> {
         let paths = (self.uri().path(), self.rewritten().map(Uri::path));
         let inner = Raw(inner.as_bytes());
-        Key::of(&("page", &*self.view, self.hosts(), Forwarded(self), paths, inner, Varying(self)))
+        Key::named("gc:view", &(&*self.view, self.hosts(), Forwarded(self), paths, inner, Varying(self)))
     }
 
     /// Returns the host in the URI and the host in the headers: handlers may read either.
@@ -117,7 +117,9 @@ impl Call for PageCall {
         let (uri, rewritten) = (self.uri(), self.rewritten());
         let rewritten = rewritten.map(|uri| (uri.path(), uri.query()));
         let origin = (self.hosts(), Forwarded(self));
-        Key::of(&(&*self.view, origin, uri.path(), uri.query(), rewritten, Varying(self)))
+        let page = (&*self.view, origin, uri.path(), uri.query(), rewritten, Varying(self));
+        // Pages share a cache with values of the application, whose keys have no such name.
+        Key::named("gc:page", &page)
     }
 }
 

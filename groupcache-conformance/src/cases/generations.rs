@@ -52,7 +52,11 @@ pub async fn any_group_works<B: Backend>(kit: &Kit<B>) -> Result<(), Violation> 
             kit,
             PROMISE,
             current[at] == Some(minted.vector[at]),
-            "the generation of {group:?} changed with that of another group"
+            "the generation of {group:?} changed from {:?} to {:?} while others were minted and bumped; is the store \
+             too small for {} groups?",
+            minted.vector[at],
+            current[at],
+            groups.len()
         );
     }
     Ok(())
@@ -66,8 +70,8 @@ pub async fn generations_are_returned_in_order<B: Backend>(kit: &Kit<B>) -> Resu
     let orders: [Vec<usize>; 3] =
         [(0..40).collect(), (0..40).rev().collect(), (0..40).map(|at| at * 7 % 40).collect()];
     for order in orders {
-        let asked: Vec<_> = order.iter().map(|at| groups[*at].clone()).collect();
-        let current = kit.lookup(&key("k"), &asked).await?.current;
+        let requested: Vec<_> = order.iter().map(|at| groups[*at].clone()).collect();
+        let current = kit.lookup(&key("k"), &requested).await?.current;
         let expected: CurrentGenerations = order.iter().map(|at| known(*at)).collect();
         promised!(
             kit,

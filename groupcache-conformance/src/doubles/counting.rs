@@ -9,7 +9,20 @@ use groupcache_core::backend::{
 };
 use groupcache_core::{Backend, Entry, Group, Groups, Key, Result};
 
-use crate::doubles::operation::Operation;
+/// A method of [`Backend`] that is a round trip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "named after the methods of `Backend`")]
+#[non_exhaustive]
+pub enum Operation {
+    Lookup,
+    LookupMany,
+    Mint,
+    Lease,
+    Release,
+    Bump,
+    Store,
+    Delete,
+}
 
 /// Counts the round trips to an inner backend.
 ///
@@ -17,7 +30,7 @@ use crate::doubles::operation::Operation;
 #[derive(Debug, Clone)]
 pub struct CountingBackend<B> {
     inner: B,
-    counts: Arc<[AtomicUsize; Operation::COUNT]>,
+    counts: Arc<[AtomicUsize; OPERATIONS]>,
 }
 
 /// The number of calls of each method of [`Backend`] that is a round trip.
@@ -33,6 +46,9 @@ pub struct Counts {
     pub stores: usize,
     pub deletes: usize,
 }
+
+/// How many kinds of operations there are.
+const OPERATIONS: usize = Operation::Delete as usize + 1;
 
 impl<B> CountingBackend<B> {
     /// Wraps `inner`.

@@ -3,7 +3,7 @@
 //! * [`PlainBackend`] is a complete backend in maps, as simple as the promises allow. With a [`Bug`] it
 //!   breaks one of them, which shows whether a test notices.
 //! * [`CountingBackend`] counts the round trips to another backend.
-//! * [`ScriptedBackend`] fails, hangs, panics or waits where its script says so.
+//! * [`ScriptedBackend`] fails, hangs, panics or waits where its script requires it.
 //! * [`FailingBackend`] fails every operation.
 //!
 //! They wrap each other. A [`FaultBackend`](crate::FaultBackend) wraps them too, and draws its faults at
@@ -29,12 +29,10 @@
 
 mod bug;
 mod counting;
-mod operation;
 mod plain;
 mod scripted;
 
 pub use self::bug::Bug;
-pub use self::counting::{CountingBackend, Counts};
-pub use self::operation::Operation;
+pub use self::counting::{CountingBackend, Counts, Operation};
 pub use self::plain::{PlainBackend, Snapshot};
 pub use self::scripted::{FailingBackend, Gate, ScriptedBackend, Step};

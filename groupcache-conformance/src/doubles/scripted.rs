@@ -11,9 +11,9 @@ use groupcache_core::{Backend, Entry, Error, ErrorKind, Group, Groups, Key, Resu
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::doubles::operation::Operation;
+use crate::doubles::counting::Operation;
 
-/// Performs operations as a script says, and forwards the others to an inner backend.
+/// Performs operations as a script requires, and forwards the others to an inner backend.
 ///
 /// `lookup_now` shows nothing, so that every lookup follows the script. Clones share the script.
 ///

@@ -36,7 +36,11 @@ pub struct FaultRun {
 /// the cache has to work again.
 ///
 /// On one thread, with a backend in this process, the same seed repeats everything. A failure prints
-/// `repeat_with`, the command that repeats the run. Needs a tokio runtime with its timer.
+/// `repeat_with`, the command that repeats the run. Use one number for `seed` and for the seed of `plan`.
+/// Needs a tokio runtime with its timer.
+///
+/// 10,000 operations take a few seconds on a backend in memory in a debug build. If the store evicts, run it
+/// on a backend with room for two entries and two generations too.
 ///
 /// # Errors
 ///

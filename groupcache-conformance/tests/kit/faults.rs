@@ -1,4 +1,4 @@
-//! The fault injection does what its documentation says, and finds unsound backends.
+//! The fault injection works as documented, and finds unsound backends.
 
 use std::sync::Arc;
 use std::time::Duration;

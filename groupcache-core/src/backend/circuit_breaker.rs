@@ -78,6 +78,12 @@ impl CircuitBreaker {
         }
     }
 
+    /// Creates a closed breaker with the settings of this one, for another server of the same backend.
+    #[must_use]
+    pub fn for_another_server(&self) -> Self {
+        Self { clock: Arc::clone(&self.clock), failures: AtomicU32::new(0), open: Mutex::new(None), ..*self }
+    }
+
     /// Sets the number of consecutive failures that opens the breaker; with zero it never opens. Defaults to 5.
     #[must_use]
     pub const fn failures_to_open(mut self, count: u32) -> Self {
@@ -420,6 +426,21 @@ mod tests {
         let refused = std::io::Error::other("connection refused");
         let error = Error::new(ErrorKind::Unavailable, "test").with_source(refused);
         assert_eq!(ErrorChain(&error).to_string(), format!("{error}: connection refused"));
+    }
+
+    #[test]
+    fn the_breaker_of_another_server_has_the_settings_and_is_closed() {
+        let clock = ManualClock::new();
+        let first = breaker(&clock);
+        fail(&first, 3);
+        let second = first.for_another_server();
+        assert!(!second.is_open());
+        fail(&second, 2);
+        assert!(!second.is_open());
+        fail(&second, 1);
+        assert!(second.is_open());
+        clock.advance(PAUSE);
+        assert!(second.try_call().is_some());
     }
 
     #[test]

@@ -281,6 +281,13 @@ impl From<Group> for Groups {
     }
 }
 
+/// The group without fields of this name.
+impl From<&str> for Groups {
+    fn from(name: &str) -> Self {
+        Group::new(name).into()
+    }
+}
+
 impl<const N: usize> From<[Group; N]> for Groups {
     fn from(groups: [Group; N]) -> Self {
         groups.into_iter().collect()

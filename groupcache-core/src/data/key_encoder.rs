@@ -2,8 +2,12 @@
 //!
 //! Every value starts with a tag. Strings, byte strings and numbers delimit themselves; sequences and maps
 //! end with a tag. No encoding is a prefix of another one, so a sequence of encodings decodes in only one
-//! way.
+//! way. Structs and enums have their names in front.
+//!
+//! Maps are written in the order of their encoded keys, and hash sets in that of their encoded elements. serde
+//! presents a set as a sequence, so only the name of the type tells it apart.
 
+use std::any::type_name;
 use std::cell::Cell;
 use std::fmt;
 
@@ -13,11 +17,21 @@ use crate::data::wire::{put_bytes, put_uint};
 use crate::error::{CRATE_NAME, Error, ErrorKind, Result};
 
 /// Encodes `value` and passes the encoding to `read`.
-pub(crate) fn with_encoded<T: Serialize + ?Sized, R>(value: &T, read: impl FnOnce(&[u8]) -> R) -> Result<R> {
+///
+/// With a `name`, the encoding differs from that of every value without one and with another name.
+pub(crate) fn with_encoded<T: Serialize + ?Sized, R>(
+    name: Option<&str>,
+    value: &T,
+    read: impl FnOnce(&[u8]) -> R,
+) -> Result<R> {
     // Taken out of the thread local, because `Serialize` of a value may itself encode a key.
     let mut out = BUFFER.take();
     out.clear();
-    let outcome = match value.serialize(Encoder { out: &mut out }) {
+    if let Some(name) = name {
+        out.push(SPACE);
+        put_bytes(&mut out, name.as_bytes());
+    }
+    let outcome = match encode(value, &mut out) {
         Ok(()) => Ok(read(&out)),
         Err(EncodeError(message)) => Err(Error::new(ErrorKind::Encode, CRATE_NAME).with_message(message)),
     };
@@ -27,12 +41,32 @@ pub(crate) fn with_encoded<T: Serialize + ?Sized, R>(value: &T, read: impl FnOnc
     outcome
 }
 
+fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    value.serialize(Encoder { out, is_hash_set: is_hash_set(type_name::<T>()) })
+}
+
+/// Whether the values of a type are sequences in no particular order.
+fn is_hash_set(mut type_name: &str) -> bool {
+    // The names of other types than generic ones and references to them end otherwise, which is cheap to see.
+    if !type_name.ends_with('>') {
+        return false;
+    }
+    while let Some(inner) = TRANSPARENT.iter().find_map(|wrapper| type_name.strip_prefix(wrapper)) {
+        type_name = inner;
+    }
+    let path = type_name.split('<').next().unwrap_or_default();
+    path.ends_with("HashSet")
+}
+
 struct Encoder<'a> {
     out: &'a mut Vec<u8>,
+    is_hash_set: bool,
 }
 
 struct Sequence<'a> {
     out: &'a mut Vec<u8>,
+    /// The encoded elements of a hash set, which are written in their order.
+    set: Option<Vec<Vec<u8>>>,
 }
 
 /// Collects the entries, because they are written in the order of their encoded keys.
@@ -59,17 +93,26 @@ impl Encoder<'_> {
         put_uint(self.out, value);
     }
 
-    fn variant(self, name: &str) -> Self {
-        self.out.push(VARIANT);
-        put_bytes(self.out, name.as_bytes());
+    fn text(self, tag: u8, text: &str) -> Self {
+        self.out.push(tag);
+        put_bytes(self.out, text.as_bytes());
         self
+    }
+
+    /// Writes the name of a struct or an enum, which keeps types with equal fields apart.
+    fn named(self, name: &str) -> Self {
+        self.text(NAMED, name)
+    }
+
+    fn variant(self, name: &str, variant: &str) -> Self {
+        self.named(name).text(VARIANT, variant)
     }
 }
 
 impl<'a> Encoder<'a> {
     fn sequence(self) -> Sequence<'a> {
         self.out.push(SEQ);
-        Sequence { out: self.out }
+        Sequence { out: self.out, set: self.is_hash_set.then(Vec::new) }
     }
 
     fn map(self) -> Map<'a> {
@@ -78,17 +121,34 @@ impl<'a> Encoder<'a> {
     }
 }
 
+impl Sequence<'_> {
+    fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        let Some(set) = &mut self.set else { return encode(value, self.out) };
+        let mut encoded = Vec::new();
+        encode(value, &mut encoded)?;
+        set.push(encoded);
+        Ok(())
+    }
+
+    fn finish(self) {
+        let mut elements = self.set.unwrap_or_default();
+        elements.sort_unstable();
+        elements.iter().for_each(|element| self.out.extend_from_slice(element));
+        self.out.push(END);
+    }
+}
+
 impl Map<'_> {
     fn entry<T: Serialize + ?Sized>(&mut self, key: Vec<u8>, value: &T) -> Result<(), EncodeError> {
         let mut encoded = Vec::new();
-        value.serialize(Encoder { out: &mut encoded })?;
+        encode(value, &mut encoded)?;
         self.entries.push((key, encoded));
         Ok(())
     }
 
     fn field<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), EncodeError> {
         let mut key = Vec::with_capacity(name.len() + 2);
-        name.serialize(Encoder { out: &mut key })?;
+        encode(name, &mut key)?;
         self.entry(key, value)
     }
 
@@ -151,8 +211,7 @@ impl<'a> ser::Serializer for Encoder<'a> {
     }
 
     fn serialize_str(self, value: &str) -> Result<(), EncodeError> {
-        self.out.push(STR);
-        put_bytes(self.out, value.as_bytes());
+        self.text(STR, value);
         Ok(())
     }
 
@@ -169,7 +228,7 @@ impl<'a> ser::Serializer for Encoder<'a> {
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
         self.out.push(SOME);
-        value.serialize(self)
+        encode(value, self.out)
     }
 
     fn serialize_unit(self) -> Result<(), EncodeError> {
@@ -177,35 +236,35 @@ impl<'a> ser::Serializer for Encoder<'a> {
         Ok(())
     }
 
-    fn serialize_unit_struct(self, _name: &'static str) -> Result<(), EncodeError> {
-        self.serialize_unit()
+    fn serialize_unit_struct(self, name: &'static str) -> Result<(), EncodeError> {
+        self.named(name).serialize_unit()
     }
 
     fn serialize_unit_variant(
         self,
-        _: &'static str,
+        name: &'static str,
         _: u32,
         variant: &'static str,
     ) -> Result<(), EncodeError> {
-        self.variant(variant).serialize_unit()
+        self.variant(name, variant).serialize_unit()
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
         self,
-        _: &'static str,
+        name: &'static str,
         value: &T,
     ) -> Result<(), EncodeError> {
-        value.serialize(self)
+        encode(value, self.named(name).out)
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
         self,
-        _: &'static str,
+        name: &'static str,
         _: u32,
         variant: &'static str,
         value: &T,
     ) -> Result<(), EncodeError> {
-        value.serialize(self.variant(variant))
+        encode(value, self.variant(name, variant).out)
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Sequence<'a>, EncodeError> {
@@ -216,36 +275,36 @@ impl<'a> ser::Serializer for Encoder<'a> {
         Ok(self.sequence())
     }
 
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Sequence<'a>, EncodeError> {
-        Ok(self.sequence())
+    fn serialize_tuple_struct(self, name: &'static str, _: usize) -> Result<Sequence<'a>, EncodeError> {
+        Ok(self.named(name).sequence())
     }
 
     fn serialize_tuple_variant(
         self,
-        _: &'static str,
+        name: &'static str,
         _: u32,
         variant: &'static str,
         _: usize,
     ) -> Result<Sequence<'a>, EncodeError> {
-        Ok(self.variant(variant).sequence())
+        Ok(self.variant(name, variant).sequence())
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Map<'a>, EncodeError> {
         Ok(self.map())
     }
 
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Map<'a>, EncodeError> {
-        Ok(self.map())
+    fn serialize_struct(self, name: &'static str, _: usize) -> Result<Map<'a>, EncodeError> {
+        Ok(self.named(name).map())
     }
 
     fn serialize_struct_variant(
         self,
-        _: &'static str,
+        name: &'static str,
         _: u32,
         variant: &'static str,
         _: usize,
     ) -> Result<Map<'a>, EncodeError> {
-        Ok(self.variant(variant).map())
+        Ok(self.variant(name, variant).map())
     }
 }
 
@@ -256,11 +315,11 @@ macro_rules! sequences {
             type Error = EncodeError;
 
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-                value.serialize(Encoder { out: self.out })
+                self.element(value)
             }
 
             fn end(self) -> Result<(), EncodeError> {
-                self.out.push(END);
+                self.finish();
                 Ok(())
             }
         })*
@@ -280,14 +339,14 @@ impl ser::SerializeMap for Map<'_> {
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
         let mut encoded = Vec::new();
-        key.serialize(Encoder { out: &mut encoded })?;
+        encode(key, &mut encoded)?;
         self.entries.push((encoded, Vec::new()));
         Ok(())
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         match self.entries.last_mut() {
-            Some((_, encoded)) => value.serialize(Encoder { out: encoded }),
+            Some((_, encoded)) => encode(value, encoded),
             None => Err(ser::Error::custom("the value of a map came before its key")),
         }
     }
@@ -356,10 +415,21 @@ const BYTES: u8 = 0x0b;
 const SEQ: u8 = 0x0c;
 const MAP: u8 = 0x0d;
 const VARIANT: u8 = 0x0e;
+/// Tag of the name of a struct or an enum, followed by its value.
+const NAMED: u8 = 0x0f;
+/// Tag of the name that the caller gave a key, followed by its value.
+const SPACE: u8 = 0x10;
+
+/// Types that serde sees through.
+const TRANSPARENT: &[&str] =
+    &["&", "mut ", "alloc::boxed::Box<", "alloc::sync::Arc<", "alloc::rc::Rc<", "alloc::borrow::Cow<"];
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, HashMap};
+    use std::borrow::Cow;
+    use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+    use std::rc::Rc;
+    use std::sync::Arc;
 
     use proptest::prelude::*;
     use serde_json::Value;
@@ -367,7 +437,7 @@ mod tests {
     use super::*;
 
     fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
-        with_encoded(value, <[u8]>::to_vec)
+        with_encoded(None, value, <[u8]>::to_vec)
     }
 
     #[test]
@@ -411,6 +481,29 @@ mod tests {
         assert_eq!(encode(&forward).unwrap(), encode(&sorted).unwrap());
         assert_eq!(encode(&i128::MIN).unwrap()[0], NEGATIVE);
         assert_ne!(encode(&i128::MIN).unwrap(), encode(&(i128::MIN + 1)).unwrap());
+    }
+
+    #[test]
+    fn the_compiler_names_hash_sets_as_expected() {
+        type Set = HashSet<u8>;
+        let sets = [
+            type_name::<Set>(),
+            type_name::<&Set>(),
+            type_name::<&mut Set>(),
+            type_name::<&&Arc<Box<Set>>>(),
+            type_name::<Rc<Set>>(),
+            type_name::<Cow<'_, Set>>(),
+        ];
+        assert!(sets.into_iter().all(is_hash_set), "{sets:?}");
+        let others = [
+            type_name::<u8>(),
+            type_name::<Vec<Set>>(),
+            type_name::<Option<Set>>(),
+            type_name::<BTreeSet<Set>>(),
+            type_name::<(Set,)>(),
+            type_name::<HashMap<u8, Set>>(),
+        ];
+        assert!(!others.into_iter().any(is_hash_set), "{others:?}");
     }
 
     fn value() -> impl Strategy<Value = Value> {

@@ -5,4 +5,5 @@ pub(crate) mod entry;
 pub(crate) mod group;
 pub(crate) mod key;
 mod key_encoder;
+pub(crate) mod value;
 mod wire;

@@ -46,7 +46,7 @@ pub(crate) fn put_bytes(out: &mut impl Sink, bytes: &[u8]) {
 }
 
 /// Decodes what [`put_uint`] and [`put_bytes`] wrote. Every method returns `None` for malformed input.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -58,6 +58,16 @@ impl<'a> Reader<'a> {
 
     pub(crate) const fn remaining(&self) -> usize {
         self.rest.len()
+    }
+
+    /// Returns the next byte without taking it.
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.rest.first().copied()
+    }
+
+    /// Returns what a copy of this reader has read since.
+    pub(crate) fn until(&self, later: &Self) -> &'a [u8] {
+        &self.rest[..self.rest.len() - later.rest.len()]
     }
 
     pub(crate) fn take(&mut self, length: usize) -> Option<&'a [u8]> {

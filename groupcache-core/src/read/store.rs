@@ -51,7 +51,7 @@ impl<B: Backend> Cache<B> {
         let groups = if sealed.groups == address.groups { &address.groups } else { &sealed.groups };
         let entry = Entry::new(key, groups.clone(), sealed.vector.clone(), to_store.body.clone(), grace);
         NewEntry {
-            entry: Arc::new(entry.with_memo_bytes(to_store.memo_bytes)),
+            entry: Arc::new(entry.with_memo_bytes(to_store.memo_bytes).with_memo(to_store.memo.clone())),
             time_to_live: time_to_live.map(|time| time.saturating_add(grace)),
             expires_at: time_to_live.and_then(|time| now.checked_add(time)),
         }

@@ -245,7 +245,7 @@ async fn a_value_loaded_from_one_stored_elsewhere_depends_on_it() {
 async fn an_undecodable_value_of_another_release_does_not_end_the_wait() {
     let store = PlainBackend::new();
     let cache = process(&store, Duration::from_secs(60));
-    cache.insert("k", group("g"), || async { Ok::<_, Error>("text") }).await.unwrap();
+    cache.insert("k", group("g"), || async { Ok::<_, Error>("text".to_owned()) }).await.unwrap();
     lease_of_a_dead_process(&store, "k", &group("g"), HOUR).await;
     let began = tokio::time::Instant::now();
     assert_eq!(load(&cache, "k", group("g"), 1).await, 1);

@@ -182,7 +182,7 @@ fn arguments_are_kept_once_by_name() {
 #[tokio::test]
 async fn a_keyed_cache_does_for_calls_what_a_cache_does_for_keys_and_groups() {
     let cache = memory();
-    let reports = cache.keyed(ByArguments::of(["year"]));
+    let reports = cache.keyed(ByArguments::of(["year"]), &["year"]).unwrap();
     let [short, long, other] = [("2026", "short"), ("2026", "long"), ("2027", "short")]
         .map(|(year, form)| NamedCall::new("report").with("year", year).with("form", form));
     let load = |value: u32| move || async move { Ok::<_, Error>(value) };

@@ -1,6 +1,6 @@
 //! The shortest trace in which each other protocol of `variants.rs` serves something stale.
 
-use crate::scenes::{BUMPS, FAILOVERS, MINTS, RACES, Scene};
+use crate::scenes::{BUMPS, FAILOVERS, MIGRATIONS, MINTS, RACES, Scene};
 use crate::variants::Variant;
 
 /// The shortest trace in which a variant serves something stale in a scene.
@@ -11,7 +11,7 @@ pub(crate) struct Counterexample {
     pub(crate) trace: &'static [&'static str],
 }
 
-pub(crate) const COUNTEREXAMPLES: [Counterexample; 12] = [
+pub(crate) const COUNTEREXAMPLES: [Counterexample; 13] = [
     Counterexample {
         variant: Variant::LateGenerations,
         scene: RACES,
@@ -172,6 +172,21 @@ pub(crate) const COUNTEREXAMPLES: [Counterexample; 12] = [
             "writer 1 sends its bump",
             "the bump of writer 1 is executed, acknowledged",
             "the store fails over: an entry of book 0, author 0, generations of book and author",
+            "reader 1 starts, looks up book and author: a hit, book 0, author 0; STALE: reader 1 must see book 1",
+        ],
+    },
+    Counterexample {
+        variant: Variant::AskCounts,
+        scene: MIGRATIONS,
+        trace: &[
+            "start: an entry of book 0, author 0, generations of book and author",
+            "writer 1 commits 1 of book",
+            "writer 1 sends its bump",
+            "the slot of book begins to move",
+            "the generation of book moves",
+            "the migration is cancelled",
+            "the bump of writer 1 is executed, there is nothing to replace, acknowledged",
+            "the slot of book begins to move",
             "reader 1 starts, looks up book and author: a hit, book 0, author 0; STALE: reader 1 must see book 1",
         ],
     },

@@ -3,7 +3,7 @@
 use stateright::Property;
 
 use crate::protocol::Protocol;
-use crate::scenes::{BUMPS, CROWD, FAILOVERS, FLIGHTS, MINTS, RACES, Scene};
+use crate::scenes::{BUMPS, CROWD, FAILOVERS, FLIGHTS, MIGRATIONS, MINTS, RACES, Scene};
 use crate::state::{
     BOOK, FlightState, GROUPS, LoadPermit, LookupGroups, Message, PerGroup, Phase, Reader, State, Token,
 };
@@ -12,7 +12,7 @@ use crate::store::{Verdict, is_current, judge};
 type Condition = fn(&Protocol, &State) -> bool;
 
 /// The purpose of each scene.
-pub(crate) const GOALS: [(Scene, &str, Condition); 17] = [
+pub(crate) const GOALS: [(Scene, &str, Condition); 20] = [
     (RACES, "a hit on a value loaded after an invalidation", |protocol, state| {
         would_look_up(state) && of_acknowledged(state) && matches!(verdict(protocol, state), Verdict::Hit(_))
     }),
@@ -71,6 +71,35 @@ pub(crate) const GOALS: [(Scene, &str, Condition); 17] = [
             }
             _ => false,
         })
+    }),
+    (
+        MIGRATIONS,
+        "a cancelled migration left a generation that an old entry has, and the next begins",
+        |_, state| {
+            let of_entry = |entry: &crate::state::Entry| {
+                entry.vector[BOOK].map(|generation| generation.token) == state.target.token
+            };
+            would_look_up(state)
+                && is_old(state)
+                && state.left.migrations == 0
+                && state.is_redirected(BOOK)
+                && state.store.entry.as_ref().is_some_and(of_entry)
+        },
+    ),
+    (MIGRATIONS, "an invalidation is redirected to a generation that has moved", |_, state| {
+        state.target.token.is_some()
+            && state.target.importing
+            && state
+                .network
+                .iter()
+                .any(|message| matches!(message, Message::Bump { redirected: true, executed: false, .. }))
+    }),
+    (MIGRATIONS, "an invalidation is redirected, and the migration is cancelled", |_, state| {
+        !state.target.importing
+            && state
+                .network
+                .iter()
+                .any(|message| matches!(message, Message::Bump { redirected: true, executed: false, .. }))
     }),
     (FLIGHTS, "a leader is cancelled and others wait", |protocol, state| {
         following(protocol, state, FlightState::Vacant)

@@ -1,6 +1,6 @@
 //! A model of the protocol, explored exhaustively within bounds.
 //!
-//! The protocol of groupcache serves nothing stale in any scene. Each of twelve other protocols, which
+//! The protocol of groupcache serves nothing stale in any scene. Each of thirteen other protocols, which
 //! differ from it in one line, does in one of them. The checker searches breadth first, so it finds the
 //! shortest trace to a stale read.
 
@@ -95,6 +95,11 @@ fn nothing_stale_is_served_when_bumps_are_late() {
 #[test]
 fn nothing_stale_is_served_after_failovers() {
     is_safe(scenes::FAILOVERS);
+}
+
+#[test]
+fn nothing_stale_is_served_while_migrations_begin_and_are_cancelled() {
+    is_safe(scenes::MIGRATIONS);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use crate::state::{
     AUTHOR, BOOK, Contents, Entry, FlightState, GROUPS, Generation, Generations, Left, LoadContext,
-    LookupGroups, Message, Minting, Phase, Reader, State, Writer,
+    LookupGroups, Message, Minting, Phase, Reader, State, Target, Writer,
 };
 use crate::variants::Variant;
 
@@ -72,6 +72,9 @@ pub(crate) enum Action {
     EvictGeneration(usize),
     Replicate,
     FailOver,
+    BeginMigration,
+    MoveKey,
+    CancelMigration,
 }
 
 impl Protocol {
@@ -92,6 +95,7 @@ impl Protocol {
             store,
             incarnation: 0,
             replica: store,
+            target: Target::default(),
             database: [0; GROUPS],
             acknowledged: [0; GROUPS],
             writers: vec![Writer::Idle; self.bounds.writers],
@@ -159,6 +163,14 @@ impl Protocol {
                 actions.push(Action::Replicate);
             }
             actions.push(Action::FailOver);
+        }
+        if state.target.importing {
+            actions.push(Action::CancelMigration);
+            if state.store.tokens[BOOK].is_some() {
+                actions.push(Action::MoveKey);
+            }
+        } else if state.left.migrations > 0 {
+            actions.push(Action::BeginMigration);
         }
     }
 
@@ -297,6 +309,16 @@ impl Protocol {
                 state.left.failovers -= 1;
                 state.forget_replica();
             }
+            Action::BeginMigration => {
+                state.target.importing = true;
+                state.left.migrations -= 1;
+            }
+            // What the target has is replaced.
+            Action::MoveKey => state.target.token = state.store.tokens[BOOK].take(),
+            Action::CancelMigration => {
+                state.target.importing = false;
+                state.forget_target();
+            }
         }
     }
 
@@ -318,7 +340,14 @@ impl Protocol {
             _ => unreachable!(),
         };
         state.writers[at] = Writer::Waiting { group, version, token };
-        state.network.push(Message::Bump { writer: at, group, waits: true, executed: false, token });
+        state.network.push(Message::Bump {
+            writer: at,
+            group,
+            waits: true,
+            redirected: false,
+            executed: false,
+            token,
+        });
     }
 
     pub(crate) fn bump_acknowledged(&self, state: &mut State, at: usize) {

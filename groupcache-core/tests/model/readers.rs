@@ -275,6 +275,13 @@ impl State {
         self.readers[at] = Reader { phase: Phase::Done { stale: false }, ..Reader::IDLE };
     }
 
+    /// Without a migration to come, nobody will ever see what is there.
+    pub(crate) fn forget_target(&mut self) {
+        if self.left.migrations == 0 {
+            self.target.token = None;
+        }
+    }
+
     /// Without a failover to come, the contents of the replica do not matter.
     pub(crate) fn forget_replica(&mut self) {
         if self.left.failovers == 0 {

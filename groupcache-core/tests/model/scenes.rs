@@ -21,6 +21,7 @@ const NO_FAULTS: Left = Left {
     duplicates: 0,
     bumps_again: 0,
     mints_again: 0,
+    migrations: 0,
 };
 
 const PLAIN: Bounds =
@@ -55,6 +56,17 @@ pub(crate) const FAILOVERS: Scene = Scene {
     states: 228_996,
 };
 
+/// A slot that begins to move to another store, does not, and begins once more.
+pub(crate) const MIGRATIONS: Scene = Scene {
+    name: "migrations",
+    bounds: Bounds {
+        rounds: 1,
+        faults: Left { generation_evictions: 1, migrations: 2, ..NO_FAULTS },
+        ..PLAIN
+    },
+    states: 1_502_704,
+};
+
 /// Leaders that are cancelled, stores that are executed twice, entries that are evicted.
 pub(crate) const FLIGHTS: Scene = Scene {
     name: "flights",
@@ -70,4 +82,4 @@ pub(crate) const FLIGHTS: Scene = Scene {
 pub(crate) const CROWD: Scene =
     Scene { name: "crowd", bounds: Bounds { readers: 3, ..PLAIN }, states: 533_146 };
 
-pub(crate) const ALL: [Scene; 6] = [RACES, MINTS, BUMPS, FAILOVERS, FLIGHTS, CROWD];
+pub(crate) const ALL: [Scene; 7] = [RACES, MINTS, BUMPS, FAILOVERS, MIGRATIONS, FLIGHTS, CROWD];

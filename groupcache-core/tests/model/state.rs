@@ -38,12 +38,21 @@ pub(crate) struct Contents {
     pub(crate) tokens: PerGroup<Option<Token>>,
 }
 
+/// Another store, to which the slot of `book` may move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Target {
+    /// Whether a migration was begun and not cancelled. The store then redirects for what it has not.
+    pub(crate) importing: bool,
+    pub(crate) token: Option<Token>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     pub(crate) store: Contents,
     pub(crate) incarnation: u8,
     /// Older contents, which a failover restores.
     pub(crate) replica: Contents,
+    pub(crate) target: Target,
     /// How often each group's data was written.
     pub(crate) database: PerGroup<Version>,
     /// The newest write of each group whose invalidation was acknowledged.
@@ -68,6 +77,8 @@ pub(crate) struct Left {
     /// A bump, or a mint, that is sent again because its reply is late.
     pub(crate) bumps_again: u8,
     pub(crate) mints_again: u8,
+    /// Migrations that begin.
+    pub(crate) migrations: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -181,6 +192,8 @@ pub(crate) enum Message {
         writer: usize,
         group: usize,
         waits: bool,
+        /// The store redirected it to where the slot is moving.
+        redirected: bool,
         executed: bool,
         token: Token,
     },
@@ -225,6 +238,7 @@ impl State {
                 in_generations(&mut entry.vector, visit);
             }
         }
+        self.target.token.iter_mut().for_each(&mut *visit);
         for reader in &mut self.readers {
             match &mut reader.phase {
                 Phase::Idle | Phase::LookingUp(_) | Phase::Done { .. } => {}

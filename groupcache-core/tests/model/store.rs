@@ -16,21 +16,47 @@ impl Protocol {
     pub(crate) fn deliver(&self, state: &mut State, at: usize) {
         match state.network.remove(at) {
             Message::Bump { writer, executed: true, .. } => self.bump_acknowledged(state, writer),
-            Message::Bump { writer, group, waits, token, .. } => {
+            Message::Bump { writer, group, waits, redirected: false, token, .. }
+                if state.is_redirected(group) =>
+            {
+                let bump = Message::Bump { writer, group, waits, redirected: true, executed: false, token };
+                state.network.push(bump);
+            }
+            // The migration was cancelled: redirected once more, to the store.
+            Message::Bump { writer, group, waits, redirected: true, token, .. }
+                if !state.target.importing =>
+            {
+                let bump = Message::Bump { writer, group, waits, redirected: false, executed: false, token };
+                state.network.push(bump);
+            }
+            Message::Bump { writer, group, waits, redirected, token, .. } => {
+                let there = match redirected {
+                    true => &mut state.target.token,
+                    false => &mut state.store.tokens[group],
+                };
                 // A bump gives no generation to a group that has none.
-                if let Some(there) = &mut state.store.tokens[group] {
+                if let Some(there) = there {
                     *there = if self.variant == Variant::SmallCounter { *there + 1 } else { token };
                 }
                 if waits && self.bounds.steps == Steps::Coarse {
                     self.bump_acknowledged(state, writer);
                 } else if waits {
-                    state.network.push(Message::Bump { writer, group, waits, executed: true, token });
+                    let executed = true;
+                    state.network.push(Message::Bump { writer, group, waits, redirected, executed, token });
                 }
             }
             Message::Mint { reader, sent, mut got } => {
                 if let Some(group) = (0..GROUPS).find(|group| sent[*group].is_some() && got[*group].is_none())
                 {
-                    state.store.tokens[group] = state.store.tokens[group].or(sent[group]);
+                    if state.is_redirected(group) {
+                        state.target.token = state.target.token.or(sent[group]);
+                        if self.variant != Variant::AskCounts {
+                            // Refused, so what is computed is not stored.
+                            return reader.into_iter().for_each(|reader| self.cancel_mint(state, reader));
+                        }
+                    } else {
+                        state.store.tokens[group] = state.store.tokens[group].or(sent[group]);
+                    }
                     got[group] = self.current(state)[group];
                     if !has_all(&sent, &got) || reader.is_some() && self.bounds.steps == Steps::Fine {
                         state.network.push(Message::Mint { reader, sent, got });
@@ -53,7 +79,11 @@ impl Protocol {
     }
 
     pub(crate) fn current(&self, state: &State) -> Generations {
-        state.store.tokens.map(|token| token.map(|token| self.generation(state, token)))
+        let mut tokens = state.store.tokens;
+        if self.variant == Variant::AskCounts && state.is_redirected(BOOK) {
+            tokens[BOOK] = state.target.token;
+        }
+        tokens.map(|token| token.map(|token| self.generation(state, token)))
     }
 
     pub(crate) fn generation(&self, state: &State, token: Token) -> Generation {
@@ -77,6 +107,13 @@ impl Protocol {
         let fresh = state.fresh_token();
         let tokens = if self.variant == Variant::SmallCounter { [1, 1] } else { [fresh, fresh + 1] };
         [BOOK, AUTHOR].map(|group| wanted[group].then_some(tokens[group]))
+    }
+}
+
+impl State {
+    /// Whether the store redirects to where the slot of a group is moving.
+    pub(crate) fn is_redirected(&self, group: usize) -> bool {
+        group == BOOK && self.target.importing && self.store.tokens[BOOK].is_none()
     }
 }
 

@@ -81,6 +81,9 @@ fn step(protocol: &Protocol, before: &State, action: Action, after: &State) -> S
         Action::EvictEntry => "the entry is evicted".into(),
         Action::EvictGeneration(group) => format!("the generation of {} is evicted", NAMES[group]),
         Action::Replicate => "the replica catches up".into(),
+        Action::BeginMigration => "the slot of book begins to move".into(),
+        Action::MoveKey => "the generation of book moves".into(),
+        Action::CancelMigration => "the migration is cancelled".into(),
         Action::FailOver => format!("the store fails over: {}", describe_contents(&after.store)),
     }
 }
@@ -90,12 +93,12 @@ fn delivered(before: &State, at: usize, after: &State) -> String {
         Message::Bump { writer, executed: true, .. } => {
             format!("writer {} receives the acknowledgement", writer + 1)
         }
-        Message::Bump { writer, group, waits, .. } => {
-            let effect = if before.store.tokens[*group].is_some() {
-                "executed"
-            } else {
-                "executed, there is nothing to replace"
-            };
+        Message::Bump { writer, redirected, .. } if is_redirected_now(before, *redirected, after) => {
+            format!("the bump of writer {} is redirected", writer + 1)
+        }
+        Message::Bump { writer, group, waits, redirected, .. } => {
+            let there = if *redirected { before.target.token } else { before.store.tokens[*group] };
+            let effect = if there.is_some() { "executed" } else { "executed, there is nothing to replace" };
             let reply = match (waits, after.network.len() < before.network.len()) {
                 (false, _) => ", no writer waits",
                 (true, true) => ", acknowledged",
@@ -111,8 +114,13 @@ fn delivered(before: &State, at: usize, after: &State) -> String {
             {
                 return format!("reader {} receives the reply to its mint", reader.map_or(0, |at| at + 1));
             }
-            let effect =
-                if before.store == after.store { "finds a generation" } else { "creates a generation" };
+            let effect = if before.target != after.target {
+                "creates a generation where the slot is moving"
+            } else if before.store == after.store {
+                "finds a generation"
+            } else {
+                "creates a generation"
+            };
             match reader {
                 Some(at) => format!("the mint of reader {} {effect}", at + 1),
                 None => format!("a mint without a reader {effect}"),
@@ -120,6 +128,15 @@ fn delivered(before: &State, at: usize, after: &State) -> String {
         }
         Message::Store(entry) => format!("the entry of {} is stored", data(entry.data)),
     }
+}
+
+/// Whether a bump that was delivered is on its way to the other store now.
+fn is_redirected_now(before: &State, redirected: bool, after: &State) -> bool {
+    let on_its_way = |state: &State| {
+        let is = |message: &&Message| matches!(message, Message::Bump { redirected: other, executed: false, .. } if *other != redirected);
+        state.network.iter().filter(is).count()
+    };
+    on_its_way(after) > on_its_way(before)
 }
 
 /// What a step meant for its reader.

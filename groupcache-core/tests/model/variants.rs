@@ -21,6 +21,8 @@ pub(crate) enum Variant {
     BumpBeforeCommit,
     /// The data is read from a snapshot that is older than the vector.
     OldSnapshot,
+    /// A generation counts at the store that the slot is moving to.
+    AskCounts,
     /// A generation is its token alone, without the incarnation of the store.
     NoIncarnation,
     /// Readers of the same key join the same flight.

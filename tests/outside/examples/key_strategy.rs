@@ -80,7 +80,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn a_function(cache: &Cache<MemoryBackend>) -> Result<()> {
-    let reports = cache.keyed(ByRegion);
+    let reports = cache.keyed(ByRegion, &[])?;
     let runs = AtomicU32::new(0);
     let load = |report: &Report| {
         let text = format!("{} {} run {}", report.region, report.year, runs.fetch_add(1, Ordering::Relaxed));

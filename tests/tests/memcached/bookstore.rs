@@ -17,7 +17,7 @@ fn two_bookstores_on_three_servers_behave_as_one() {
     behave_as_one(&one, &other);
 
     // Without one of the servers some pages are rendered each time, and the response to a write whose groups
-    // are on that server says that the cache failed.
+    // are on that server reports that the cache failed.
     let mut refused = 0;
     for down in 0..3 {
         servers.0[down].kill();

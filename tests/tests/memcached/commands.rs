@@ -10,7 +10,7 @@ use groupcache_tests::proxy::Proxy;
 use groupcache_tests::shorthand::{entry, eventually, groups, is_hit, key, look, millis, store};
 use tokio::time::sleep;
 
-use crate::connected;
+use crate::{connected, patient};
 
 #[tokio::test]
 async fn a_hit_is_one_get_for_each_key_and_a_cold_miss_three_batches() {
@@ -189,7 +189,7 @@ async fn of_concurrent_mints_one_wins_and_all_return_it() {
         let group = Group::new("race").with("round", round);
         let mut mints = tokio::task::JoinSet::new();
         for _ in 0..8 {
-            let backend = MemcachedBackend::builder(servers.url()).build().expect("builds");
+            let backend = patient(&servers.url()).build().expect("builds");
             let group = group.clone();
             mints.spawn(async move { backend.mint(&[group]).await.expect("mints").vector[0] });
         }

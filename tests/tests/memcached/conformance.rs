@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use groupcache_conformance::{Expectations, lost_generation, violations};
-use groupcache_memcached::MemcachedBackend;
 use groupcache_tests::memcached_server::MemcachedServers;
+
+use crate::patient;
 
 /// The documented limits of the crate: times to live in whole seconds. The servers of these tests accept
 /// 8 MiB.
@@ -14,7 +15,7 @@ async fn every_case_holds_with(servers: usize) {
     let Some(servers) = MemcachedServers::start(servers, &["-I", "8m"]) else { return };
     let url = servers.url();
     let make = |key_prefix: String| {
-        let backend = MemcachedBackend::builder(&url).key_prefix(key_prefix).build().expect("builds");
+        let backend = patient(&url).key_prefix(key_prefix).build().expect("builds");
         async move { Some(backend) }
     };
     let found = violations(&make, EXPECTATIONS).await;
@@ -34,7 +35,7 @@ async fn every_case_of_the_kit_holds_with_three_servers() {
 #[tokio::test]
 async fn a_generation_that_a_server_loses_is_missing() {
     let Some(servers) = MemcachedServers::start(3, &[]) else { return };
-    let backend = MemcachedBackend::builder(servers.url()).build().expect("builds");
+    let backend = patient(&servers.url()).build().expect("builds");
     let lose = async |group: &groupcache_core::Group| {
         let hex: String = group.hash().iter().map(|byte| format!("{byte:02x}")).collect();
         let deleted = servers.0.iter().filter(|server| {

@@ -14,7 +14,7 @@ use groupcache_tests::shorthand::{entry, eventually, groups, is_hit, key, look, 
 use groupcache_tests::turns;
 use tokio::time::{Instant, sleep};
 
-use crate::{connected, group_on, settings};
+use crate::{connected, group_on, patient, settings};
 
 #[tokio::test]
 async fn the_keys_of_a_server_that_is_down_are_misses_and_the_others_keep_working() {
@@ -70,7 +70,7 @@ async fn no_request_gets_the_reply_to_another() {
     }
     let ports: Vec<_> = proxies.iter().map(|proxy| format!("127.0.0.1:{}", proxy.port())).collect();
     let url = format!("memcached://{}", ports.join(","));
-    let backend = MemcachedBackend::builder(url).max_connections(4).build().expect("builds");
+    let backend = patient(&url).max_connections(4).build().expect("builds");
     let none = Groups::none();
     for number in 0..50 {
         let body = format!("body of {number}").repeat(1 + number * 20);
@@ -180,7 +180,9 @@ async fn reads_stay_fast_while_a_server_hangs_and_use_it_again_afterwards() {
     let _turn = turns::timing().await;
     let Some(servers) = MemcachedServers::start(3, &["-c", "1024"]) else { return };
     let (log, _guard) = Log::start();
-    let cache = Cache::builder(connected(&servers.url()).await).build();
+    let backend = MemcachedBackend::builder(servers.url()).build().expect("builds");
+    backend.connect().await.expect("connects");
+    let cache = Cache::builder(backend).build();
     let read = async |page: u64| {
         let load = || async move { Ok::<_, ()>(page) };
         let group = Group::new("page").with("id", page);

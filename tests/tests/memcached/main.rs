@@ -17,14 +17,22 @@ mod values;
 use std::time::Duration;
 
 use groupcache_core::{Backend, Group};
-use groupcache_memcached::{Advice, MemcachedBackend};
+use groupcache_memcached::{Advice, MemcachedBackend, MemcachedBackendBuilder};
 use groupcache_tests::memcached_server::{MemcachedServer, MemcachedServers};
 use groupcache_tests::shorthand::stored_name;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
+/// Long, so that a busy machine fails no operation.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
+
+/// Sets up a backend for a test that is not about time limits.
+fn patient(url: &str) -> MemcachedBackendBuilder {
+    MemcachedBackend::builder(url).connect_time_limit(TIME_LIMIT).response_time_limit(TIME_LIMIT)
+}
+
 async fn connected(url: &str) -> MemcachedBackend {
-    let backend = MemcachedBackend::builder(url).build().expect("builds");
+    let backend = patient(url).build().expect("builds");
     backend.connect().await.expect("connects");
     backend
 }

@@ -14,7 +14,7 @@ fn two_bookstores_on_one_redis_behave_as_one() {
     let (one, other) = (Bookstore::start(&database, &redis.url()), Bookstore::start(&database, &redis.url()));
     behave_as_one(&one, &other);
 
-    // Without Redis pages are rendered again, and the response to a write says that the cache failed.
+    // Without Redis pages are rendered again, and the response to a write reports that the cache failed.
     redis.kill();
     assert_eq!(one.get("/books/5").status(), "200");
     let write = one.send("PUT", "/api/books/5", &book("Written without Redis"));

@@ -1,15 +1,26 @@
 //! The Redis backend on real servers.
 
+mod addresses;
 mod bookstore;
 mod cluster;
 mod cluster_history;
 mod commands;
 mod conformance;
 mod connection;
+mod dead_node;
 mod history;
+mod identity;
+mod large;
 mod lease;
+mod migrations;
+mod permissions;
 mod refusals;
+mod replicas;
+mod roles;
+mod secrets;
 mod sentinel;
+mod sentinels;
+mod shared_reads;
 mod tls;
 mod tokens;
 mod values;
@@ -19,21 +30,30 @@ use std::time::Duration;
 use groupcache_core::{Cache, Group};
 use groupcache_redis::{RedisBackend, RedisBackendBuilder};
 use groupcache_tests::redis_server::RedisServer;
-use groupcache_tests::shorthand::millis;
-use tokio::time::sleep;
+use groupcache_tests::shorthand::eventually;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Sets up a backend that sends no commands of its own, such as those of the watch.
-fn quiet(server: &RedisServer) -> RedisBackendBuilder {
-    RedisBackend::builder(server.url()).watch_interval(DAY)
+/// Long, so that a busy machine fails no operation.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
+
+/// Sets up a backend for a test that is not about time limits.
+fn patient(url: &str) -> RedisBackendBuilder {
+    RedisBackend::builder(url).connect_time_limit(TIME_LIMIT).response_time_limit(TIME_LIMIT)
 }
 
-async fn connected(builder: RedisBackendBuilder) -> RedisBackend {
+/// The same, but the backend sends no commands of its own, such as those of the watch.
+fn quiet(server: &RedisServer) -> RedisBackendBuilder {
+    patient(&server.url()).watch_interval(DAY)
+}
+
+/// Connects a backend, and waits for the commands of the advice, which follow the first connection.
+async fn connected(server: &RedisServer, builder: RedisBackendBuilder) -> RedisBackend {
+    // The last of them is `CONFIG GET`.
+    let before = server.calls("config|get");
     let backend = builder.build().expect("builds");
     backend.connect().await.expect("connects");
-    // After the first connection, the advice sends a few commands.
-    sleep(millis(50)).await;
+    eventually("the advice has ended", async || server.calls("config|get") > before).await;
     backend
 }
 

@@ -13,7 +13,7 @@ use crate::{connected, quiet};
 #[tokio::test]
 async fn an_invalidation_without_free_memory_removes_the_generation() {
     let Some(server) = RedisServer::start(&["--maxmemory-policy", "noeviction"]) else { return };
-    let backend = connected(quiet(&server)).await;
+    let backend = connected(&server, quiet(&server)).await;
     let three = groups(3);
     store(&backend, key("page"), &three, None).await;
     server.run_command::<()>("CONFIG SET maxmemory 1");
@@ -34,7 +34,7 @@ async fn an_invalidation_without_free_memory_removes_the_generation() {
 async fn an_invalidation_waits_for_replicas_if_configured() {
     let _turn = turns::timing().await;
     let Some(primary) = RedisServer::start(&["--repl-diskless-sync-delay", "0"]) else { return };
-    let backend = connected(quiet(&primary).wait_for_replicas(1, millis(100))).await;
+    let backend = connected(&primary, quiet(&primary).wait_for_replicas(1, millis(100))).await;
     let one = groups(1);
     backend.mint(&one).await.expect("mints");
     let error = backend.bump(&one).await.expect_err("there is no replica");
@@ -86,7 +86,7 @@ async fn generations_are_not_read_from_a_replica() {
 #[tokio::test]
 async fn a_refused_write_is_an_error_that_says_why() {
     let Some(server) = RedisServer::start(&["--save", "3600 1"]) else { return };
-    let backend = connected(quiet(&server)).await;
+    let backend = connected(&server, quiet(&server)).await;
     let one = groups(1);
     backend.mint(&one).await.expect("mints");
     // Without its directory the server cannot save, and refuses every later write.
@@ -105,7 +105,7 @@ async fn a_refused_write_is_an_error_that_says_why() {
 #[tokio::test]
 async fn advice_names_dangerous_settings() {
     let Some(server) = RedisServer::start(&["--save", "3600 1"]) else { return };
-    let backend = connected(quiet(&server)).await;
+    let backend = connected(&server, quiet(&server)).await;
     let settings = async || -> Vec<&str> {
         backend.advice().await.expect("answers").iter().map(groupcache_redis::Advice::setting).collect()
     };
@@ -133,8 +133,8 @@ async fn a_node_of_a_cluster_is_refused() {
 async fn a_unix_socket_works() {
     let path = groupcache_tests::process::new_directory().join("redis.sock");
     let path = path.to_str().expect("a path");
-    let Some(_server) = RedisServer::start(&["--unixsocket", path]) else { return };
-    let backend = connected(RedisBackend::builder(format!("unix://{path}"))).await;
+    let Some(server) = RedisServer::start(&["--unixsocket", path]) else { return };
+    let backend = connected(&server, RedisBackend::builder(format!("unix://{path}"))).await;
     let one = groups(1);
     store(&backend, key("page"), &one, None).await;
     assert!(is_hit(&look(&backend, &key("page"), &one).await));

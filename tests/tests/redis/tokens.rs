@@ -12,6 +12,8 @@ use groupcache_tests::proxy::Proxy;
 use groupcache_tests::redis_server::RedisServer;
 use groupcache_tests::turns;
 
+use crate::patient;
+
 fn group() -> Groups {
     Group::new("book").into()
 }
@@ -30,17 +32,14 @@ fn is_hit(lookup: &Lookup) -> bool {
     matches!(&lookup.found, Found::Entry(entry, _) if lookup.current.equals(entry.vector()))
 }
 
-fn backend(url: String) -> RedisBackend {
-    RedisBackend::builder(url).response_time_limit(Duration::from_millis(60)).build().expect("builds")
-}
-
 /// The mint arrives after an invalidation that found no generation to replace.
 #[tokio::test]
 async fn a_token_that_was_not_acknowledged_makes_nothing_valid_when_it_arrives_late() {
     let _turn = turns::timing().await;
     let Some(server) = RedisServer::start(&[]) else { return };
     let proxy = Proxy::start(server.port()).await;
-    let (slow, quick) = (backend(proxy.url()), backend(server.url()));
+    let slow = patient(&proxy.url()).response_time_limit(Duration::from_secs(1)).build().expect("builds");
+    let quick = patient(&server.url()).build().expect("builds");
     slow.connect().await.expect("connects");
     quick.connect().await.expect("connects");
     proxy.hold_all();
@@ -66,14 +65,14 @@ async fn a_token_that_was_not_acknowledged_makes_nothing_valid_when_it_arrives_l
 async fn an_entry_that_returns_with_an_older_incarnation_of_its_server_is_no_hit() {
     let _turn = turns::timing().await;
     let Some(mut server) = RedisServer::start(&[]) else { return };
-    let before = backend(server.url());
+    let before = patient(&server.url()).build().expect("builds");
     let vector = before.mint(&group()).await.expect("mints").vector;
     before.store(&entry(vector), None).await.expect("stores");
     assert!(is_hit(&look(&before).await));
     server.run_command::<()>("SAVE");
     before.bump(&group()).await.expect("bumps");
     server.restart();
-    let after = backend(server.url());
+    let after = patient(&server.url()).build().expect("builds");
     let now = look(&after).await;
     assert!(matches!(now.found, Found::Entry(..)), "the snapshot has the entry");
     assert!(!is_hit(&now), "the invalidation is lost");

@@ -15,7 +15,7 @@ use crate::{DAY, connected, quiet};
 #[tokio::test]
 async fn keys_groups_and_bodies_of_any_size_work() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    let backend = connected(quiet(&server)).await;
+    let backend = connected(&server, quiet(&server)).await;
     let names = ["", " ", "a\r\nb\0", "é", &"x".repeat(250), &"x".repeat(251), &"y".repeat(100_000)];
     for name in names {
         for size in [0, 1, 1 << 20, (1 << 20) + 1, 3 << 20] {
@@ -42,7 +42,7 @@ async fn keys_groups_and_bodies_of_any_size_work() {
 #[tokio::test]
 async fn an_entry_that_is_too_large_is_refused_and_disturbs_nothing_else() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    let backend = connected(quiet(&server)).await;
+    let backend = connected(&server, quiet(&server)).await;
     let one = groups(1);
     store(&backend, key("page"), &one, None).await;
     let vector = backend.mint(&one).await.expect("mints").vector;
@@ -59,7 +59,7 @@ async fn an_entry_that_is_too_large_is_refused_and_disturbs_nothing_else() {
     assert!(is_hit(&look(&backend, &key("page"), &one).await));
     assert_eq!(connections(), before + 1, "reconnected");
 
-    let small = connected(quiet(&server).max_entry_bytes(10)).await;
+    let small = connected(&server, quiet(&server).max_entry_bytes(10)).await;
     small.store(&entry(key("ten"), &one, vector.clone(), vec![0; 10]), None).await.expect("fits");
     assert!(small.store(&entry(key("eleven"), &one, vector, vec![0; 11]), None).await.is_err());
 }
@@ -68,7 +68,7 @@ async fn an_entry_that_is_too_large_is_refused_and_disturbs_nothing_else() {
 async fn entries_live_to_the_millisecond_and_generations_longer() {
     let _turn = turns::timing().await;
     let Some(server) = RedisServer::start(&[]) else { return };
-    let backend = connected(quiet(&server)).await;
+    let backend = connected(&server, quiet(&server)).await;
     let one = groups(1);
     let generation_key = || {
         let keys: Vec<String> = server.run_command("KEYS *:g:*");
@@ -79,8 +79,11 @@ async fn entries_live_to_the_millisecond_and_generations_longer() {
         store(&backend, key("page"), &one, Some(time_to_live)).await;
         let keys: Vec<String> = server.run_command("KEYS *:e:*");
         let (entry, generation) = (left(&keys[0]), left(&generation_key()));
-        let asked = time_to_live.min(36_500 * DAY);
-        assert!(entry <= asked && entry + Duration::from_secs(5) > asked, "{entry:?} for {time_to_live:?}");
+        let requested = time_to_live.min(36_500 * DAY);
+        assert!(
+            entry <= requested && entry + Duration::from_secs(5) > requested,
+            "{entry:?} for {time_to_live:?}"
+        );
         assert!(generation > entry + Duration::from_secs(3600), "{generation:?}");
     }
     // A bump keeps the time left of a generation, and a shorter-lived entry does not shorten it.
@@ -110,7 +113,7 @@ async fn entries_live_to_the_millisecond_and_generations_longer() {
 #[tokio::test]
 async fn a_mint_extends_the_time_to_live_of_an_existing_generation() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    let backend = connected(quiet(&server)).await;
+    let backend = connected(&server, quiet(&server)).await;
     let one = groups(1);
     let minted = backend.mint(&one).await.expect("mints").vector;
     let keys: Vec<String> = server.run_command("KEYS *:g:*");
@@ -122,7 +125,7 @@ async fn a_mint_extends_the_time_to_live_of_an_existing_generation() {
 #[tokio::test]
 async fn the_time_left_is_returned_where_it_is_needed() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    let backend = connected(quiet(&server)).await;
+    let backend = connected(&server, quiet(&server)).await;
     let one = groups(1);
     store(&backend, key("page"), &one, Some(Duration::from_secs(60))).await;
     let lookup = backend.lookup(&key("page"), &one, TimeLeft::Needed).await.expect("looks up");
@@ -161,7 +164,7 @@ async fn different_key_prefixes_are_isolated_and_equal_ones_are_not() {
 #[tokio::test]
 async fn foreign_data_under_the_key_prefix_is_a_miss_or_a_clear_error() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    let backend = connected(quiet(&server)).await;
+    let backend = connected(&server, quiet(&server)).await;
     let one = groups(1);
     store(&backend, key("page"), &one, None).await;
     let entries: Vec<String> = server.run_command("KEYS *:e:*");
