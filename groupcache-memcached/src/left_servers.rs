@@ -91,7 +91,8 @@ impl LeftServers {
 
 impl State {
     fn leave(&mut self) {
-        if let Some((left, _)) = self.in_use.take() {
+        if let Some((left, known)) = self.in_use.take() {
+            known.leave();
             self.left.truncate(LEFT_MAX - 1);
             self.left.push_front(left);
         }

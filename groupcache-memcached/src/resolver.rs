@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -69,6 +69,8 @@ pub(crate) struct KnownAddresses {
     known_at: Instant,
     /// Nanoseconds from `known_at` to the latest resolution.
     resolved_after: AtomicU64,
+    /// Whether the name was found to lead elsewhere.
+    is_left: AtomicBool,
     /// Held while the name is resolved.
     pub(crate) resolving: Arc<Mutex<()>>,
 }
@@ -76,8 +78,8 @@ pub(crate) struct KnownAddresses {
 impl KnownAddresses {
     /// `now` is from before the name was resolved.
     pub(crate) fn new(verified: Vec<SocketAddr>, absent: Vec<SocketAddr>, now: Instant) -> Self {
-        let (resolved_after, resolving) = (AtomicU64::new(0), Arc::default());
-        Self { verified, absent, known_at: now, resolved_after, resolving }
+        let (resolved_after, is_left) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { verified, absent, known_at: now, resolved_after, is_left, resolving: Arc::default() }
     }
 
     /// Returns what to do about the connections now that the name resolves to `resolved`.
@@ -92,6 +94,16 @@ impl KnownAddresses {
     /// Returns whether one of these addresses leads to the server in use.
     pub(crate) fn lead_to_server(&self, addresses: &[SocketAddr]) -> bool {
         addresses.iter().any(|address| self.verified.contains(address))
+    }
+
+    /// Records that the name leads elsewhere.
+    pub(crate) fn leave(&self) {
+        self.is_left.store(true, Ordering::Release);
+    }
+
+    /// Returns whether the name was found to lead elsewhere.
+    pub(crate) fn is_left(&self) -> bool {
+        self.is_left.load(Ordering::Acquire)
     }
 
     /// Returns the time since the name was last resolved.

@@ -163,23 +163,9 @@ impl Server {
         let mut attempt = 0;
         loop {
             let connected = self.connected().await?;
-            let responses = match self.resolve_again_if_due(&connected).await {
-                Ok(()) => {
-                    let mut commands = Vec::new();
-                    push_commands(attempt, &connected.info, &mut commands);
-                    match kind {
-                        RequestKind::Read => connected.reads.exchange(commands, progress).await,
-                        RequestKind::Write | RequestKind::Invalidation => {
-                            connected
-                                .pool
-                                .exchange(commands, |is_waiting| progress.set_waiting(is_waiting))
-                                .await
-                        }
-                    }
-                }
-                Err(failure) => Err(failure),
-            };
-            match responses {
+            let mut commands = Vec::new();
+            push_commands(attempt, &connected.info, &mut commands);
+            match self.exchange(kind, progress, &connected, commands).await {
                 Ok(responses) => return Ok(responses),
                 Err(failure) => {
                     self.apply_remedy(&connected, failure.remedy);
@@ -190,6 +176,30 @@ impl Server {
                 }
             }
         }
+    }
+
+    async fn exchange(
+        &self,
+        kind: RequestKind,
+        progress: &Progress,
+        connected: &Arc<Connected>,
+        commands: Vec<MetaCommand>,
+    ) -> Result<Vec<Response>, Failure> {
+        self.resolve_again_if_due(connected).await?;
+        let responses = match kind {
+            RequestKind::Read => connected.reads.exchange(commands, progress).await?,
+            RequestKind::Write | RequestKind::Invalidation => {
+                let set_waiting = |is_waiting| progress.set_waiting(is_waiting);
+                connected.pool.exchange(commands, set_waiting).await?
+            }
+        };
+        #[cfg(groupcache_mutants)]
+        if groupcache_core::mutants::is_on("late_response") {
+            return Ok(responses);
+        }
+        // The response may have taken long, and the name may have moved meanwhile.
+        self.resolve_again_if_due(connected).await?;
+        Ok(responses)
     }
 
     async fn connect(&self) -> Result<Connected, Failure> {
@@ -228,6 +238,9 @@ impl Server {
         if groupcache_core::mutants::is_on("resolved_once") {
             return Ok(());
         }
+        if connected.addresses.is_left() {
+            return Err(Failure::address_changed(Remedy::Leave));
+        }
         let age = connected.addresses.age(settings.clock.now());
         if age < settings.resolve_interval / 2 {
             return Ok(());
@@ -262,24 +275,22 @@ impl Server {
         let Settings { connect_time_limit, ref clock, ref resolver, .. } = self.0.settings;
         let (now, name) = (clock.now(), &self.0.name);
         let resolved = timeout(connect_time_limit, resolver.resolve(name)).await;
-        connected.addresses.resolved(now);
         match resolved {
-            Ok(Ok(resolved)) => match connected.addresses.remedy(&resolved) {
-                None => Ok(()),
-                Some(remedy) => {
+            Ok(Ok(resolved)) => {
+                if let Some(remedy) = connected.addresses.remedy(&resolved) {
                     self.apply_remedy(connected, remedy);
-                    Err(Failure::address_changed(remedy))
+                    return Err(Failure::address_changed(remedy));
                 }
-            },
+            }
             Ok(Err(error)) => {
                 tracing::debug!(backend = NAME, server = name, %error, "cannot resolve the name again");
-                Ok(())
             }
             Err(_) => {
                 tracing::debug!(backend = NAME, server = name, "resolving the name again takes too long");
-                Ok(())
             }
         }
+        connected.addresses.resolved(now);
+        Ok(())
     }
 
     fn apply_remedy(&self, connected: &Arc<Connected>, remedy: Remedy) {
@@ -287,6 +298,7 @@ impl Server {
             Remedy::None => {}
             Remedy::Reconnect => self.0.connected.discard(connected),
             Remedy::Leave => {
+                connected.addresses.leave();
                 self.0.left.leave(connected.address);
                 self.0.connected.discard(connected);
             }

@@ -199,6 +199,38 @@ async fn a_name_that_moves_while_in_use_is_noticed_within_the_interval() {
     assert!(!is_hit(&look(&busy, &key("page"), &groups(1)).await), "still on the old server");
 }
 
+/// The old server is cut off when the name moves, and answers again after the interval.
+#[tokio::test]
+async fn a_late_response_of_the_old_server_is_not_accepted() {
+    let Some((_servers, one, other)) = two_servers() else { return };
+    let proxy = Proxy::start(one.port()).await;
+    let name = Name::of([at(proxy.port())]);
+    let backend = || {
+        let builder = name.builder().resolve_interval(millis(1_000));
+        builder.response_time_limit(crate::TIME_LIMIT).build().expect("builds")
+    };
+    let (old, group) = (backend(), groups(1));
+    store(&old, key("page"), &group, None).await;
+    let on_old_server = look(&old, &key("page"), &group).await.current;
+    proxy.hold_all();
+    name.lead_to([other]);
+    let new = backend();
+    new.bump(&group).await.expect("acknowledged");
+    store(&new, key("page"), &group, None).await;
+    // Both begin while the name need not be resolved again.
+    let page = key("page");
+    let late_lookup = look(&old, &page, &group);
+    let late_bump = old.bump(&group);
+    let release = async {
+        sleep(millis(1_100)).await;
+        proxy.release();
+    };
+    let (late_lookup, late_bump, ()) = tokio::join!(late_lookup, late_bump, release);
+    late_bump.expect("acknowledged by the new server");
+    assert!(!is_hit(&look(&new, &page, &group).await), "acknowledged by the old server only");
+    assert_ne!(late_lookup.current, on_old_server, "read from the old server");
+}
+
 #[tokio::test]
 async fn a_server_that_the_name_led_away_from_is_used_again_only_once_it_is_empty() {
     let Some((servers, one, other)) = two_servers() else { return };
