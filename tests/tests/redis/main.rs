@@ -52,6 +52,15 @@ async fn connected(server: &RedisServer, builder: RedisBackendBuilder) -> RedisB
     backend
 }
 
+/// Connects a backend with long time limits, so that a busy machine fails no operation.
+async fn opened(builder: RedisBackendBuilder) -> RedisBackend {
+    const TIME_LIMIT: Duration = Duration::from_secs(20);
+    let builder = builder.connect_time_limit(TIME_LIMIT).response_time_limit(TIME_LIMIT);
+    let backend = builder.build().expect("builds");
+    backend.connect().await.expect("connects");
+    backend
+}
+
 async fn read(cache: &Cache<RedisBackend>, name: &str, value: u64) -> u64 {
     let load = || async move { Ok::<_, std::convert::Infallible>(value) };
     let Ok(value) = cache.get_or_load(name, Group::new("book"), load).await;

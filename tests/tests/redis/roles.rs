@@ -9,7 +9,7 @@ use groupcache_tests::redis_server::RedisServer;
 use groupcache_tests::shorthand::{groups, is_hit, key, look, millis, store};
 use tokio::time::sleep;
 
-use crate::{DAY, connected};
+use crate::{DAY, opened};
 
 /// A primary and its replica, behind an address that leads to the primary.
 struct Pair {
@@ -45,7 +45,7 @@ impl Pair {
 
     /// A process that never checks its connection by itself.
     async fn process(&self) -> RedisBackend {
-        connected(RedisBackend::builder(self.front.url()).watch_interval(DAY)).await
+        opened(RedisBackend::builder(self.front.url()).watch_interval(DAY)).await
     }
 }
 
