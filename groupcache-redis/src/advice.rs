@@ -39,9 +39,9 @@ pub(crate) async fn inspect(
     let memory = connection.info("memory").await?;
     let persistence = connection.info("persistence").await?;
     let replication = connection.info("replication").await?;
+    let may_use_pttl = connection.may_use_pttl().await?;
     // Many hosted servers refuse `CONFIG`.
     let config = connection.config(&["save", "stop-writes-on-bgsave-error"]).await.unwrap_or_default();
-    let may_use_pttl = connection.may_use_pttl().await?;
     let configured = |name: &str| config.iter().find(|(known, _)| known == name).map(|(_, value)| value);
     let facts = Facts {
         version: Some(connection.server.version),
@@ -141,16 +141,14 @@ impl Facts {
             );
         }
         if self.knows_no_time_left {
-            advise(
-                "acl",
-                "the user may not use PTTL: entries with `stale_while_revalidate` or `stale_if_error` are never \
-                 hits, and neither are values that are loaded with them"
-                    .into(),
-            );
+            advise("acl", NO_TIME_LEFT.into());
         }
         all
     }
 }
+
+const NO_TIME_LEFT: &str = "the user may not use PTTL: entries with `stale_while_revalidate` or `stale_if_error` \
+                            are never hits, and neither are values that are loaded with them";
 
 #[cfg(test)]
 mod tests {

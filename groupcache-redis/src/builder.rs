@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use groupcache_core::backend::CircuitBreaker;
 use groupcache_core::{Clock, Error, Result};
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo};
 
 use crate::backend::RedisBackend;
-use crate::error::{NAME, failure_from};
+use crate::error::NAME;
 use crate::operations::Operations;
 use crate::route::Route;
 use crate::route::cluster::Cluster;
@@ -17,6 +17,7 @@ use crate::route::node::Node;
 use crate::settings::{
     ConnectionSettings, ENTRY_BYTES_MAX, EntrySettings, ReplicaWait, SentinelTarget, Target,
 };
+use crate::urls;
 
 /// Configures a [`RedisBackend`]. Made by [`RedisBackend::builder`].
 ///
@@ -63,7 +64,7 @@ impl RedisBackend {
     /// Returns a builder for a backend on the server at `url`.
     ///
     /// The scheme is `redis://`, `rediss://` (feature `tls`) or `unix://`. The URL has user, password and
-    /// database where the server needs them, as described at [`IntoConnectionInfo`].
+    /// database where the server needs them, as described at [`IntoConnectionInfo`](redis::IntoConnectionInfo).
     /// [`RedisBackendBuilder::build`] checks it.
     pub fn builder(url: impl Into<String>) -> RedisBackendBuilder {
         RedisBackendBuilder {
@@ -375,60 +376,11 @@ impl RedisBackendBuilder {
     }
 
     fn parse(&self, setting: &str, url: &str) -> Result<ConnectionInfo> {
-        // Without the URL itself, which may contain a password.
-        let invalid = |error| {
-            let hint = if url.starts_with("rediss:") && !cfg!(feature = "tls") {
-                "needs the feature `tls`"
-            } else {
-                "is not of the form `redis://host:6379/0`, `rediss://…` or `unix:///path`"
-            };
-            let error = Error::from(failure_from(error));
-            Error::configuration(NAME, format!("`{setting}` {hint}")).with_source(error)
-        };
-        if has_unescaped_login(url) {
-            let message = format!(
-                "`{setting}` has an `@` after its host; characters such as `/`, `?`, `#` and `@` in a password \
-                 are written as `%2F`, `%3F`, `%23` and `%40`"
-            );
-            return Err(Error::configuration(NAME, message));
-        }
-        let info = url.into_connection_info().map_err(invalid)?;
-        if !info.addr().is_supported() {
-            let message = format!("`{setting}` has a kind of address that is not supported here");
-            return Err(Error::configuration(NAME, message));
-        }
         #[cfg(feature = "tls")]
-        let info = self.with_certificates(setting, info)?;
-        Ok(Client::open(info).map_err(invalid)?.get_connection_info().clone())
+        return urls::parse(setting, url, self.tls_certificates.as_ref());
+        #[cfg(not(feature = "tls"))]
+        urls::parse(setting, url)
     }
-
-    #[cfg(feature = "tls")]
-    fn with_certificates(&self, setting: &str, info: ConnectionInfo) -> Result<ConnectionInfo> {
-        if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
-            return Ok(info);
-        }
-        // If several crypto providers are built in, rustls panics unless the process has a default. A default
-        // that the application installed stays.
-        let _already_installed = rustls::crypto::ring::default_provider().install_default();
-        let Some(certificates) = &self.tls_certificates else { return Ok(info) };
-        let client = Client::build_with_tls(info, certificates.clone()).map_err(|error| {
-            let error = Error::from(failure_from(error));
-            Error::configuration(NAME, format!("`tls_certificates` cannot be used for `{setting}`"))
-                .with_source(error)
-        })?;
-        Ok(client.get_connection_info().clone())
-    }
-}
-
-/// Returns whether a part of the login is outside the place where URLs have it. Errors show host and database.
-fn has_unescaped_login(url: &str) -> bool {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.contains('@') };
-    if scheme.contains("unix") {
-        return false;
-    }
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, others) = rest.split_at(end);
-    others.contains('@') || authority.matches('@').count() > 1
 }
 
 impl fmt::Debug for RedisBackendBuilder {

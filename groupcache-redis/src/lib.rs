@@ -118,7 +118,8 @@
 //!   a process reads and invalidates on the old server. Demote or stop the old primary first: then it serves
 //!   nothing from that moment on.
 //! * **An address leads back to a primary that it led to before.** That server missed the invalidations in
-//!   between. Restart it, flush it, or make it a replica for a moment before the address leads to it again.
+//!   between. Restart it, or make it a replica for a moment, before the address leads to it again. A process
+//!   that was connected to both refuses the first one otherwise. Others cannot know.
 //! * **A migration of a slot is cancelled, and keys that had moved already are moved back.** What is invalidated
 //!   while the owner lacks a key does not reach that key, and neither does what the other node lost in a crash.
 //!   Remove the keys at the other node instead, or complete the migration. To begin the migration again is safe.
@@ -214,6 +215,7 @@ mod permissions;
 mod route;
 mod server;
 mod settings;
+mod urls;
 
 pub use redis;
 

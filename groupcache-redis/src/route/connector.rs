@@ -9,6 +9,7 @@ use groupcache_core::backend::SharedConnection;
 use crate::advice;
 use crate::connection::{Connection, probe};
 use crate::error::Failure;
+use crate::route::left_servers::LeftServers;
 use crate::route::sentinel::find_primary;
 use crate::settings::{ConnectionSettings, Target};
 
@@ -20,13 +21,14 @@ struct Inner {
     target: Target,
     settings: Arc<ConnectionSettings>,
     shared: SharedConnection<Connection, Failure>,
+    left: LeftServers,
 }
 
 impl Connector {
     pub(crate) fn new(target: Target, settings: Arc<ConnectionSettings>) -> Self {
         let shared = SharedConnection::new().backoff(settings.backoff_min, settings.backoff_max);
         let shared = if target.is_cluster_node() { shared.fail_fast() } else { shared };
-        Self(Arc::new(Inner { target, settings, shared }))
+        Self(Arc::new(Inner { target, settings, shared, left: LeftServers::default() }))
     }
 
     /// Returns the connection, and establishes one if there is none.
@@ -54,6 +56,8 @@ async fn connect(connector: Arc<Inner>) -> Result<Arc<Connection>, Failure> {
         Ok(connection) => Arc::new(connection?),
         Err(_) => return Err(Failure::timeout(limit, "connect_time_limit")),
     };
+    let activity = || format!("connecting to {}", connection.address);
+    connector.left.enter(&connection.server).map_err(|failure| failure.while_doing(&activity()))?;
     if !settings.advice_logged.swap(true, Ordering::Relaxed) {
         let connection = Arc::clone(&connection);
         let waits_for_replicas = settings.wait_for_replicas.is_some();

@@ -15,6 +15,7 @@ use crate::server::Server;
 
 pub(crate) mod cluster;
 mod connector;
+mod left_servers;
 pub(crate) mod member;
 #[cfg(groupcache_mutants)]
 mod mutants;

@@ -48,7 +48,7 @@ pub(crate) struct NodeReads {
     connector: Connector,
     mode: ReadMode,
     #[cfg(groupcache_mutants)]
-    joined: crate::route::mutants::JoinedReads,
+    joined: crate::route::mutants::JoinedReads<Replies>,
 }
 
 impl NodeReads {
@@ -61,7 +61,7 @@ impl NodeReads {
             connector,
             mode,
             #[cfg(groupcache_mutants)]
-            joined: Default::default(),
+            joined: crate::route::mutants::JoinedReads::new(),
         };
         SharedReads::new(reads, limits)
     }

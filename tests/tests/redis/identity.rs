@@ -5,9 +5,10 @@ use groupcache_redis::RedisBackend;
 use groupcache_tests::fake_server::FakeServer;
 use groupcache_tests::proxy::Proxy;
 use groupcache_tests::redis_server::RedisServer;
+use groupcache_tests::shorthand::millis;
 use tokio::time::sleep;
 
-use crate::{millis, read};
+use crate::read;
 
 async fn refusal(url: &str) -> String {
     let backend = RedisBackend::builder(url).build().expect("builds");

@@ -5,23 +5,23 @@ use groupcache_core::{Backend, ErrorKind};
 use groupcache_redis::RedisBackend;
 use groupcache_tests::proxy::Proxy;
 use groupcache_tests::redis_server::RedisServer;
-use groupcache_tests::shorthand::{entry, groups, key, store};
+use groupcache_tests::shorthand::{entry, groups, key, millis, store};
 use tokio::time::sleep;
 
-use crate::{connect, millis, quiet};
+use crate::{opened, quiet};
 
 #[tokio::test]
 async fn a_body_that_takes_too_long_is_refused_unless_the_limit_is_raised() {
     let Some(server) = RedisServer::start(&[]) else { return };
     let one = groups(1);
-    let backend = connect(quiet(&server)).await;
+    let backend = opened(quiet(&server)).await;
     let vector = backend.mint(&one).await.expect("mints").vector;
     let of = |bytes: usize| entry(key("page"), &one, vector.clone(), vec![b'x'; bytes]);
     backend.store(&of(8 << 20), None).await.expect("8 MiB");
     let refused = backend.store(&of((8 << 20) + 1), None).await.expect_err("a byte more");
     assert_eq!(refused.kind(), ErrorKind::Capacity);
     assert!(refused.to_string().contains("`max_entry_bytes`"), "{refused}");
-    let raised = connect(quiet(&server).max_entry_bytes(9 << 20)).await;
+    let raised = opened(quiet(&server).max_entry_bytes(9 << 20)).await;
     raised.store(&of((8 << 20) + 1), None).await.expect("a byte more");
 }
 
@@ -30,7 +30,7 @@ async fn a_body_that_takes_too_long_is_refused_unless_the_limit_is_raised() {
 async fn an_invalidation_does_not_wait_for_bodies() {
     let Some(server) = RedisServer::start(&[]) else { return };
     let proxy = Proxy::holding(server.port(), "MGET").await;
-    let backend = connect(RedisBackend::builder(proxy.url()).watch_interval(crate::DAY)).await;
+    let backend = opened(RedisBackend::builder(proxy.url()).watch_interval(crate::DAY)).await;
     let two = groups(2);
     store(&backend, key("page"), &two, None).await;
     let reader = backend.clone();

@@ -7,7 +7,7 @@ use groupcache_tests::redis_cluster::RedisCluster;
 use groupcache_tests::redis_server::RedisServer;
 use groupcache_tests::shorthand::{entry, groups, is_hit, key, look, millis, store};
 
-use crate::connect;
+use crate::opened;
 
 /// As the documentation of the crate has it.
 const LEAST: [&str; 6] = ["mget", "get", "set", "pexpire", "unlink", "info"];
@@ -25,7 +25,7 @@ fn least() -> String {
 #[tokio::test]
 async fn the_least_permissions_are_enough() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    let backend = connect(RedisBackend::builder(user(&server, "least", &least()))).await;
+    let backend = opened(RedisBackend::builder(user(&server, "least", &least()))).await;
     let two = groups(2);
     store(&backend, key("page"), &two, Some(millis(60_000))).await;
     assert!(is_hit(&look(&backend, &key("page"), &two).await));
@@ -57,7 +57,7 @@ async fn the_time_left_of_an_entry_takes_one_permission_more() {
     let Some(server) = RedisServer::start(&[]) else { return };
     for knows in [true, false] {
         let commands = if knows { least() + " +pttl" } else { least() + " -pttl" };
-        let backend = connect(RedisBackend::builder(user(&server, "user", &commands))).await;
+        let backend = opened(RedisBackend::builder(user(&server, "user", &commands))).await;
         let one = groups(1);
         let began = tokio::time::Instant::now().into_std();
         store(&backend, key("page"), &one, Some(millis(60_000))).await;
@@ -102,7 +102,7 @@ async fn a_command_that_the_server_does_not_have_is_named_when_the_backend_conne
 #[tokio::test]
 async fn trying_the_permissions_changes_nothing() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    connect(RedisBackend::builder(server.url())).await;
+    opened(RedisBackend::builder(server.url())).await;
     assert_eq!(server.run_command::<u64>("DBSIZE"), 0);
     assert_eq!(server.info("persistence", "rdb_changes_since_last_save").as_deref(), Some("0"));
 }
@@ -113,18 +113,19 @@ async fn the_least_permissions_are_enough_in_a_cluster() {
     let commands = least().replace("+mget", "+cluster|slots +cluster|info +asking");
     for missing in ["", "asking", "cluster|info", "cluster|slots"] {
         let denied = if missing.is_empty() { String::new() } else { format!(" -{missing}") };
-        let url = cluster.nodes.iter().map(|node| user(node, "least", &format!("{commands}{denied}"))).last();
-        let backend = RedisBackend::builder(url.expect("a node")).cluster([""; 0]).build().expect("builds");
-        let connect = backend.connect().await;
+        let denied = format!("{commands}{denied}");
+        let urls: Vec<_> = cluster.nodes.iter().map(|node| user(node, "least", &denied)).collect();
+        let backend = RedisBackend::builder(&urls[0]).cluster([""; 0]).build().expect("builds");
+        let connected = backend.connect().await;
         if missing.is_empty() {
-            connect.expect("connects");
+            connected.expect("connects");
             let ten = groups(10);
             store(&backend, key("page"), &ten, None).await;
             assert!(is_hit(&look(&backend, &key("page"), &ten).await));
             backend.bump(&ten).await.expect("bumps");
             assert!(!is_hit(&look(&backend, &key("page"), &ten).await));
         } else {
-            let error = connect.expect_err(missing);
+            let error = connected.expect_err(missing);
             assert_eq!(error.kind(), ErrorKind::Refused, "{missing}: {error}");
             let name = missing.replace('|', " ").to_uppercase();
             assert!(error.to_string().contains(&name), "{missing}: {error}");

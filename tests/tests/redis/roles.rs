@@ -9,7 +9,7 @@ use groupcache_tests::redis_server::RedisServer;
 use groupcache_tests::shorthand::{groups, is_hit, key, look, millis, store};
 use tokio::time::sleep;
 
-use crate::{DAY, connect};
+use crate::{DAY, opened};
 
 /// A primary and its replica, behind an address that leads to the primary.
 struct Pair {
@@ -45,7 +45,7 @@ impl Pair {
 
     /// A process that never checks its connection by itself.
     async fn process(&self) -> RedisBackend {
-        connect(RedisBackend::builder(self.front.url()).watch_interval(DAY)).await
+        opened(RedisBackend::builder(self.front.url()).watch_interval(DAY)).await
     }
 }
 
@@ -101,7 +101,7 @@ fn wait_until_caught_up(pair: &Pair) {
 }
 
 /// Nobody closes a connection, and no process checks one by itself. Processes know a server by its address, so
-/// that only one is a primary while others are connect to it.
+/// that only one is a primary while others are connected to it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn roles_change_by_hand_again_and_again() {
     let Some(pair) = Pair::start().await else { return };

@@ -9,7 +9,7 @@ use groupcache_tests::process::free_port;
 use groupcache_tests::redis_server::RedisServer;
 use groupcache_tests::shorthand::{eventually, groups, is_hit, key, look, millis, store};
 
-use crate::connect;
+use crate::opened;
 
 fn builder<'a>(sentinels: impl IntoIterator<Item = &'a FakeServer>) -> RedisBackendBuilder {
     let urls = sentinels.into_iter().map(|sentinel| format!("redis://{}", sentinel.address()));
@@ -27,12 +27,12 @@ async fn a_sentinel_that_knows_of_no_failover_is_not_believed() {
             FakeServer::sentinel(Arc::clone(&told)).await,
             FakeServer::sentinel(if by_epoch { Arc::clone(&isolated) } else { Arc::clone(&told) }).await,
         ];
-        let reader = connect(builder(&sentinels)).await;
+        let reader = opened(builder(&sentinels)).await;
         let one = groups(1);
         store(&reader, key("page"), &one, None).await;
         // By epoch, one that knows is enough. Otherwise two of three say it.
         told.set(new.port(), if by_epoch { 5 } else { 4 });
-        let late = connect(builder(&sentinels)).await;
+        let late = opened(builder(&sentinels)).await;
         let before = new.calls("set");
         late.bump(&one).await.expect("acknowledged");
         assert!(new.calls("set") > before, "the new primary");
@@ -49,7 +49,7 @@ async fn a_minority_of_the_sentinels_is_not_believed() {
     let backend = RedisBackend::builder("redis://primary").sentinel("main", urls).build().expect("builds");
     let error = backend.connect().await.expect_err("two of three do not answer");
     assert!(error.is_transient() && error.to_string().contains("sentinel"), "{error}");
-    connect(builder([&sentinel])).await;
+    opened(builder([&sentinel])).await;
 }
 
 #[tokio::test]
@@ -61,5 +61,7 @@ async fn a_sentinel_that_hangs_costs_part_of_the_time_to_connect() {
         FakeServer::sentinel(Arc::clone(&named)).await,
         FakeServer::sentinel(named).await,
     ];
-    connect(builder(&sentinels)).await;
+    let limit = std::time::Duration::from_secs(4);
+    let backend = builder(&sentinels).connect_time_limit(limit).build().expect("builds");
+    backend.connect().await.expect("connects");
 }

@@ -14,7 +14,7 @@ use groupcache_tests::shorthand::millis;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::{DAY, connect, quiet};
+use crate::{DAY, connected, quiet};
 
 /// Whatever else the machine does meanwhile, nothing here takes too long.
 fn patient(builder: RedisBackendBuilder) -> RedisBackendBuilder {
@@ -77,7 +77,7 @@ async fn no_reader_joins_a_request_that_is_on_its_way() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_readers_share_few_requests_and_each_gets_its_own_replies() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    let backend = connect(patient(quiet(&server))).await;
+    let backend = connected(&server, patient(quiet(&server))).await;
     all_get_their_own(&backend).await;
     let before = server.calls("mget");
     let lookups: Vec<_> = (0..256).map(|number| start(&backend, number % 100)).collect();
