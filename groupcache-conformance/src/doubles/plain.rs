@@ -18,6 +18,21 @@ use crate::doubles::bug::Bug;
 /// Behaves like a store in another process. It keeps entries encoded, shows nothing to `lookup_now`,
 /// grants leases, and returns the time left only where the caller needs it. It has no size limit. Clones
 /// share the store.
+///
+/// ```
+/// use groupcache_conformance::doubles::PlainBackend;
+/// use groupcache_core::{Cache, Error, Group};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Error> {
+/// let backend = PlainBackend::new();
+/// let cache = Cache::builder(backend.clone()).build();
+/// cache.insert("page", Group::new("book"), || async { Ok::<_, Error>(1) }).await?;
+/// backend.lose_group(&Group::new("book"));
+/// assert_eq!(cache.get::<u32, _, _>("page", Group::new("book")).await, None);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct PlainBackend {
     contents: Arc<Mutex<Contents>>,
