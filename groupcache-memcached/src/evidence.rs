@@ -10,7 +10,7 @@ use crate::error::Failure;
 
 /// Counts how often a connection that had worked before did not respond.
 ///
-/// This says nothing about the server, because networks silently drop connections. Only what happens on a new
+/// This is no evidence about the server, because networks silently drop connections. Only what happens on a new
 /// connection does.
 #[derive(Clone, Default)]
 pub(crate) struct Silences(Arc<AtomicU64>);

@@ -227,7 +227,7 @@ impl BreakerCall<'_> {
         self.breaker.on_failure(self.is_probe, Some(error));
     }
 
-    /// Ends a call whose outcome says nothing about the store, such as one that failed before anything was sent.
+    /// Ends a call whose outcome is no evidence about the store, such as one that failed before anything was sent.
     /// It counts neither as success nor as failure, and the next call may be a probe.
     pub fn inconclusive(mut self) {
         self.reported = true;

@@ -279,7 +279,7 @@ mod tests {
         settle().await;
         let others: Vec<_> = (2..6).map(|read| start(&reads, read)).collect();
         settle().await;
-        assert_eq!(*held.exchanges.lock(), [vec![1]], "nobody joins it, and nobody sends another");
+        assert_eq!(*held.exchanges.lock(), [vec![1]], "no reader joins it, and none sends another");
         held.release.add_permits(3);
         assert_eq!(first.await.unwrap(), Ok((1, 1)));
         let mut replies = Vec::new();

@@ -1,4 +1,4 @@
-//! The load under a complete vector, and what becomes of its outcome.
+//! The load under a complete vector, and how its outcome is shared and stored.
 
 use std::future::Future;
 use std::sync::Arc;

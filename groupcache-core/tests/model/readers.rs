@@ -275,7 +275,7 @@ impl State {
         self.readers[at] = Reader { phase: Phase::Done { stale: false }, ..Reader::IDLE };
     }
 
-    /// Without a migration to come, nobody will ever see what is there.
+    /// Without a migration to come, no reader will ever see what is there.
     pub(crate) fn forget_target(&mut self) {
         if self.left.migrations == 0 {
             self.target.token = None;
