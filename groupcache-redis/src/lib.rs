@@ -143,10 +143,10 @@
 //! of `MGET`, and `CLUSTER INFO` follows where generations are read, minted or leased. A key whose slot has
 //! moved or is moving costs one more round trip.
 //!
-//! Concurrent lookups share requests: while two are on their way to a server, the lookups that come meanwhile
-//! wait, and go out together in the next. They share its `INFO` or `CLUSTER INFO` too. A lookup never joins a
-//! request that was sent before the lookup began. Where entries are larger than 16 KiB on average, each lookup
-//! has a request of its own.
+//! Concurrent lookups share requests: while two are on their way to a server, in a cluster one to a node, the
+//! lookups that come meanwhile wait, and go out together in the next. They share its `INFO` or `CLUSTER INFO`
+//! too. A lookup never joins a request that was sent before the lookup began. Where entries are larger than
+//! 16 KiB on average, each lookup has a request of its own.
 //!
 //! Connecting takes the client's `HELLO` or `AUTH`, `SELECT` and `CLIENT SETINFO` for each connection of the
 //! client, and then one round trip of two `INFO`, in a cluster with `CLUSTER INFO`. At the same time the

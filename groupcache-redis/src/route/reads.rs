@@ -217,8 +217,9 @@ fn mget(reads: &[Read]) -> Cmd {
     command
 }
 
-/// One exchange is on its way while the next is on its way back.
+/// One exchange is on its way there while another is on its way back.
 const TOGETHER: ReadLimits = ReadLimits { exchanges_max: 2, keys_max: 128, bytes_max: 16 << 10 };
 
-/// Each exchange costs a `CLUSTER INFO`, which takes the server as long as dozens of `GET`.
-const ONE_BY_ONE: ReadLimits = ReadLimits { exchanges_max: 2, keys_max: 256, bytes_max: 16 << 10 };
+/// Each exchange costs a `CLUSTER INFO`, which takes the server as long as dozens of `GET`. Several nodes keep
+/// the client busy meanwhile.
+const ONE_BY_ONE: ReadLimits = ReadLimits { exchanges_max: 1, keys_max: 256, bytes_max: 16 << 10 };
