@@ -119,6 +119,11 @@ async fn several_addresses_of_one_server_are_one_server() {
         assert!(is_hit(&look(&backend, &key("page"), &groups(1)).await));
     }
     assert_eq!(server.keys().iter().filter(|key| key.contains("handshake")).count(), 0);
+    // A minimal system has no `/etc/hosts`.
+    if tokio::net::lookup_host(("localhost", server.port())).await.is_err() {
+        eprintln!("`localhost` does not resolve here: not tested");
+        return;
+    }
     let localhost = format!("memcached://localhost:{}", server.port());
     connected_to_both(&localhost).await;
 }
