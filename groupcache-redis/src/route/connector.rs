@@ -108,8 +108,8 @@ async fn watch(connector: Weak<Inner>, watched: Weak<Connection>) {
 /// Returns whether a new connection would lead elsewhere.
 ///
 /// If the name of the server leads to another one, others invalidate there, and the old server does not show
-/// it: it can stay a primary. So the name is resolved again, and whoever answers is identified. If nobody
-/// answers twice, the connection counts as moved.
+/// it: it can stay a primary. So the name is resolved again, and the server that answers is identified. If no
+/// server answers twice, the connection counts as moved.
 async fn has_moved(connector: &Inner, connection: &Connection) -> bool {
     let info = match &connector.target {
         Target::Node(info) | Target::ClusterNode(info) => (**info).clone(),

@@ -111,7 +111,7 @@ async fn connections_that_were_dropped_silently_cost_one_invalidation() {
     assert!(!is_hit(&cache).await);
 }
 
-/// What was silent on an old connection says nothing, but what is silent on a new one does.
+/// Silence on an old connection is no evidence about the server. Silence on a new one is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_network_that_drops_everything_opens_the_circuit_breaker() {
     let _turn = turns::timing().await;

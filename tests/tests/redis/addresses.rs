@@ -115,8 +115,8 @@ async fn an_address_that_leads_nowhere_does_not_keep_an_old_connection_alive() {
     .await;
 }
 
-/// The name moves to a server that others use from then on, with all processes connected. Each time, nobody
-/// invalidates until the processes have had the time that they need to notice. The server that it moves to is
+/// The name moves to a server that others use from then on, with all processes connected. Each time, no
+/// process invalidates until the processes have had the time that they need to notice. The server that it moves to is
 /// empty, or has lost its memory since the name led there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_moves_again_and_again() {

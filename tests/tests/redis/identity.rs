@@ -12,7 +12,7 @@ use crate::read;
 
 async fn refusal(url: &str) -> String {
     let backend = RedisBackend::builder(url).build().expect("builds");
-    let error = backend.connect().await.expect_err("nobody knows which server this is");
+    let error = backend.connect().await.expect_err("the server cannot be identified");
     assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
     error.to_string()
 }

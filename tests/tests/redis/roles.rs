@@ -100,7 +100,7 @@ fn wait_until_caught_up(pair: &Pair) {
     pair.servers[1].wait_until("it has all", |replica| offset(replica) >= written);
 }
 
-/// Nobody closes a connection, and no process checks one by itself. Processes know a server by its address, so
+/// No connection is closed, and no process checks one by itself. Processes know a server by its address, so
 /// that only one is a primary while others are connected to it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn roles_change_by_hand_again_and_again() {

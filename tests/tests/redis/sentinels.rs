@@ -44,8 +44,8 @@ async fn a_sentinel_that_knows_of_no_failover_is_not_believed() {
 async fn a_minority_of_the_sentinels_is_not_believed() {
     let Some(server) = RedisServer::start(&[]) else { return };
     let sentinel = FakeServer::sentinel(NamedPrimary::new(server.port(), 1)).await;
-    let nobody = || format!("redis://127.0.0.1:{}", free_port());
-    let urls = [format!("redis://{}", sentinel.address()), nobody(), nobody()];
+    let no_server = || format!("redis://127.0.0.1:{}", free_port());
+    let urls = [format!("redis://{}", sentinel.address()), no_server(), no_server()];
     let backend = RedisBackend::builder("redis://primary").sentinel("main", urls).build().expect("builds");
     let error = backend.connect().await.expect_err("two of three do not answer");
     assert!(error.is_transient() && error.to_string().contains("sentinel"), "{error}");
