@@ -109,7 +109,9 @@ impl<B: Backend> Cache<B> {
     /// Returns the counters of this cache and its clones.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.inner.counters.snapshot()
+        let mut stats = self.inner.counters.snapshot();
+        stats.discovered_groups_bytes = self.inner.discovered.size_bytes();
+        stats
     }
 
     /// Returns the number of loads in flight.
@@ -201,6 +203,7 @@ pub struct CacheBuilder<B> {
     options: EntryOptions,
     read_time_limit: Duration,
     write_time_limit: Duration,
+    discovered_groups_bytes_max: u64,
 }
 
 impl<B: Backend> CacheBuilder<B> {
@@ -211,6 +214,7 @@ impl<B: Backend> CacheBuilder<B> {
             options: EntryOptions::default(),
             read_time_limit: Duration::from_millis(250),
             write_time_limit: Duration::from_secs(5),
+            discovered_groups_bytes_max: DISCOVERED_GROUPS_BYTES_MAX,
         }
     }
 
@@ -236,6 +240,21 @@ impl<B: Backend> CacheBuilder<B> {
         self
     }
 
+    /// Sets how many bytes this cache may remember of groups that loads [discovered](crate::depend), so that the
+    /// next lookup of the key asks for them too. The least used keys are forgotten first.
+    ///
+    /// A key that is forgotten costs a second round trip at a hit, or a second load after an expiry if its
+    /// loads declare groups [late](crate::LoadContext::depend_late). A key whose groups take more than a
+    /// sixteenth of the bytes is not remembered. These bytes are beside those of a backend in this process;
+    /// [`Stats::discovered_groups_bytes`] reports them. With zero nothing is remembered.
+    ///
+    /// Defaults to 16 MiB, which is enough for 90,000 keys with one short group each. Nothing is used if no
+    /// load discovers groups.
+    pub const fn discovered_groups_bytes_max(mut self, bytes: u64) -> Self {
+        self.discovered_groups_bytes_max = bytes;
+        self
+    }
+
     /// Sets the clock. Defaults to [`SystemClock`]. A backend in this process should get the same clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -251,7 +270,7 @@ impl<B: Backend> CacheBuilder<B> {
             read_time_limit: self.read_time_limit,
             write_time_limit: self.write_time_limit,
             flights: SingleFlight::new(),
-            discovered: DiscoveredGroups::new(),
+            discovered: DiscoveredGroups::with_max_bytes(self.discovered_groups_bytes_max),
             owner: LeaseOwner::random(),
             counters: Counters::default(),
         };
@@ -329,6 +348,10 @@ impl<B: Backend> fmt::Debug for CacheBuilder<B> {
             .field("options", &self.options)
             .field("read_time_limit", &self.read_time_limit)
             .field("write_time_limit", &self.write_time_limit)
+            .field("discovered_groups_bytes_max", &self.discovered_groups_bytes_max)
             .finish_non_exhaustive()
     }
 }
+
+/// The default of [`CacheBuilder::discovered_groups_bytes_max`].
+pub(crate) const DISCOVERED_GROUPS_BYTES_MAX: u64 = 16 << 20;

@@ -61,6 +61,7 @@
 //! |---|---|
 //! | hit | 1, for any number of groups |
 //! | first hit in a process of an entry whose loader discovered groups | 2 |
+//! | [`get_many`](Cache::get_many) | 1, or 2 if an entry depends on groups that this process has not seen |
 //! | miss | 1, and 1 to mint if a group has no generation, and 1 to store in the background |
 //! | [`depend`] on a new group | 1 |
 //! | [`invalidate`](Cache::invalidate) | 1, for any number of groups and entries |

@@ -191,8 +191,9 @@ impl LoadContext {
 
     /// Declares that this load depends on `groups` whose data was already read.
     ///
-    /// The loaded value is served and not stored. The process remembers the groups, so that the next load of
-    /// this key starts with their generations and can be stored. No round trip.
+    /// The loaded value is served and not stored. The backend stores a placeholder that names the groups, so that
+    /// the next load of this key, in any process, starts with their generations and can be stored. No round trip,
+    /// and one in the background for the placeholder.
     pub fn depend_late(&self, groups: impl Into<Groups>) {
         let mut state = self.0.state.lock();
         for group in &groups.into() {
@@ -290,6 +291,15 @@ impl LoadContext {
             }
         }
         state.expires_at = earlier(state.expires_at, expires_at);
+    }
+
+    /// Keeps the generations of a read inside this load in existence until the loaded value is stored. Otherwise it
+    /// could not be stored if the inner value was not, or was evicted meanwhile.
+    pub(crate) fn hold(&self, cache: CacheId, guards: &[GenerationGuard]) {
+        if self.is_of(cache) {
+            let guards = guards.iter().filter(|guard| !guard.is_none());
+            self.0.state.lock().guards.extend(guards.cloned());
+        }
     }
 
     /// Ends the time to live of the loaded value at `expires_at` at the latest.

@@ -10,11 +10,15 @@ macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// The counters of a cache since it was built.
         ///
-        /// Counters only increase. They are read one after the other, so they are not a consistent snapshot.
+        /// Counters only increase, except for sizes, which are those of now. They are read one after the other, so
+        /// they are not a consistent snapshot.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
         #[non_exhaustive]
         pub struct Stats {
             $($(#[$doc])* pub $name: u64,)*
+            /// The size in bytes of what this process remembers of groups that loads discovered. Never more than
+            /// [`discovered_groups_bytes_max`](crate::CacheBuilder::discovered_groups_bytes_max).
+            pub discovered_groups_bytes: u64,
         }
 
         #[derive(Debug, Default)]
@@ -24,7 +28,10 @@ macro_rules! counters {
 
         impl Counters {
             pub(crate) fn snapshot(&self) -> Stats {
-                Stats { $($name: self.$name.0.load(Ordering::Relaxed),)* }
+                Stats {
+                    $($name: self.$name.0.load(Ordering::Relaxed),)*
+                    discovered_groups_bytes: 0,
+                }
             }
         }
     };
@@ -64,6 +71,9 @@ counters! {
     loads_cancelled,
     /// Entries stored.
     stores,
+    /// Entries without a value that were stored after a load found groups too late, so that the next load
+    /// begins with their generations.
+    placeholders_stored,
     /// Entries that could not be stored. Their readers got the value all the same.
     store_failures,
     /// Loaded values that were not to be stored: private ones, ones that depend on a group found too late,

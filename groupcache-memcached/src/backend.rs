@@ -91,9 +91,9 @@ impl Backend for MemcachedBackend {
         lookups.into_iter().next().ok_or_else(|| Failure::unexpected("mg").into())
     }
 
-    async fn lookup_many(&self, queries: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
+    async fn lookup_many(&self, queries: &[(Key, Groups)], time_left: TimeLeft) -> Result<Vec<Lookup>> {
         let queries: Vec<_> = queries.iter().map(|(key, groups)| (key, &**groups)).collect();
-        self.0.lookup(&queries, TimeLeft::NotNeeded).await
+        self.0.lookup(&queries, time_left).await
     }
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {

@@ -112,10 +112,30 @@ impl MemoryBackend {
         stored.expires_at.is_some_and(|expires_at| expires_at <= self.clock.now())
     }
 
+    /// Whether readers without stale windows may be served the entry.
+    fn is_valid(&self, stored: &StoredEntry) -> bool {
+        let grace_began = |expires_at| self.clock.now() + stored.entry.grace() >= expires_at;
+        !stored.expires_at.is_some_and(grace_began) && current_of(&stored.cells).equals(stored.entry.vector())
+    }
+
     fn current(&self, groups: &[Group]) -> (CurrentGenerations, GenerationGuard) {
         let cells: Vec<_> = groups.iter().map(|group| self.generations.find(group)).collect();
         let current = cells.iter().map(|cell| cell.as_ref().and_then(|cell| cell.generation())).collect();
         (current, GenerationGuard::new(cells))
+    }
+
+    /// Returns the cells of the entry's groups, unless it must not be stored.
+    ///
+    /// An entry that was invalidated while it was loaded must not replace one that is valid. Without one of its
+    /// groups it can never be valid again.
+    fn cells_to_store(&self, entry: &Entry) -> Option<Box<[Arc<GenerationCell>]>> {
+        if !entry.is_placeholder() {
+            return self.cells_if_current(entry);
+        }
+        if self.get(entry.key()).is_some_and(|stored| self.is_valid(&stored)) {
+            return None;
+        }
+        Some(entry.groups().iter().map(|group| self.generations.find_or_create(group)).collect())
     }
 
     /// Returns the cells of the entry's groups, if its vector is still current.
@@ -148,7 +168,10 @@ impl Backend for MemoryBackend {
 
     fn lookup_now(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>)) {
         let Some(stored) = self.get(key) else { return };
-        let mut show = |current: &[_]| judge(EntryView::new(&stored.entry, stored.expires_at, current));
+        let guard = || GenerationGuard::new(Arc::clone(&stored));
+        let mut show = |current: &[_]| {
+            judge(EntryView::new(&stored.entry, stored.expires_at, current).with_guard(&guard));
+        };
         match &*stored.cells {
             // The common case, without room for more.
             [cell] => show(&[cell.generation()]),
@@ -176,9 +199,7 @@ impl Backend for MemoryBackend {
             self.entries.invalidate(entry.key());
             return Ok(());
         }
-        // An entry that was invalidated while it was loaded must not replace one that is valid. Without one
-        // of its groups it can never be valid again.
-        let Some(cells) = self.cells_if_current(entry) else { return Ok(()) };
+        let Some(cells) = self.cells_to_store(entry) else { return Ok(()) };
         // A time to live that ends later than the clock can represent never ends.
         let expires_at = time_to_live.and_then(|time| self.clock.now().checked_add(time));
         let stored = StoredEntry { entry: Arc::clone(entry), cells, expires_at, time_to_live };

@@ -100,12 +100,12 @@ impl Backend for RedisBackend {
         end(call, self.0.operations.lookup(key, groups, time_left).await)
     }
 
-    async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
+    async fn lookup_many(&self, questions: &[(Key, Groups)], time_left: TimeLeft) -> Result<Vec<Lookup>> {
         if questions.is_empty() {
             return Ok(Vec::new());
         }
         let call = self.0.call()?;
-        end(call, self.0.operations.lookup_many(questions).await)
+        end(call, self.0.operations.lookup_many(questions, time_left).await)
     }
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {

@@ -36,8 +36,8 @@ impl<B: Backend> Backend for ReadsGenerationsLate<B> {
         self.0.lookup_now(key, visit);
     }
 
-    async fn lookup_many(&self, requests: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
-        self.0.lookup_many(requests).await
+    async fn lookup_many(&self, requests: &[(Key, Groups)], time_left: TimeLeft) -> Result<Vec<Lookup>> {
+        self.0.lookup_many(requests, time_left).await
     }
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {

@@ -78,7 +78,8 @@ pub async fn lookup_many_returns_lookups_in_order<B: Backend>(kit: &Kit<B>) -> R
         requests.push((key, own));
     }
     requests.push(requests[7].clone());
-    let answers = kit.answered("lookup_many", kit.backend.lookup_many(&requests).await)?;
+    let answers =
+        kit.answered("lookup_many", kit.backend.lookup_many(&requests, TimeLeft::NotNeeded).await)?;
     promised!(
         kit,
         PROMISE,
@@ -104,7 +105,12 @@ pub async fn lookup_many_returns_lookups_in_order<B: Backend>(kit: &Kit<B>) -> R
             answer.current
         );
     }
-    let none = kit.answered("lookup_many", kit.backend.lookup_many(&[]).await)?;
+    let timed = kit.answered("lookup_many", kit.backend.lookup_many(&requests, TimeLeft::Needed).await)?;
+    for ((key, _), answer) in requests.iter().zip(&timed) {
+        let is_timed = !matches!(answer.found, Found::Entry(_, None));
+        promised!(kit, "a lookup returns the time left where it is needed", is_timed, "for {key:?}: none");
+    }
+    let none = kit.answered("lookup_many", kit.backend.lookup_many(&[], TimeLeft::NotNeeded).await)?;
     promised!(kit, PROMISE, none.is_empty(), "{} lookups for no request", none.len());
     Ok(())
 }

@@ -47,6 +47,8 @@ pub enum Bug {
     BatchOutOfOrder,
     /// `lookup_many` leaves out the lookups that found no entry.
     BatchLeavesOutMisses,
+    /// `lookup_many` returns no time left.
+    BatchWithoutTimesLeft,
     /// Keys are truncated to 250 bytes.
     LongKeysCut,
     /// Groups with the same name are one group, whatever their fields.
@@ -110,6 +112,7 @@ impl Bug {
         Self::OneGroupOfSeveral,
         Self::BatchOutOfOrder,
         Self::BatchLeavesOutMisses,
+        Self::BatchWithoutTimesLeft,
         Self::LongKeysCut,
         Self::FieldsIgnored,
         Self::CaseIgnored,

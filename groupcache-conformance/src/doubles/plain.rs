@@ -252,9 +252,11 @@ impl Backend for PlainBackend {
         }
     }
 
-    async fn lookup_many(&self, requests: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
+    async fn lookup_many(&self, requests: &[(Key, Groups)], time_left: TimeLeft) -> Result<Vec<Lookup>> {
+        let missing = self.has(Bug::BatchWithoutTimesLeft);
+        let time_left = if missing { TimeLeft::NotNeeded } else { time_left };
         let mut answers: Vec<_> =
-            requests.iter().map(|(key, groups)| self.look(key, groups, TimeLeft::NotNeeded)).collect();
+            requests.iter().map(|(key, groups)| self.look(key, groups, time_left)).collect();
         if self.has(Bug::BatchOutOfOrder) {
             answers.reverse();
         }

@@ -154,8 +154,8 @@ impl<B: Backend> Backend for ScriptedBackend<B> {
 
     fn lookup_now(&self, _: &Key, _: &mut dyn FnMut(EntryView<'_>)) {}
 
-    async fn lookup_many(&self, requests: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
-        self.play(Operation::LookupMany, self.inner.lookup_many(requests)).await
+    async fn lookup_many(&self, requests: &[(Key, Groups)], time_left: TimeLeft) -> Result<Vec<Lookup>> {
+        self.play(Operation::LookupMany, self.inner.lookup_many(requests, time_left)).await
     }
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {

@@ -262,7 +262,7 @@ impl<B: Backend> Backend for FaultBackend<B> {
 
     fn lookup_now(&self, _: &Key, _: &mut dyn FnMut(EntryView<'_>)) {}
 
-    async fn lookup_many(&self, requests: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
+    async fn lookup_many(&self, requests: &[(Key, Groups)], time_left: TimeLeft) -> Result<Vec<Lookup>> {
         let fault = self.draw().await?;
         match fault {
             Some(fault @ (Fault::DropRequest | Fault::DropReply | Fault::PartOfBatch)) => {
@@ -271,7 +271,7 @@ impl<B: Backend> Backend for FaultBackend<B> {
             Some(fault @ Fault::Delay) => return self.fail(fault, ErrorKind::Timeout),
             _ => {}
         }
-        let lookups = self.inner.lookup_many(requests).await?;
+        let lookups = self.inner.lookup_many(requests, time_left).await?;
         let flip = fault == Some(Fault::FlipBit);
         Ok(lookups.into_iter().map(|one| if flip { self.flip_bit(one) } else { one }).collect())
     }

@@ -93,6 +93,9 @@ finds! {
     a_batch_that_leaves_out_misses: BatchLeavesOutMisses =>
         "`lookup_many` returns one lookup for each request, in order"
         by [lookup_many_returns_lookups_in_order],
+    a_batch_without_times_left: BatchWithoutTimesLeft =>
+        "a lookup returns the time left where it is needed"
+        by [lookup_many_returns_lookups_in_order],
     long_keys_that_are_truncated: LongKeysCut =>
         "keys of any length and content work and stay distinct"
         by [any_key_works],
@@ -113,7 +116,7 @@ finds! {
         by [an_entry_is_returned_as_it_was_stored],
     a_time_left_that_is_missing: TimeLeftMissing =>
         "a lookup returns the time left where it is needed"
-        by [a_lookup_returns_the_time_left_where_needed],
+        by [a_lookup_returns_the_time_left_where_needed, lookup_many_returns_lookups_in_order],
     a_lookup_that_mints: LookupMints =>
         "only a mint gives a group a generation"
         by [a_lookup_changes_nothing, a_new_store_is_empty],

@@ -48,7 +48,7 @@ trait DynBackend: Send + Sync {
     fn name(&self) -> &'static str;
     async fn lookup(&self, key: &Key, groups: &[Group], time_left: TimeLeft) -> Result<Lookup>;
     fn lookup_now(&self, key: &Key, visit: &mut dyn FnMut(EntryView<'_>));
-    async fn lookup_many(&self, requests: &[(Key, Groups)]) -> Result<Vec<Lookup>>;
+    async fn lookup_many(&self, requests: &[(Key, Groups)], time_left: TimeLeft) -> Result<Vec<Lookup>>;
     async fn mint(&self, groups: &[Group]) -> Result<Minted>;
     async fn lease(&self, request: &LeaseRequest<'_>) -> Result<Leased>;
     async fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> Result<()>;
@@ -73,8 +73,8 @@ impl<B: Backend> DynBackend for B {
         Backend::lookup_now(self, key, visit);
     }
 
-    async fn lookup_many(&self, requests: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
-        Backend::lookup_many(self, requests).await
+    async fn lookup_many(&self, requests: &[(Key, Groups)], time_left: TimeLeft) -> Result<Vec<Lookup>> {
+        Backend::lookup_many(self, requests, time_left).await
     }
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {
@@ -127,9 +127,9 @@ macro_rules! forward_backend {
                 $inner.lookup_now(key, visit);
             }
 
-            async fn lookup_many(&self, requests: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
+            async fn lookup_many(&self, requests: &[(Key, Groups)], time_left: TimeLeft) -> Result<Vec<Lookup>> {
                 let $this = self;
-                $inner.lookup_many(requests).await
+                $inner.lookup_many(requests, time_left).await
             }
 
             async fn mint(&self, groups: &[Group]) -> Result<Minted> {

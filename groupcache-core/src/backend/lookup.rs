@@ -33,7 +33,7 @@ pub struct Lookup {
 }
 
 /// A borrowed entry, and the generations to validate it against.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct EntryView<'a> {
     /// The entry, which may be stale.
@@ -43,6 +43,8 @@ pub struct EntryView<'a> {
     /// The current generation of each requested group, in order. In a
     /// [`lookup_now`](crate::Backend::lookup_now), of each group of the entry.
     pub current: &'a [Option<Generation>],
+    /// Returns a guard that keeps these generations in existence, for a load that depends on the entry.
+    pub guard: &'a (dyn Fn() -> GenerationGuard + Sync),
 }
 
 /// The entry part of a [`Lookup`].
@@ -75,9 +77,10 @@ pub struct Minted {
 ///
 /// A backend that drops generations which no entry uses returns a guard, and the load holds it until its
 /// entry is stored. All other backends return [`GenerationGuard::none`], also those that evict: a guard is
-/// never needed for safety. An entry whose generation was evicted during its load is a miss.
-#[derive(Default)]
-pub struct GenerationGuard(Option<Box<dyn Any + Send + Sync>>);
+/// never needed for safety. An entry whose generation was evicted during its load is a miss. Clones hold the
+/// same.
+#[derive(Clone, Default)]
+pub struct GenerationGuard(Option<Arc<dyn Any + Send + Sync>>);
 
 impl Lookup {
     /// Creates a result without a guard.
@@ -101,7 +104,13 @@ impl<'a> EntryView<'a> {
         expires_at: Option<Instant>,
         current: &'a [Option<Generation>],
     ) -> Self {
-        Self { entry, expires_at, current }
+        Self { entry, expires_at, current, guard: &GenerationGuard::none }
+    }
+
+    /// Sets how to get the guard that keeps the generations in existence. Defaults to one that holds nothing.
+    #[must_use]
+    pub const fn with_guard(self, guard: &'a (dyn Fn() -> GenerationGuard + Sync)) -> Self {
+        Self { guard, ..self }
     }
 }
 
@@ -155,10 +164,25 @@ impl GenerationGuard {
         Self(None)
     }
 
-    /// Returns a guard that holds `value` until it is dropped.
+    /// Whether the guard holds nothing.
+    pub(crate) const fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Returns a guard that holds `value` until it and its clones are dropped.
     #[must_use]
     pub fn new(value: impl Any + Send + Sync) -> Self {
-        Self(Some(Box::new(value)))
+        Self(Some(Arc::new(value)))
+    }
+}
+
+impl fmt::Debug for EntryView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EntryView")
+            .field("entry", self.entry)
+            .field("expires_at", &self.expires_at)
+            .field("current", &self.current)
+            .finish_non_exhaustive()
     }
 }
 

@@ -177,7 +177,7 @@ pub trait Backend: Send + Sync + 'static {
         let (_, _) = (key, visit);
     }
 
-    /// Performs several lookups, and returns their results in order.
+    /// Performs several lookups, and returns their results in order. `time_left` is for all of them.
     ///
     /// The provided method performs them concurrently. Backends that can look up everything in one round trip
     /// override it.
@@ -185,9 +185,13 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     ///
     /// Fails if one of the lookups fails.
-    fn lookup_many(&self, requests: &[(Key, Groups)]) -> impl Future<Output = Result<Vec<Lookup>>> + Send {
+    fn lookup_many(
+        &self,
+        requests: &[(Key, Groups)],
+        time_left: TimeLeft,
+    ) -> impl Future<Output = Result<Vec<Lookup>>> + Send {
         async move {
-            let lookups = requests.iter().map(|(key, groups)| self.lookup(key, groups, TimeLeft::NotNeeded));
+            let lookups = requests.iter().map(|(key, groups)| self.lookup(key, groups, time_left));
             futures_util::future::try_join_all(lookups).await
         }
     }

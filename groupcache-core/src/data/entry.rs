@@ -64,8 +64,8 @@ impl Generation {
                 Ok(()) => u128::from_ne_bytes(bytes),
                 Err(_) => rand::random(),
             };
-            if let Some(value) = NonZeroU128::new(value) {
-                return Self(value);
+            if let Some(value) = NonZeroU128::new(value).map(Self).filter(|value| *value != Self::UNKNOWN) {
+                return value;
             }
         }
     }
@@ -78,6 +78,10 @@ impl Generation {
             None => None,
         }
     }
+
+    /// The generation of a group whose generation is not known. It is never current, as no write installs it:
+    /// an entry that has it is never valid.
+    pub(crate) const UNKNOWN: Self = Self(NonZeroU128::MAX);
 
     /// Returns the number of this generation.
     #[must_use]
@@ -99,6 +103,29 @@ impl Entry {
     pub fn new(key: Key, groups: Groups, vector: GenerationVector, body: Bytes, grace: Duration) -> Self {
         assert_eq!(groups.len(), vector.len(), "an entry has one generation for each of its groups");
         Self { key, groups, vector, body, grace, memo_bytes: 0, memo: OnceLock::new() }
+    }
+
+    /// Creates an entry without a value, which is never valid. It names the groups that a load of `key` depends on,
+    /// so that the next one begins with their generations. `vector` has the generations of `groups`; those of
+    /// `late` are not known.
+    pub(crate) fn placeholder(key: Key, groups: &Groups, vector: &GenerationVector, late: &[Group]) -> Self {
+        let all = groups.union(late);
+        let generation = |group| match groups.binary_search(group) {
+            Ok(at) => vector[at],
+            Err(_) => Generation::UNKNOWN,
+        };
+        let vector = all.iter().map(generation).collect();
+        Self::new(key, all, vector, Bytes::new(), Duration::ZERO)
+    }
+
+    /// Returns whether the entry has no value and is never valid: it only names the groups that the next load
+    /// begins with.
+    ///
+    /// A backend stores it like any other, except that it need not be the newest: a backend that refuses outdated
+    /// entries keeps it unless there is a valid one.
+    #[must_use]
+    pub fn is_placeholder(&self) -> bool {
+        self.vector.contains(&Generation::UNKNOWN)
     }
 
     /// Sets the estimated size of what [`memo`](Self::memo) will keep, for [`size_bytes`](Self::size_bytes).

@@ -1,20 +1,16 @@
 //! Reads that never load.
 
-use std::pin::pin;
 use std::sync::Arc;
 
-use futures_util::future::join_all;
-
 use crate::backend::Backend;
-use crate::backend::lookup::Lookup;
 use crate::cache::Cache;
 use crate::data::address::Address;
 use crate::data::entry::Entry;
 use crate::data::group::Groups;
 use crate::data::key::Key;
-use crate::error::{Error, ErrorKind, Result};
 use crate::load_context::{LoadContext, NestedRead};
 use crate::outcome::Miss;
+use crate::read::lookup::JudgedLookup;
 use crate::read::verdict::{Verdict, judge_now};
 use crate::time_limit::{TimeBudget, off_hit_path};
 
@@ -51,6 +47,7 @@ impl<B: Backend> Cache<B> {
                     return;
                 }
                 outer.after_nested_read(self.id(), view.entry, expires_at);
+                outer.hold(self.id(), &[(view.guard)()]);
             }
             value = accept.take().and_then(|accept| accept(view.entry));
         });
@@ -81,83 +78,27 @@ impl<B: Backend> Cache<B> {
         found
     }
 
-    /// Returns what [`find`](Self::find) returns for each of `addresses`, in order.
+    /// Returns what [`find`](Self::find) returns for each of `addresses`, in order. An address that occurs twice
+    /// is looked up twice.
     ///
-    /// One round trip if the backend can look several entries up at once.
+    /// One round trip for all, whatever the options, if the backend can look several entries up at once; one
+    /// more for all entries that depend on groups which this process has not seen yet.
     pub async fn find_many<V: Send>(
         &self,
         addresses: &[Address],
         accept: impl Fn(&Arc<Entry>) -> Option<V> + Sync,
     ) -> Vec<Result<V, Miss>> {
         let nested = NestedRead::begin();
-        let found = match nested.outer() {
-            Some(outer) => self.find_many_nested(addresses, &accept, outer).await,
-            None => self.find_many_at_once(addresses, &accept).await,
-        };
-        nested.completed();
-        found
-    }
-
-    /// One lookup for each address, concurrently: the load around this read has to know when each entry
-    /// expires.
-    async fn find_many_nested<V: Send>(
-        &self,
-        addresses: &[Address],
-        accept: &(impl Fn(&Arc<Entry>) -> Option<V> + Sync),
-        outer: &LoadContext,
-    ) -> Vec<Result<V, Miss>> {
-        for address in addresses {
-            off_hit_path(outer.before_nested_read(self.id(), &address.groups)).await;
-        }
-        let finds = addresses.iter().map(async |address| {
-            let mut budget = TimeBudget::new(self.inner().read_time_limit);
-            self.find_within(address, accept, Some(outer), &mut budget).await
-        });
-        join_all(finds).await
-    }
-
-    async fn find_many_at_once<V: Send>(
-        &self,
-        addresses: &[Address],
-        accept: &(impl Fn(&Arc<Entry>) -> Option<V> + Sync),
-    ) -> Vec<Result<V, Miss>> {
-        let mut questions = Vec::with_capacity(addresses.len());
-        for address in addresses {
-            let all = self.inner().discovered.extend(&address.key, &address.groups);
-            questions.push((address.key.clone(), all.unwrap_or_else(|| address.groups.clone())));
+        if let Some(outer) = nested.outer() {
+            let all: Groups = addresses.iter().flat_map(|address| &address.groups).cloned().collect();
+            off_hit_path(outer.before_nested_read(self.id(), &all)).await;
         }
         let mut budget = TimeBudget::new(self.inner().read_time_limit);
-        let lookups = match self.lookup_many(&questions, &mut budget).await {
-            Ok(lookups) => lookups,
-            Err(error) => {
-                let miss = self.miss_of(&error);
-                return addresses.iter().map(|_| self.count_find(Err(miss), None)).collect();
-            }
-        };
-        let mut found = Vec::with_capacity(addresses.len());
-        for (address, ((_, groups), lookup)) in addresses.iter().zip(questions.iter().zip(&lookups)) {
-            found.push(match self.judge(address, groups, lookup) {
-                Verdict::Hit(expires_at) => {
-                    self.count_find(self.accept_hit(lookup, expires_at, accept, None), None)
-                }
-                Verdict::Miss(miss, _) => self.count_find(Err(miss), None),
-                // Rare: only the entry knows all its groups, or it has a grace period.
-                Verdict::NeedsGroups(_) | Verdict::NeedsTimeLeft => {
-                    self.find_within(address, accept, None, &mut budget).await
-                }
-            });
-        }
+        let judged = self.judged_lookups(addresses, &mut budget).await;
+        let found = judged.into_iter().map(|judged| self.found(judged, &accept, nested.outer()));
+        let found = found.map(|found| self.count_find(found, nested.outer())).collect();
+        nested.completed();
         found
-    }
-
-    async fn lookup_many(&self, questions: &[(Key, Groups)], budget: &mut TimeBudget) -> Result<Vec<Lookup>> {
-        let backend = &self.inner().backend;
-        let lookups = budget.run(backend.name(), pin!(backend.lookup_many(questions))).await?;
-        if lookups.len() == questions.len() {
-            Ok(lookups)
-        } else {
-            Err(Error::new(ErrorKind::Protocol, backend.name()))
-        }
     }
 
     async fn find_within<V>(
@@ -167,16 +108,23 @@ impl<B: Backend> Cache<B> {
         outer: Option<&LoadContext>,
         budget: &mut TimeBudget,
     ) -> Result<V, Miss> {
-        let found = match self.judged_lookup(address, budget).await {
-            Ok(judged) => match judged.verdict {
-                Verdict::Hit(expires_at) => self.accept_hit(&judged.lookup, expires_at, accept, outer),
-                Verdict::Miss(miss, _) => Err(miss),
-                Verdict::NeedsGroups(_) => Err(Miss::GroupsChanged),
-                Verdict::NeedsTimeLeft => Err(Miss::Expired),
-            },
-            Err(miss) => Err(miss),
-        };
-        self.count_find(found, outer)
+        let judged = self.judged_lookup(address, budget).await;
+        self.count_find(self.found(judged, accept, outer), outer)
+    }
+
+    fn found<V>(
+        &self,
+        judged: Result<JudgedLookup, Miss>,
+        accept: &impl Fn(&Arc<Entry>) -> Option<V>,
+        outer: Option<&LoadContext>,
+    ) -> Result<V, Miss> {
+        let judged = judged?;
+        match judged.verdict {
+            Verdict::Hit(expires_at) => self.accept_hit(&judged.lookup, expires_at, accept, outer),
+            Verdict::Miss(miss, _) => Err(miss),
+            Verdict::NeedsGroups(_) => Err(Miss::GroupsChanged),
+            Verdict::NeedsTimeLeft => Err(Miss::Expired),
+        }
     }
 
     fn count_find<V>(&self, found: Result<V, Miss>, outer: Option<&LoadContext>) -> Result<V, Miss> {

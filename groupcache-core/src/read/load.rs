@@ -125,7 +125,7 @@ impl<B: Backend> Cache<B> {
         Served::Loaded { value, miss, stored: false }
     }
 
-    fn load_context(&self) -> LoadContext {
+    pub(crate) fn load_context(&self) -> LoadContext {
         LoadContext::new(self.id(), self.minter())
     }
 }
@@ -164,7 +164,10 @@ impl<B: Backend> EndedLoad<'_, B> {
             // The next load starts with the generations of these groups too.
             let all = self.sealed.groups.union(&self.sealed.late);
             discovered.learn(&address.key, &address.groups, &all);
-            return self.replace_by_unstored(value, FlightOutcome::GroupsDiscovered).await;
+            self.finish(FlightOutcome::GroupsDiscovered);
+            let served = self.serve_unstored(value);
+            self.store_placeholder(&to_store).await;
+            return served;
         }
         if !self.sealed.storable {
             return self.replace_by_unstored(value, FlightOutcome::Private).await;
@@ -179,6 +182,7 @@ impl<B: Backend> EndedLoad<'_, B> {
         });
         if let Some(outer) = &self.outer {
             outer.after_nested_read(cache.id(), &entry.entry, expires_at);
+            outer.hold(cache.id(), &self.sealed.guards);
         }
         let stored = entry.time_to_live != Some(Duration::ZERO);
         let served = Served::Loaded { value, miss: self.miss, stored };
@@ -203,6 +207,21 @@ impl<B: Backend> EndedLoad<'_, B> {
         let served = self.serve_unstored(value);
         self.delete_stale().await;
         served
+    }
+
+    /// Stores, in the background, the groups that the next load of the key has to begin with. The placeholder
+    /// also replaces the expired entry that this load was to replace.
+    async fn store_placeholder(self, to_store: &ToStore) {
+        let placeholder = self.cache.placeholder(self.address, to_store, &self.sealed);
+        if placeholder.time_to_live == Some(Duration::ZERO) || !self.sealed.storable {
+            return self.delete_stale().await;
+        }
+        let (cache, guards, leader) = (self.cache.clone(), self.sealed.guards, self.leader);
+        in_background(async move {
+            drop(cache.store(placeholder, guards).await);
+            drop(leader);
+        })
+        .await;
     }
 
     /// Deletes, in the background, the expired entry that this load was to replace. Otherwise

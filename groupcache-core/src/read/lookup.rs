@@ -10,6 +10,7 @@ use crate::cache::Cache;
 use crate::data::address::Address;
 use crate::data::entry::{Entry, GenerationVector};
 use crate::data::group::{Group, Groups};
+use crate::data::key::Key;
 use crate::error::{Error, ErrorKind, Result};
 use crate::load_context::LoadContext;
 use crate::outcome::Miss;
@@ -65,6 +66,7 @@ impl<B: Backend> Cache<B> {
             Verdict::NeedsGroups(_) => (Miss::GroupsChanged, None),
             Verdict::NeedsTimeLeft => (Miss::Expired, None),
         };
+        let (groups, lookup) = with_groups_of_entry(address, groups, lookup);
         #[cfg(groupcache_mutants)]
         let seen = Box::new(crate::mutants::with_missing(lookup.current.iter().copied()));
         match off_hit_path(self.complete_vector(address, &groups, lookup, budget)).await {
@@ -92,9 +94,7 @@ impl<B: Backend> Cache<B> {
         let backend = &self.inner().backend;
         let discovered = self.inner().discovered.extend(&address.key, &address.groups);
         let mut groups = discovered.unwrap_or_else(|| address.groups.clone());
-        // A value that is loaded around this read must not outlive the entry.
-        let needed = !self.options().grace().is_zero() || LoadContext::current().is_some();
-        let mut time_left = if needed { TimeLeft::Needed } else { TimeLeft::NotNeeded };
+        let mut time_left = self.time_left();
         let mut has_all_groups = false;
         loop {
             let lookup = backend.lookup(&address.key, &groups, time_left);
@@ -113,6 +113,81 @@ impl<B: Backend> Cache<B> {
                 verdict => return Ok(JudgedLookup { groups, lookup, verdict }),
             }
         }
+    }
+
+    /// Does what [`judged_lookup`](Self::judged_lookup) does for several addresses, in one or two round trips for
+    /// all of them.
+    pub(crate) async fn judged_lookups(
+        &self,
+        addresses: &[Address],
+        budget: &mut TimeBudget,
+    ) -> Vec<Result<JudgedLookup, Miss>> {
+        if addresses.is_empty() {
+            return Vec::new();
+        }
+        let questions = addresses.iter().map(|address| {
+            let all = self.inner().discovered.extend(&address.key, &address.groups);
+            (address.key.clone(), all.unwrap_or_else(|| address.groups.clone()))
+        });
+        let first = self.lookup_many(addresses, questions.collect(), self.time_left(), budget).await;
+        let mut judged = match first {
+            Ok(judged) => judged.into_iter().map(Ok).collect::<Vec<_>>(),
+            Err(miss) => return addresses.iter().map(|_| Err(miss)).collect(),
+        };
+        let mut again = (Vec::new(), Vec::new());
+        let mut time_left = self.time_left();
+        for (at, (address, judged)) in addresses.iter().zip(&judged).enumerate() {
+            let Ok(JudgedLookup { groups, verdict, .. }) = judged else { continue };
+            let groups = match verdict {
+                Verdict::NeedsGroups(all) => {
+                    self.inner().discovered.learn(&address.key, &address.groups, all);
+                    all
+                }
+                Verdict::NeedsTimeLeft if time_left == TimeLeft::NotNeeded => groups,
+                _ => continue,
+            };
+            again.0.push((at, address.clone()));
+            again.1.push((address.key.clone(), groups.clone()));
+        }
+        let (at, addresses): (Vec<_>, Vec<_>) = again.0.into_iter().unzip();
+        if !at.is_empty() {
+            // An entry whose groups were looked up only now may have a grace period.
+            time_left = TimeLeft::Needed;
+            let second = self.lookup_many(&addresses, again.1, time_left, budget).await;
+            match second {
+                Ok(second) => at.into_iter().zip(second).for_each(|(at, new)| judged[at] = Ok(new)),
+                Err(miss) => at.into_iter().for_each(|at| judged[at] = Err(miss)),
+            }
+        }
+        judged
+    }
+
+    async fn lookup_many(
+        &self,
+        addresses: &[Address],
+        questions: Vec<(Key, Groups)>,
+        time_left: TimeLeft,
+        budget: &mut TimeBudget,
+    ) -> Result<Vec<JudgedLookup>, Miss> {
+        let backend = &self.inner().backend;
+        let lookups = budget.run(backend.name(), pin!(backend.lookup_many(&questions, time_left))).await;
+        let lookups = lookups.and_then(|lookups| {
+            let is_complete = lookups.len() == questions.len();
+            is_complete.then_some(lookups).ok_or_else(|| Error::new(ErrorKind::Protocol, backend.name()))
+        });
+        let lookups = lookups.map_err(|error| self.miss_of(&error))?;
+        let judged = addresses.iter().zip(questions).zip(lookups).map(|((address, (_, groups)), lookup)| {
+            let verdict = self.judge(address, &groups, &lookup);
+            JudgedLookup { groups, lookup, verdict }
+        });
+        Ok(judged.collect())
+    }
+
+    /// Returns whether this reader has to know when an entry expires: it may serve the entry as stale, or a
+    /// value that is loaded around it must not outlive it.
+    fn time_left(&self) -> TimeLeft {
+        let needed = !self.options().grace().is_zero() || LoadContext::current().is_some();
+        if needed { TimeLeft::Needed } else { TimeLeft::NotNeeded }
     }
 
     /// Judges what a lookup of `groups` found.
@@ -141,6 +216,7 @@ impl<B: Backend> Cache<B> {
         let value = accept(entry).ok_or(Miss::Undecodable)?;
         if let Some(outer) = outer {
             outer.after_nested_read(self.id(), entry, expires_at);
+            outer.hold(self.id(), std::slice::from_ref(&lookup.guard));
         }
         Ok(value)
     }
@@ -186,4 +262,23 @@ impl<B: Backend> Cache<B> {
         tracing::debug!(%error, "the backend failed; reading without the cache");
         if error.kind() == ErrorKind::Timeout { Miss::Timeout } else { Miss::Unavailable }
     }
+}
+
+/// Adds the groups of the entry to those that were looked up, without their generations.
+///
+/// The next load probably depends on them too. It then begins with their generations, even if it declares them
+/// only after it has read their data.
+pub(crate) fn with_groups_of_entry(
+    address: &Address,
+    groups: Groups,
+    mut lookup: Lookup,
+) -> (Groups, Lookup) {
+    let Found::Entry(entry, _) = &lookup.found else { return (groups, lookup) };
+    if *entry.key() != address.key || groups.contains_all(entry.groups()) {
+        return (groups, lookup);
+    }
+    let all = groups.union(entry.groups());
+    let current = |group| groups.binary_search(group).ok().and_then(|at| lookup.current[at]);
+    lookup.current = all.iter().map(current).collect();
+    (all, lookup)
 }

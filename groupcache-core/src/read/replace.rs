@@ -53,6 +53,9 @@ impl<B: Backend> Cache<B> {
         }
         let entry = self.entry(address, &to_store, &sealed);
         let (stored, expires_at) = (std::sync::Arc::clone(&entry.entry), entry.expires_at);
+        if let Some(outer) = nested.outer() {
+            outer.hold(self.id(), &sealed.guards);
+        }
         self.store(entry, sealed.guards).await?;
         if let Some(outer) = nested.outer() {
             outer.after_nested_read(self.id(), &stored, expires_at);

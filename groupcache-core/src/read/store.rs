@@ -57,6 +57,14 @@ impl<B: Backend> Cache<B> {
         }
     }
 
+    /// Returns the placeholder for a value that is not stored because of its late groups.
+    pub(crate) fn placeholder(&self, address: &Address, to_store: &ToStore, sealed: &Sealed) -> NewEntry {
+        let new = self.entry(address, to_store, sealed);
+        let key = new.entry.key().clone();
+        let entry = Entry::placeholder(key, &sealed.groups, &sealed.vector, &sealed.late);
+        NewEntry { entry: Arc::new(entry), ..new }
+    }
+
     /// Stores `entry`. Does nothing if its time to live is zero. One round trip.
     pub(crate) async fn store(&self, entry: NewEntry, guards: Vec<GenerationGuard>) -> Result<()> {
         let NewEntry { entry, time_to_live, .. } = entry;
@@ -67,11 +75,13 @@ impl<B: Backend> Cache<B> {
         if self.is_refused_by_condition(&entry).await {
             return Ok(());
         }
+        let is_placeholder = entry.is_placeholder();
         let mut budget = TimeBudget::new(self.inner().write_time_limit);
         let backend = &self.inner().backend;
         let stored = budget.run(backend.name(), pin!(backend.store(&entry, time_to_live))).await;
         drop(guards);
         match &stored {
+            Ok(()) if is_placeholder => self.inner().counters().placeholders_stored.increment(),
             Ok(()) => self.inner().counters().stores.increment(),
             Err(error) => {
                 self.inner().counters().store_failures.increment();

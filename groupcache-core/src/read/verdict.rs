@@ -58,7 +58,7 @@ pub(crate) fn judge(
     options: &EntryOptions,
     clock: &dyn Clock,
 ) -> Verdict {
-    let EntryView { entry, expires_at, current } = view;
+    let EntryView { entry, expires_at, current, .. } = view;
     if current.len() != groups.len() {
         // A backend that answers another question than was asked validates nothing.
         return Verdict::Miss(Miss::Undecodable, None);
@@ -71,11 +71,16 @@ pub(crate) fn judge(
     if !(same_groups && nothing_discovered || entry.groups().contains_all(&address.groups)) {
         return Verdict::Miss(Miss::GroupsChanged, None);
     }
+    #[cfg(groupcache_mutants)]
+    if entry.is_placeholder() && crate::mutants::is_on("placeholder_served") {
+        return Verdict::Hit(None);
+    }
     let freshness =
         if same_groups { compare_same(entry, current) } else { compare_some(entry, groups, current) };
     match freshness {
         Freshness::Valid => {}
         Freshness::Unknown => return Verdict::NeedsGroups(groups.union(entry.groups())),
+        Freshness::Stale(_) if entry.is_placeholder() => return Verdict::Miss(Miss::GroupsChanged, None),
         Freshness::Stale(miss) => {
             let candidate = options.serve_invalidated.then(|| StaleCandidate {
                 entry: Arc::clone(entry),
@@ -97,7 +102,7 @@ pub(crate) fn judge_now(
     options: &EntryOptions,
     clock: &dyn Clock,
 ) -> Option<Option<Instant>> {
-    let EntryView { entry, expires_at, current } = view;
+    let EntryView { entry, expires_at, current, .. } = view;
     let is_valid = *entry.key() == *key
         && groups.is_none_or(|groups| entry.groups().contains_all(groups))
         && entry.vector().is_current(current);

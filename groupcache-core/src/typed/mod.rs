@@ -160,8 +160,8 @@ impl<B: Backend> Cache<B> {
     /// Returns the values of several keys, in order. A key whose [`get`](Self::get) would return `None`
     /// yields `None`.
     ///
-    /// Costs one round trip, if the backend can look up everything at once, and one more for each value that
-    /// depends on groups that this process has not seen.
+    /// Costs one round trip for all keys, whatever the options, if the backend can look up everything at once.
+    /// It costs one more for all values that depend on groups which this process has not seen. No keys cost none.
     ///
     /// # Examples
     ///

@@ -144,7 +144,7 @@ impl<B: Backend> Cache<B> {
 
     /// Poisons the load around a call without an address, as the groups of that call are unknown.
     #[expect(clippy::unused_self, reason = "one of the steps of a read")]
-    fn poison_outer_load(&self) {
+    pub(crate) fn poison_outer_load(&self) {
         if let Some(outer) = LoadContext::current() {
             outer.do_not_store();
         }

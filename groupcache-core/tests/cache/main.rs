@@ -6,10 +6,12 @@
 
 mod debug_output;
 mod dependencies;
+mod discovered;
 mod failures;
 mod freshness;
 mod keys;
 mod leases;
+mod many;
 mod memory;
 mod nested;
 mod safety;

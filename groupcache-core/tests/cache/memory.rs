@@ -153,6 +153,52 @@ async fn a_load_keeps_the_groups_of_the_entry_that_it_replaces() {
 }
 
 #[tokio::test]
+async fn a_value_is_stored_although_the_value_inside_it_is_too_large() {
+    let cache = memory();
+    let outer = async || {
+        load_with(&cache, "outer", group("outer"), || async {
+            let large = || async { Ok::<_, Error>("x".repeat(2 << 20)) };
+            u32::try_from(cache.get_or_load("inner", group("inner"), large).await.unwrap().len()).unwrap()
+        })
+        .await
+    };
+    for _ in 0..2 {
+        assert_eq!(outer().await, 2 << 20);
+    }
+    let stats = cache.stats();
+    assert_eq!((stats.loads, stats.hits, stats.stores, stats.store_failures), (2, 1, 1, 1));
+    cache.invalidate(group("inner")).await.unwrap();
+    assert_eq!(cache.get::<u32, _, _>("outer", group("outer")).await, None);
+}
+
+/// A hit inside a load, found at once or with a future of its own.
+#[tokio::test]
+async fn a_value_is_stored_although_the_value_inside_it_was_deleted_meanwhile() {
+    for at_once in [true, false] {
+        let cache = memory();
+        load(&cache, "inner", group("inner"), 1).await;
+        let inner = async || match at_once {
+            true => load(&cache, "inner", group("inner"), 1).await,
+            false => cache.get("inner", group("inner")).await.unwrap(),
+        };
+        load_with(&cache, "outer", group("outer"), || async {
+            let value = inner().await;
+            cache.delete("inner").await.unwrap();
+            // Long enough to free a group without a guard.
+            for _ in 0..30 {
+                cache.backend().run_pending_tasks();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            value
+        })
+        .await;
+        assert_eq!(load(&cache, "outer", group("outer"), 2).await, 1, "stored, and valid");
+        cache.invalidate(group("inner")).await.unwrap();
+        assert_eq!(load(&cache, "outer", group("outer"), 2).await, 2);
+    }
+}
+
+#[tokio::test]
 async fn the_bytes_of_all_entries_stay_within_the_bound() {
     let backend = MemoryBackend::with_max_bytes(100_000);
     for key in 0..1000 {

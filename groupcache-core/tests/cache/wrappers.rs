@@ -39,7 +39,7 @@ impl Backend for Witness {
         self.saw("lookup");
         Ok(nothing())
     }
-    async fn lookup_many(&self, requests: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
+    async fn lookup_many(&self, requests: &[(Key, Groups)], _: TimeLeft) -> Result<Vec<Lookup>> {
         self.saw("lookup_many");
         Ok(requests.iter().map(|_| nothing()).collect())
     }
@@ -84,7 +84,7 @@ async fn forwards_every_method<B: Backend>(backend: B, witness: Witness) {
     backend.lookup_now(&key, &mut |_| panic!("there is nothing to show"));
     backend.lookup(&key, &groups, TimeLeft::Needed).await.unwrap();
     let requests = [(key.clone(), groups.clone()), (key.clone(), groups.clone())];
-    assert_eq!(backend.lookup_many(&requests).await.unwrap().len(), 2);
+    assert_eq!(backend.lookup_many(&requests, TimeLeft::Needed).await.unwrap().len(), 2);
     assert_eq!(backend.mint(&groups).await.unwrap().vector, one());
     assert_eq!(backend.lease(&request).await.unwrap().holder, LeaseHolder::Other);
     backend.release(&request.name(&one()), LeaseOwner::random()).await.unwrap();

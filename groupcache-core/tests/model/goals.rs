@@ -5,14 +5,15 @@ use stateright::Property;
 use crate::protocol::Protocol;
 use crate::scenes::{BUMPS, CROWD, FAILOVERS, FLIGHTS, MIGRATIONS, MINTS, RACES, Scene};
 use crate::state::{
-    BOOK, FlightState, GROUPS, LoadPermit, LookupGroups, Message, PerGroup, Phase, Reader, State, Token,
+    AUTHOR, BOOK, Entry, FlightState, GROUPS, LoadPermit, LookupGroups, Message, PerGroup, Phase, Reader,
+    State, Token, UNKNOWN,
 };
-use crate::store::{Verdict, is_current, judge};
+use crate::store::{Verdict, is_current};
 
 type Condition = fn(&Protocol, &State) -> bool;
 
 /// The purpose of each scene.
-pub(crate) const GOALS: [(Scene, &str, Condition); 20] = [
+pub(crate) const GOALS: [(Scene, &str, Condition); 21] = [
     (RACES, "a hit on a value loaded after an invalidation", |protocol, state| {
         would_look_up(state) && of_acknowledged(state) && matches!(verdict(protocol, state), Verdict::Hit(_))
     }),
@@ -38,6 +39,14 @@ pub(crate) const GOALS: [(Scene, &str, Condition); 20] = [
     (RACES, "a value may be shared despite a discovered group", |protocol, state| {
         checks(protocol, state, true)
     }),
+    (RACES, "a load begins with the generation of a group that an earlier one found too late", |_, state| {
+        any(state, |reader| match reader.phase {
+            Phase::Loading(_, context) => {
+                context.vector[AUTHOR].is_some() && is_placeholder(state.store.entry.as_ref())
+            }
+            _ => false,
+        })
+    }),
     (MINTS, "an entry whose generation was lost is refused", |protocol, state| {
         would_look_up(state)
             && is_old(state)
@@ -56,9 +65,8 @@ pub(crate) const GOALS: [(Scene, &str, Condition); 20] = [
         bumps(state).filter(|(group, _)| *group == BOOK).count() > 1
     }),
     (FAILOVERS, "a failover restores an old entry together with its token", |_, state| {
-        let same_token = |entry: &crate::state::Entry| {
-            entry.vector[BOOK].map(|generation| generation.token) == state.store.tokens[BOOK]
-        };
+        let same_token =
+            |entry: &Entry| entry.vector[BOOK].map(|generation| generation.token) == state.store.tokens[BOOK];
         would_look_up(state)
             && is_old(state)
             && state.incarnation > 0
@@ -76,9 +84,8 @@ pub(crate) const GOALS: [(Scene, &str, Condition); 20] = [
         MIGRATIONS,
         "a cancelled migration left a generation that an old entry has, and the next begins",
         |_, state| {
-            let of_entry = |entry: &crate::state::Entry| {
-                entry.vector[BOOK].map(|generation| generation.token) == state.target.token
-            };
+            let of_entry =
+                |entry: &Entry| entry.vector[BOOK].map(|generation| generation.token) == state.target.token;
             would_look_up(state)
                 && is_old(state)
                 && state.left.migrations == 0
@@ -133,11 +140,15 @@ fn would_look_up(state: &State) -> bool {
 }
 
 fn verdict(protocol: &Protocol, state: &State) -> Verdict {
-    judge(state.store.entry.as_ref(), LookupGroups::All, &protocol.current(state))
+    protocol.judge(state.store.entry.as_ref(), LookupGroups::All, &protocol.current(state))
 }
 
 fn is_refused(protocol: &Protocol, state: &State) -> bool {
     matches!(verdict(protocol, state), Verdict::Miss)
+}
+
+fn is_placeholder(entry: Option<&Entry>) -> bool {
+    entry.is_some_and(|entry| entry.vector[AUTHOR] == Some(UNKNOWN))
 }
 
 fn is_old(state: &State) -> bool {

@@ -1,6 +1,6 @@
 //! A model of the protocol, explored exhaustively within bounds.
 //!
-//! The protocol of groupcache serves nothing stale in any scene. Each of thirteen other protocols, which
+//! The protocol of groupcache serves nothing stale in any scene. Each of fourteen other protocols, which
 //! differ from it in one line, does in one of them. The checker searches breadth first, so it finds the
 //! shortest trace to a stale read.
 

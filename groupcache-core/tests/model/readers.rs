@@ -3,15 +3,15 @@
 use crate::protocol::{Protocol, Steps};
 use crate::state::{
     AUTHOR, BOOK, Contents, Data, Entry, Flight, FlightId, FlightState, GROUPS, Generations, LoadContext,
-    LoadPermit, LookupGroups, Message, Minting, Phase, Reader, State, Version,
+    LoadPermit, LookupGroups, Message, Minting, Phase, Reader, State, UNKNOWN, Version,
 };
-use crate::store::{Verdict, has_all, is_current, judge};
+use crate::store::{Verdict, has_all, is_current};
 use crate::variants::Variant;
 
 impl Protocol {
     pub(crate) fn look_up(&self, state: &mut State, at: usize, groups: LookupGroups) {
         let mut vector = self.current(state);
-        match judge(state.store.entry.as_ref(), groups, &vector) {
+        match self.judge(state.store.entry.as_ref(), groups, &vector) {
             Verdict::Hit(data) => return state.answer(at, data),
             Verdict::MoreGroups => {
                 state.readers[at].phase = Phase::LookingUp(LookupGroups::All);
@@ -19,8 +19,13 @@ impl Protocol {
             }
             Verdict::Miss => {}
         }
+        let mut groups = groups;
         if groups == LookupGroups::Named {
             vector[AUTHOR] = None;
+            // The next load probably depends on the groups of the entry too, so it mints them.
+            if state.store.entry.is_some_and(|entry| entry.vector[AUTHOR].is_some()) {
+                groups = LookupGroups::All;
+            }
         }
         let seen = if self.variant == Variant::FlightOnMissing { vector } else { [None; GROUPS] };
         let permit = LoadPermit { groups, vector, seen };
@@ -162,9 +167,14 @@ impl Protocol {
         }
     }
 
-    /// The load read the data of the group before its generation, so the value is served and not stored.
+    /// The load read the data of the group before its generation, so the value is served and not stored. A
+    /// placeholder is: it names the groups.
     pub(crate) fn discover_late(&self, state: &mut State, at: usize) {
-        if let Phase::Loading(permit, LoadContext { leads: true, .. }) = state.readers[at].phase {
+        let Phase::Loading(permit, context) = state.readers[at].phase else { unreachable!() };
+        let data = [context.data[BOOK], Some(state.database[AUTHOR])];
+        let placeholder = Entry { vector: [context.vector[BOOK], Some(UNKNOWN)], data };
+        state.network.push(Message::Store(placeholder));
+        if context.leads {
             let id = self.flight(&state.readers[at], &permit);
             for waiter in self.land(state, id, None) {
                 let Phase::Following(permit) = state.readers[waiter].phase else { unreachable!() };

@@ -25,6 +25,9 @@ pub(crate) struct Generation {
     pub(crate) incarnation: u8,
 }
 
+/// The generation in a placeholder of the group that its load found too late. No group ever has it.
+pub(crate) const UNKNOWN: Generation = Generation { token: Token::MAX, incarnation: u8::MAX };
+
 /// The entry under the one key. It depends on the groups of its vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Entry {
@@ -294,5 +297,6 @@ fn in_permit(permit: &mut LoadPermit, visit: &mut impl FnMut(&mut Token)) {
 }
 
 fn in_generations(generations: &mut Generations, visit: &mut impl FnMut(&mut Token)) {
-    generations.iter_mut().flatten().for_each(|generation| visit(&mut generation.token));
+    let known = generations.iter_mut().flatten().filter(|generation| **generation != UNKNOWN);
+    known.for_each(|generation| visit(&mut generation.token));
 }

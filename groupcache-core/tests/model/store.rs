@@ -2,7 +2,8 @@
 
 use crate::protocol::{Protocol, Steps};
 use crate::state::{
-    AUTHOR, BOOK, Data, Entry, GROUPS, Generation, Generations, LookupGroups, Message, PerGroup, State, Token,
+    AUTHOR, BOOK, Data, Entry, GROUPS, Generation, Generations, LookupGroups, Message, PerGroup, State,
+    Token, UNKNOWN,
 };
 use crate::variants::Variant;
 
@@ -117,17 +118,25 @@ impl State {
     }
 }
 
-/// Whether an entry is a hit for a lookup of these groups.
-pub(crate) fn judge(entry: Option<&Entry>, groups: LookupGroups, current: &Generations) -> Verdict {
-    let Some(entry) = entry else { return Verdict::Miss };
-    if entry.vector[BOOK] != current[BOOK] {
-        return Verdict::Miss;
-    }
-    match entry.vector[AUTHOR] {
-        None => Verdict::Hit(entry.data),
-        Some(_) if groups == LookupGroups::Named => Verdict::MoreGroups,
-        author if author == current[AUTHOR] => Verdict::Hit(entry.data),
-        Some(_) => Verdict::Miss,
+impl Protocol {
+    /// Whether an entry is a hit for a lookup of these groups.
+    pub(crate) fn judge(
+        &self,
+        entry: Option<&Entry>,
+        groups: LookupGroups,
+        current: &Generations,
+    ) -> Verdict {
+        let Some(entry) = entry else { return Verdict::Miss };
+        if entry.vector[BOOK] != current[BOOK] {
+            return Verdict::Miss;
+        }
+        match entry.vector[AUTHOR] {
+            None => Verdict::Hit(entry.data),
+            Some(_) if groups == LookupGroups::Named => Verdict::MoreGroups,
+            Some(UNKNOWN) if self.variant == Variant::PlaceholderServed => Verdict::Hit(entry.data),
+            author if author == current[AUTHOR] => Verdict::Hit(entry.data),
+            Some(_) => Verdict::Miss,
+        }
     }
 }
 

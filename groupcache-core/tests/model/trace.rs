@@ -1,7 +1,9 @@
 //! Describes a path through the model in words.
 
 use crate::protocol::{Action, Protocol};
-use crate::state::{BOOK, Contents, Data, FlightState, GROUPS, LookupGroups, Message, Phase, State};
+use crate::state::{
+    AUTHOR, BOOK, Contents, Data, FlightState, GROUPS, LookupGroups, Message, Phase, State, UNKNOWN,
+};
 
 const NAMES: [&str; GROUPS] = ["book", "author"];
 
@@ -126,6 +128,7 @@ fn delivered(before: &State, at: usize, after: &State) -> String {
                 None => format!("a mint without a reader {effect}"),
             }
         }
+        Message::Store(entry) if entry.vector[AUTHOR] == Some(UNKNOWN) => "the placeholder is stored".into(),
         Message::Store(entry) => format!("the entry of {} is stored", data(entry.data)),
     }
 }

@@ -1,4 +1,4 @@
-//! The protocol of groupcache, and twelve others that differ from it in one line.
+//! The protocol of groupcache, and fourteen others that differ from it in one line.
 
 /// A protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,4 +31,6 @@ pub(crate) enum Variant {
     FlightOnMissing,
     /// Followers share a value without a check of its discovered groups.
     UncheckedLateGroups,
+    /// A placeholder, which names groups that a load found too late, is served as if it had a valid value.
+    PlaceholderServed,
 }

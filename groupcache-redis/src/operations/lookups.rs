@@ -34,22 +34,26 @@ impl Operations {
         }
     }
 
-    pub(crate) async fn lookup_many(&self, questions: &[(Key, Groups)]) -> Result<Vec<Lookup>, Failure> {
+    pub(crate) async fn lookup_many(
+        &self,
+        questions: &[(Key, Groups)],
+        time_left: TimeLeft,
+    ) -> Result<Vec<Lookup>, Failure> {
         if let Route::Cluster(cluster) = &self.route {
             let questions: Vec<(&Key, &[Group])> =
                 questions.iter().map(|(key, groups)| (key, &**groups)).collect();
-            return self.lookup_in_cluster(cluster, &questions, TimeLeft::NotNeeded).await;
+            return self.lookup_in_cluster(cluster, &questions, time_left).await;
         }
+        let before = self.clock.now();
         // With one server, names do not decide where commands go.
         let names = vec![Vec::new(); questions.len()];
         let compose = |index: usize, _: &Server, pipeline: &mut Pipeline| {
             let (key, groups) = &questions[index];
-            pipeline.add_command(self.mget(key, groups));
+            self.put_lookup(pipeline, key, groups, time_left);
         };
         let responses = self.route.send(RequestKind::Lookup, &names, compose).await?;
-        let lookup = |((_, groups), mut response): (&(Key, Groups), Response<()>)| {
-            let reply = response.next()?;
-            parse_mget(&response.connection.server, reply, groups.len())
+        let lookup = |((_, groups), response): (&(Key, Groups), Response<()>)| {
+            take_lookup(response, groups.len(), before, time_left)
         };
         questions.iter().zip(responses).map(lookup).collect()
     }
@@ -80,25 +84,28 @@ impl Operations {
         parse_values(&connection.server, values, groups.len())
     }
 
-    /// Reads the entry between two reads of its time left, of which the shorter counts.
-    ///
-    /// A transaction would need one read, and the permission for `MULTI`.
     async fn lookup_with_time_left(&self, key: &Key, groups: &[Group]) -> Result<Lookup, Failure> {
         let before = self.clock.now();
         let name = [self.names.entry(key)];
         let compose = |_: usize, _: &Server, pipeline: &mut Pipeline| {
-            pipeline.cmd("PTTL").arg(&name[0]).add_command(self.mget(key, groups));
-            pipeline.cmd("PTTL").arg(&name[0]);
+            self.put_lookup(pipeline, key, groups, TimeLeft::Needed);
         };
         let responses = self.route.send(RequestKind::Lookup, &name, compose).await?;
-        let mut response = responses.into_iter().next().ok_or_else(|| Failure::unexpected("PTTL"))?;
-        let (earlier, values, later) =
-            (response.next_time_left()?, response.next()?, response.next_time_left()?);
-        let mut lookup = parse_mget(&response.connection.server, values, groups.len())?;
-        if let Found::Entry(_, expires_at) = &mut lookup.found {
-            *expires_at = expiry(before, earlier, later);
+        let response = responses.into_iter().next().ok_or_else(|| Failure::unexpected("PTTL"))?;
+        take_lookup(response, groups.len(), before, TimeLeft::Needed)
+    }
+
+    /// Puts the commands of one lookup into `pipeline`. If the time left is needed, the entry is read between two
+    /// reads of it, of which the shorter counts.
+    ///
+    /// A transaction would need one read, and the permission for `MULTI`.
+    fn put_lookup(&self, pipeline: &mut Pipeline, key: &Key, groups: &[Group], time_left: TimeLeft) {
+        if time_left == TimeLeft::NotNeeded {
+            pipeline.add_command(self.mget(key, groups));
+            return;
         }
-        Ok(lookup)
+        let name = self.names.entry(key);
+        pipeline.cmd("PTTL").arg(&name).add_command(self.mget(key, groups)).cmd("PTTL").arg(&name);
     }
 
     /// Reads each key from the node that owns its slot, all at the same time.
@@ -213,6 +220,25 @@ fn take_entry(mut response: Response<bool>, before: Instant) -> Result<Found, Fa
         *expires_at = expiry(before, earlier, response.next_time_left()?);
     }
     Ok(found)
+}
+
+/// Takes the replies to the commands of [`Operations::put_lookup`].
+fn take_lookup(
+    mut response: Response<()>,
+    groups: usize,
+    before: Instant,
+    time_left: TimeLeft,
+) -> Result<Lookup, Failure> {
+    if time_left == TimeLeft::NotNeeded {
+        let values = response.next()?;
+        return parse_mget(&response.connection.server, values, groups);
+    }
+    let (earlier, values, later) = (response.next_time_left()?, response.next()?, response.next_time_left()?);
+    let mut lookup = parse_mget(&response.connection.server, values, groups)?;
+    if let Found::Entry(_, expires_at) = &mut lookup.found {
+        *expires_at = expiry(before, earlier, later);
+    }
+    Ok(lookup)
 }
 
 /// Parses the reply to [`Operations::mget`].

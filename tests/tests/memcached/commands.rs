@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use groupcache_core::backend::{Found, Generation, GenerationVector};
+use groupcache_core::backend::{Found, Generation, GenerationVector, TimeLeft};
 use groupcache_core::{Backend, Cache, Group, Groups};
 use groupcache_memcached::MemcachedBackend;
 use groupcache_tests::memcached_server::MemcachedServers;
@@ -107,12 +107,14 @@ async fn every_operation_is_one_batch_to_each_server() {
     let hit = async { assert!(is_hit(&look(backend, &key("page"), &fifty).await)) };
     assert_eq!(proxied.counting(hit).await, one);
     let requests: Vec<_> = (0..50).map(|number| (key(&number), groups(3))).collect();
-    let many = async { assert_eq!(backend.lookup_many(&requests).await.expect("looks up").len(), 50) };
+    let many = async {
+        assert_eq!(backend.lookup_many(&requests, TimeLeft::NotNeeded).await.expect("looks up").len(), 50)
+    };
     assert_eq!(proxied.counting(many).await, one);
     let delete: u64 =
         proxied.counting(async { backend.delete(&key("page")).await.expect("deletes") }).await.iter().sum();
     assert_eq!(delete, 1);
-    assert!(backend.lookup_many(&[]).await.expect("nothing to do").is_empty());
+    assert!(backend.lookup_many(&[], TimeLeft::NotNeeded).await.expect("nothing to do").is_empty());
     backend.bump(&[]).await.expect("nothing to do");
 }
 

@@ -42,8 +42,8 @@ impl Backend for Process {
 
     fn lookup_now(&self, _: &Key, _: &mut dyn FnMut(EntryView<'_>)) {}
 
-    async fn lookup_many(&self, requests: &[(Key, Groups)]) -> Result<Vec<Lookup>> {
-        self.0.read().await.lookup_many(requests).await
+    async fn lookup_many(&self, requests: &[(Key, Groups)], time_left: TimeLeft) -> Result<Vec<Lookup>> {
+        self.0.read().await.lookup_many(requests, time_left).await
     }
 
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {

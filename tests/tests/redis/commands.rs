@@ -1,6 +1,6 @@
 //! The cost of each operation of the Redis backend, counted by the server.
 
-use groupcache_core::backend::Generation;
+use groupcache_core::backend::{Generation, TimeLeft};
 use groupcache_core::{Backend, Cache, Group, Groups};
 use groupcache_tests::proxy::Proxy;
 use groupcache_tests::redis_server::RedisServer;
@@ -53,12 +53,12 @@ async fn several_lookups_are_one_round_trip() {
     store(&backend, key(&1), &one, None).await;
     let requests: Vec<_> = (0..20).map(|number| (key(&number), one.clone())).collect();
     let lookups = async {
-        let found = backend.lookup_many(&requests).await.expect("looks up");
+        let found = backend.lookup_many(&requests, TimeLeft::NotNeeded).await.expect("looks up");
         let hits: Vec<_> = found.iter().map(is_hit).collect();
         assert_eq!(hits, (0..20).map(|number| number == 1).collect::<Vec<_>>());
     };
     assert_eq!(round_trips(&server, lookups).await, 1);
-    assert!(backend.lookup_many(&[]).await.expect("nothing to do").is_empty());
+    assert!(backend.lookup_many(&[], TimeLeft::NotNeeded).await.expect("nothing to do").is_empty());
 }
 
 #[tokio::test]
