@@ -7,6 +7,7 @@ mod held_lease;
 mod lease_request;
 mod lease_wait;
 mod load;
+mod load_many;
 mod lookup;
 #[cfg(groupcache_mutants)]
 mod mutants;

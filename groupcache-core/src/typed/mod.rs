@@ -1,6 +1,7 @@
 //! The cache for serialisable values: `get_or_load` and related methods.
 
 pub(crate) mod keyed;
+mod many;
 mod steps;
 mod variants;
 

@@ -11,6 +11,7 @@ mod failures;
 mod freshness;
 mod keys;
 mod leases;
+mod load_many;
 mod many;
 mod memory;
 mod nested;

@@ -1,0 +1,433 @@
+//! Reads several keys, and loads the missing values with one call of the loader.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::{join, join_all, try_join_all};
+
+use crate::backend::Backend;
+use crate::backend::lookup::GenerationGuard;
+use crate::cache::Cache;
+use crate::data::address::Address;
+use crate::data::entry::{Entry, Generation, GenerationVector};
+use crate::data::group::{Group, Groups};
+use crate::data::key::Key;
+use crate::error::Result;
+use crate::load_context::{LoadContext, NestedRead, Sealed};
+use crate::outcome::{Loaded, Miss, Served, StorePolicy};
+use crate::read::flight_id::FlightId;
+use crate::read::lookup::{JudgedLookup, with_groups_of_entry};
+use crate::read::single_flight::{FlightOutcome, Leader};
+use crate::read::store::NewEntry;
+use crate::read::verdict::{StaleCandidate, Verdict};
+use crate::time_limit::{TimeBudget, in_background, off_hit_path};
+
+/// One read of several keys.
+struct Batch<'a, B, A> {
+    cache: &'a Cache<B>,
+    addresses: &'a [Address],
+    accept: &'a A,
+    /// The load context of the load that this read is nested in.
+    outer: Option<&'a LoadContext>,
+    /// How many flights of each key had finished before the lookup.
+    finished: Vec<u64>,
+}
+
+/// A key of the batch without a valid entry.
+struct Missing {
+    /// Its position in the batch.
+    at: usize,
+    /// Its groups and those of a stale entry; `None` if the backend did not answer.
+    groups: Option<Groups>,
+    candidate: Option<StaleCandidate>,
+    leader: Option<Leader>,
+}
+
+/// The generations of all groups of the missing keys, read or minted before the load.
+#[derive(Default)]
+struct Generations {
+    of: BTreeMap<Group, Generation>,
+    guards: Vec<GenerationGuard>,
+}
+
+/// The entries of a load, and what has to be kept until they are stored.
+#[derive(Default)]
+struct Stores {
+    entries: Vec<NewEntry>,
+    /// Keys whose expired entry is replaced by no other.
+    deletes: Vec<Key>,
+    leaders: Vec<Leader>,
+}
+
+impl<B: Backend> Cache<B> {
+    /// Returns the value at each of `addresses`, in order, `None` where `load` returns none. The keys of
+    /// `addresses` are distinct.
+    ///
+    /// `load` gets the positions of the keys to load, and returns positions and values. It is called once for
+    /// all keys that no other reader loads. A key that another reader loads is read like a single one, so
+    /// `load` gets it alone if the other load cannot be shared.
+    pub(crate) async fn read_many<V, E, F, Fut>(
+        &self,
+        addresses: &[Address],
+        accept: impl Fn(&Arc<Entry>) -> Option<V> + Sync,
+        load: F,
+    ) -> Result<Vec<Option<V>>, E>
+    where
+        V: Send,
+        E: Send,
+        F: Fn(Vec<usize>) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<Vec<(usize, Loaded<V>)>, E>> + Send,
+    {
+        let nested = NestedRead::begin();
+        if let Some(outer) = nested.outer() {
+            let all: Groups = addresses.iter().flat_map(|address| &address.groups).cloned().collect();
+            off_hit_path(outer.before_nested_read(self.id(), &all)).await;
+        }
+        let finished =
+            addresses.iter().map(|address| self.inner().flights.finished_count(&address.key)).collect();
+        let batch = Batch { cache: self, addresses, accept: &accept, outer: nested.outer(), finished };
+        let mut budget = TimeBudget::new(self.inner().read_time_limit);
+        let judged = self.judged_lookups(addresses, &mut budget).await;
+        let mut values: Vec<Option<V>> = addresses.iter().map(|_| None).collect();
+        let (mut missing, known) = batch.take_hits(judged, &mut values);
+        if !missing.is_empty() {
+            let generations = batch.complete(&mut missing, known, &mut budget).await;
+            let (own, others) = batch.lead(missing, &generations);
+            if !own.is_empty() {
+                off_hit_path(batch.load_own(own, generations, &load, &mut values)).await?;
+            }
+            off_hit_path(batch.read_others(others, &load, &mut values)).await?;
+        }
+        nested.completed();
+        Ok(values)
+    }
+}
+
+impl<B, A, V> Batch<'_, B, A>
+where
+    B: Backend,
+    A: Fn(&Arc<Entry>) -> Option<V> + Sync,
+    V: Send,
+{
+    /// Takes the values of valid entries. Returns the other keys, and the generations that were looked up.
+    fn take_hits(
+        &self,
+        judged: Vec<Result<JudgedLookup, Miss>>,
+        values: &mut [Option<V>],
+    ) -> (Vec<Missing>, Generations) {
+        let counters = self.cache.inner().counters();
+        let (mut missing, mut known) = (Vec::new(), Generations::default());
+        for (at, judged) in judged.into_iter().enumerate() {
+            let JudgedLookup { groups, lookup, verdict } = match judged {
+                Ok(judged) => judged,
+                Err(miss) => {
+                    counters.miss(miss);
+                    missing.push(Missing { at, groups: None, candidate: None, leader: None });
+                    continue;
+                }
+            };
+            let (miss, candidate) = match verdict {
+                Verdict::Hit(expires_at) => {
+                    match self.cache.accept_hit(&lookup, expires_at, self.accept, self.outer) {
+                        Ok(value) => {
+                            counters.hits.increment();
+                            values[at] = Some(value);
+                            continue;
+                        }
+                        Err(miss) => (miss, None),
+                    }
+                }
+                Verdict::Miss(miss, candidate) => (miss, candidate),
+                Verdict::NeedsGroups(_) => (Miss::GroupsChanged, None),
+                Verdict::NeedsTimeLeft => (Miss::Expired, None),
+            };
+            counters.miss(miss);
+            let (groups, lookup) = with_groups_of_entry(&self.addresses[at], groups, lookup);
+            for (group, generation) in groups.iter().zip(lookup.current.iter()) {
+                if let Some(generation) = generation {
+                    // Of two generations the earlier one.
+                    known.of.entry(group.clone()).or_insert(*generation);
+                }
+            }
+            known.guards.push(lookup.guard);
+            missing.push(Missing { at, groups: Some(groups), candidate, leader: None });
+        }
+        (missing, known)
+    }
+
+    /// Mints the generations that are missing, in one round trip. If that fails, nothing of this batch is stored.
+    async fn complete(
+        &self,
+        missing: &mut [Missing],
+        mut known: Generations,
+        budget: &mut TimeBudget,
+    ) -> Generations {
+        let all = missing.iter().filter_map(|missing| missing.groups.as_ref()).flatten();
+        let unknown: BTreeSet<&Group> = all.filter(|group| !known.of.contains_key(group)).collect();
+        let unknown: Vec<Group> = unknown.into_iter().cloned().collect();
+        if unknown.is_empty() {
+            return known;
+        }
+        match self.cache.inner().mint_within(&unknown, budget).await {
+            Ok(minted) => {
+                known.of.extend(unknown.into_iter().zip(minted.vector.iter().copied()));
+                known.guards.push(minted.guard);
+            }
+            Err(error) => {
+                self.cache.miss_of(&error);
+                missing.iter_mut().for_each(|missing| missing.groups = None);
+            }
+        }
+        known
+    }
+
+    /// Leads the flights of the missing keys. Returns the keys that this batch loads, and the positions of those
+    /// that another reader loads, or has just loaded.
+    fn lead(&self, missing: Vec<Missing>, generations: &Generations) -> (Vec<Missing>, Vec<usize>) {
+        let flights = &self.cache.inner().flights;
+        let (mut own, mut others) = (Vec::new(), Vec::new());
+        for missing in missing {
+            let Some(groups) = &missing.groups else {
+                own.push(missing);
+                continue;
+            };
+            let key = &self.addresses[missing.at].key;
+            let vector = generations.of(groups);
+            let id = FlightId { key: key.clone(), groups: groups.clone(), vector };
+            match flights.try_lead(id) {
+                Some(leader) if flights.finished_count(key) == self.finished[missing.at] => {
+                    own.push(Missing { leader: Some(leader), ..missing });
+                }
+                _ => others.push(missing.at),
+            }
+        }
+        (own, others)
+    }
+
+    /// Calls the loader for the keys that this batch loads. Shares the values, and stores them in the background.
+    async fn load_own<E, F, Fut>(
+        &self,
+        mut own: Vec<Missing>,
+        generations: Generations,
+        load: &F,
+        values: &mut [Option<V>],
+    ) -> Result<(), E>
+    where
+        F: Fn(Vec<usize>) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<Vec<(usize, Loaded<V>)>, E>> + Send,
+    {
+        let Generations { of, guards } = generations;
+        let (groups, vector): (Vec<_>, Vec<_>) = of.iter().map(|(group, now)| (group.clone(), *now)).unzip();
+        let (groups, vector) = (groups.into(), vector.into_iter().collect());
+        let context = self.cache.load_context().with_vector(&groups, &vector, &Groups::none(), guards);
+        let positions = own.iter().map(|missing| missing.at).collect();
+        let load = || async { load(positions).await.map(Loaded::private) };
+        let (loaded, mut sealed) = self.cache.run_loader(context, load).await;
+        let loaded = match loaded {
+            Ok(loaded) => loaded.value,
+            Err(error) => return self.serve_stale(&mut own, values).ok_or(error),
+        };
+        let mut loaded: BTreeMap<usize, Loaded<V>> = loaded.into_iter().collect();
+        let mut stores = Stores::default();
+        let guards = std::mem::take(&mut sealed.guards);
+        if let Some(outer) = self.outer {
+            outer.hold(self.cache.id(), &guards);
+        }
+        for missing in own {
+            let at = missing.at;
+            let sealed = self.seal(&missing, &of, &sealed);
+            let (value, policy) = match loaded.remove(&at) {
+                Some(Loaded { value, policy }) => (Some(value), Some(policy)),
+                None => (None, None),
+            };
+            values[at] = value;
+            self.end(missing, policy, sealed.as_ref(), &mut stores);
+        }
+        self.store_all(stores, guards).await;
+        Ok(())
+    }
+
+    /// What the value of one key depends on: its own groups, and everything that the load declared.
+    fn seal(
+        &self,
+        missing: &Missing,
+        generations: &BTreeMap<Group, Generation>,
+        load: &Sealed,
+    ) -> Option<Sealed> {
+        missing.groups.as_ref()?;
+        let groups = self.addresses[missing.at].groups.union(&load.groups);
+        let generation = |group| match load.groups.binary_search(group) {
+            Ok(at) => Some(load.vector[at]),
+            Err(_) => generations.get(group).copied(),
+        };
+        let vector = groups.iter().map(generation).collect::<Option<Vec<_>>>()?.into_iter().collect();
+        Some(Sealed {
+            groups,
+            vector,
+            guards: Vec::new(),
+            late: load.late.clone(),
+            expires_at: load.expires_at,
+            storable: load.storable,
+        })
+    }
+
+    /// Ends the flight of one key, and adds what is to be stored to `stores`.
+    fn end(
+        &self,
+        missing: Missing,
+        policy: Option<StorePolicy>,
+        sealed: Option<&Sealed>,
+        stores: &mut Stores,
+    ) {
+        let Missing { at, candidate, leader, .. } = missing;
+        let (outcome, new) = self.outcome(at, policy, sealed);
+        match new.filter(|entry| entry.time_to_live != Some(Duration::ZERO)) {
+            Some(entry) => stores.entries.push(entry),
+            None if candidate.is_some() => stores.deletes.push(self.addresses[at].key.clone()),
+            None => {}
+        }
+        if let Some(mut leader) = leader {
+            leader.finish(outcome);
+            stores.leaders.push(leader);
+        }
+    }
+
+    /// Returns what the load of one key came to, and the entry to store. Without a policy the loader returned no
+    /// value.
+    fn outcome(
+        &self,
+        at: usize,
+        policy: Option<StorePolicy>,
+        sealed: Option<&Sealed>,
+    ) -> (FlightOutcome, Option<NewEntry>) {
+        let (cache, address) = (self.cache, &self.addresses[at]);
+        match (policy, sealed.filter(|sealed| sealed.storable)) {
+            (Some(StorePolicy::Store(to_store)), Some(sealed)) => {
+                let all = sealed.groups.union(&sealed.late);
+                cache.inner().discovered.learn(&address.key, &address.groups, &all);
+                if !sealed.late.is_empty() {
+                    self.not_stored();
+                    let placeholder = cache.placeholder(address, &to_store, sealed);
+                    return (FlightOutcome::GroupsDiscovered, Some(placeholder));
+                }
+                let new = cache.entry(address, &to_store, sealed);
+                self.depend_on(&new.entry, new.expires_at);
+                let (entry, expires_at) = (Arc::clone(&new.entry), new.expires_at);
+                (FlightOutcome::Shared { entry, expires_at }, Some(new))
+            }
+            (None, Some(sealed)) if sealed.late.is_empty() => {
+                // The load around this read depends on there being no value.
+                let (groups, vector) = (sealed.groups.clone(), sealed.vector.clone());
+                let absent = Entry::new(address.key.clone(), groups, vector, Bytes::new(), Duration::ZERO);
+                self.depend_on(&absent, sealed.expires_at);
+                (FlightOutcome::Private, None)
+            }
+            (None, _) => {
+                self.keep_outer_from_storing();
+                (FlightOutcome::Private, None)
+            }
+            (Some(_), _) => {
+                self.not_stored();
+                (FlightOutcome::Private, None)
+            }
+        }
+    }
+
+    fn not_stored(&self) {
+        self.cache.inner().counters().loads_not_stored.increment();
+        self.keep_outer_from_storing();
+    }
+
+    /// Stores the entries in the background.
+    async fn store_all(&self, stores: Stores, guards: Vec<GenerationGuard>) {
+        let Stores { entries, deletes, leaders } = stores;
+        if entries.is_empty() && deletes.is_empty() {
+            return;
+        }
+        let cache = self.cache.clone();
+        in_background(async move {
+            // The reader has its values whether or not the stores succeed.
+            let stores = entries.into_iter().map(|entry| cache.store(entry, Vec::new()));
+            let deletes = deletes.iter().map(|key| cache.delete_stale(key));
+            drop(join(join_all(stores), join_all(deletes)).await);
+            drop((guards, leaders));
+        })
+        .await;
+    }
+
+    /// Serves the expired values of all keys after a failed load; `None` if one has none that it may serve.
+    fn serve_stale(&self, own: &mut [Missing], values: &mut [Option<V>]) -> Option<()> {
+        let counters = self.cache.inner().counters();
+        counters.load_failures.increment();
+        for leader in own.iter_mut().filter_map(|missing| missing.leader.as_mut()) {
+            leader.finish(FlightOutcome::Failed(None));
+        }
+        let stale = own.iter().map(|missing| missing.candidate.as_ref()?.if_error(self.accept));
+        let stale: Vec<V> = stale.collect::<Option<_>>()?;
+        for (missing, value) in own.iter().zip(stale) {
+            counters.stale_if_error.increment();
+            values[missing.at] = Some(value);
+        }
+        self.keep_outer_from_storing();
+        Some(())
+    }
+
+    /// Reads the keys that other readers load, each like a single one.
+    async fn read_others<E, F, Fut>(
+        &self,
+        others: Vec<usize>,
+        load: &F,
+        values: &mut [Option<V>],
+    ) -> Result<(), E>
+    where
+        E: Send,
+        F: Fn(Vec<usize>) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<Vec<(usize, Loaded<V>)>, E>> + Send,
+    {
+        let read = |at: usize| async move {
+            let load = move || async move {
+                let loaded = load(vec![at]).await?;
+                let loaded = loaded.into_iter().find(|(position, _)| *position == at);
+                Ok(match loaded {
+                    Some((_, Loaded { value, policy })) => Loaded { value: Some(value), policy },
+                    None => Loaded::private(None),
+                })
+            };
+            let outcome = self.cache.read(&self.addresses[at], self.accept, load).await?;
+            let served = match outcome.refresh {
+                Some(refresh) => off_hit_path(refresh.run(self.accept)).await.unwrap_or(outcome.served),
+                None => outcome.served,
+            };
+            Ok(match served {
+                Served::Entry(value, _) => (at, Some(value)),
+                Served::Loaded { value, .. } => (at, value),
+            })
+        };
+        for (at, value) in try_join_all(others.into_iter().map(read)).await? {
+            values[at] = value;
+        }
+        Ok(())
+    }
+
+    fn depend_on(&self, entry: &Entry, expires_at: Option<Instant>) {
+        if let Some(outer) = self.outer {
+            outer.after_nested_read(self.cache.id(), entry, expires_at);
+        }
+    }
+
+    /// The load around this read has seen a value whose groups it does not know.
+    fn keep_outer_from_storing(&self) {
+        if let Some(outer) = self.outer {
+            outer.do_not_store();
+        }
+    }
+}
+
+impl Generations {
+    fn of(&self, groups: &Groups) -> GenerationVector {
+        groups.iter().filter_map(|group| self.of.get(group).copied()).collect()
+    }
+}
