@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use groupcache_core::backend::{Found, GenerationVector, Lookup, Minted, TimeLeft};
+use groupcache_core::backend::{Found, GenerationVector, Lookup, Minted, StoreOutcome, TimeLeft};
 use groupcache_core::{Backend, Entry, Error, Group, Groups, Key, Result};
 
 /// What to expect of a store beyond the promises of [`Backend`].
@@ -219,7 +219,7 @@ impl<B: Backend> Kit<B> {
         &self,
         entry: &Arc<Entry>,
         time_to_live: Option<Duration>,
-    ) -> Result<(), Violation> {
+    ) -> Result<StoreOutcome, Violation> {
         self.answered("store", self.backend.store(entry, time_to_live).await)
     }
 

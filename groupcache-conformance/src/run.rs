@@ -30,6 +30,7 @@ macro_rules! __conformance_cases {
             a_mint_keeps_existing_generations
             a_mint_returns_generations_in_order
             a_new_store_is_empty
+            a_store_reports_what_it_did
             a_time_to_live_of_zero_is_over_at_once
             an_entry_expires_when_its_time_to_live_is_over
             an_entry_is_returned_as_it_was_stored

@@ -41,6 +41,11 @@ impl EntryOptions {
 
     /// Sets how long an entry lives that is neither invalidated nor evicted. With zero nothing is stored.
     ///
+    /// It counts from the end of the load, in whichever process, whether or not the value is stored by then. A
+    /// value that is too old when the backend would get it is not stored, and no waiting reader gets it. The time
+    /// that a store takes on its way cannot be subtracted: in another process an entry lives longer by as much, and
+    /// by no more than the [write time limit](crate::CacheBuilder::write_time_limit).
+    ///
     /// Defaults to the backend's [`default_time_to_live`](crate::Backend::default_time_to_live).
     ///
     /// # Examples

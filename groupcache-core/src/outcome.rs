@@ -94,7 +94,8 @@ pub enum Served<V, R> {
         value: R,
         /// Why the read was a miss.
         miss: Miss,
-        /// Whether the value is stored, or being stored in the background.
+        /// Whether the backend has the value. If it has not answered yet, whether the value is being stored in the
+        /// background.
         stored: bool,
     },
 }

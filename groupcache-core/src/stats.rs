@@ -69,8 +69,11 @@ counters! {
     load_failures,
     /// Loads cancelled before they ended, because their reader was dropped. A waiting reader loads instead.
     loads_cancelled,
-    /// Entries stored.
+    /// Entries stored. Only those that the backend has kept.
     stores,
+    /// Entries that the backend did not store because one of their groups was invalidated, or was lost, while they
+    /// were loaded. Their readers got the value all the same.
+    stores_outdated,
     /// Entries without a value that were stored after a load found groups too late, so that the next load
     /// begins with their generations.
     placeholders_stored,

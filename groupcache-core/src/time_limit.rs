@@ -2,7 +2,7 @@
 //! answer is ready at once, and work that goes on without its caller.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -95,6 +95,27 @@ pub(crate) async fn in_background(work: impl Future<Output = ()> + Send + 'stati
         // Detached: the work reports through the counters.
         Ok(runtime) => drop(runtime.spawn(work)),
         Err(_) => work.await,
+    }
+}
+
+/// Runs `work`. Calls `then` when it is done, or already after `time_limit`, if there is one.
+pub(crate) async fn run_and_then<T>(
+    work: impl Future<Output = T>,
+    time_limit: Option<Duration>,
+    then: impl FnOnce(),
+) -> T {
+    let mut work = pin!(work);
+    let outcome = match (poll_once(work.as_mut()).await, time_limit) {
+        (Poll::Ready(outcome), _) => Some(outcome),
+        (Poll::Pending, None) => Some(work.as_mut().await),
+        (Poll::Pending, Some(time_limit)) => {
+            tokio::time::timeout(time_limit.min(LIMIT_MAX), work.as_mut()).await.ok()
+        }
+    };
+    then();
+    match outcome {
+        Some(outcome) => outcome,
+        None => work.await,
     }
 }
 

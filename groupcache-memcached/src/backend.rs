@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use groupcache_core::backend::{LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, TimeLeft};
+use groupcache_core::backend::{
+    LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, StoreOutcome, TimeLeft,
+};
 use groupcache_core::{Backend, Entry, Error, Group, Groups, Key, Result};
 
 use crate::advice::Advice;
@@ -112,11 +114,12 @@ impl Backend for MemcachedBackend {
         self.0.bump(groups).await
     }
 
-    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
+    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<StoreOutcome> {
         match time_to_live.unwrap_or(self.0.settings.default_time_to_live) {
-            Duration::ZERO => self.delete(entry.key()).await,
-            time_to_live => self.0.store(entry, time_to_live).await,
+            Duration::ZERO => self.delete(entry.key()).await?,
+            time_to_live => self.0.store(entry, time_to_live).await?,
         }
+        Ok(StoreOutcome::Stored)
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

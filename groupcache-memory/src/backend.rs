@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use groupcache_core::backend::{
-    CurrentGenerations, EntryView, Found, GenerationGuard, Lookup, Minted, TimeLeft,
+    CurrentGenerations, EntryView, Found, GenerationGuard, Lookup, Minted, StoreOutcome, TimeLeft,
 };
 use groupcache_core::{Backend, Clock, Entry, Error, ErrorKind, Group, Key, Result, SystemClock};
 use moka::Expiry;
@@ -158,7 +158,7 @@ impl Backend for MemoryBackend {
         };
         let (current, guard) = if stored.has_groups(groups) {
             // The caller may load a new entry under these generations, and this one may be evicted meanwhile.
-            (current_of(&stored.cells), GenerationGuard::new(Arc::clone(&stored)))
+            (current_of(&stored.cells), GenerationGuard::shared(Arc::clone(&stored)))
         } else {
             self.current(groups)
         };
@@ -168,7 +168,7 @@ impl Backend for MemoryBackend {
 
     fn lookup_now(&self, key: &Key, judge: &mut dyn FnMut(EntryView<'_>)) {
         let Some(stored) = self.get(key) else { return };
-        let guard = || GenerationGuard::new(Arc::clone(&stored));
+        let guard = || GenerationGuard::shared(Arc::clone(&stored));
         let mut show = |current: &[_]| {
             judge(EntryView::new(&stored.entry, stored.expires_at, current).with_guard(&guard));
         };
@@ -194,12 +194,12 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
-    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
+    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<StoreOutcome> {
         if time_to_live == Some(Duration::ZERO) {
             self.entries.invalidate(entry.key());
-            return Ok(());
+            return Ok(StoreOutcome::Stored);
         }
-        let Some(cells) = self.cells_to_store(entry) else { return Ok(()) };
+        let Some(cells) = self.cells_to_store(entry) else { return Ok(StoreOutcome::Outdated) };
         // A time to live that ends later than the clock can represent never ends.
         let expires_at = time_to_live.and_then(|time| self.clock.now().checked_add(time));
         let stored = StoredEntry { entry: Arc::clone(entry), cells, expires_at, time_to_live };
@@ -211,7 +211,7 @@ impl Backend for MemoryBackend {
             return Err(Error::new(ErrorKind::Capacity, "memory").with_message(message));
         }
         self.entries.insert(entry.key().clone(), Arc::new(stored));
-        Ok(())
+        Ok(StoreOutcome::Stored)
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

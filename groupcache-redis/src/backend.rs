@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use groupcache_core::backend::{
-    BreakerCall, CircuitBreaker, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, TimeLeft,
+    BreakerCall, CircuitBreaker, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, StoreOutcome,
+    TimeLeft,
 };
 use groupcache_core::{Backend, Entry, Error, Group, Groups, Key, Result};
 
@@ -135,14 +136,14 @@ impl Backend for RedisBackend {
         end(call, self.0.operations.bump(groups).await)
     }
 
-    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
+    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<StoreOutcome> {
         let call = self.0.call()?;
         let operations = &self.0.operations;
         let stored = match time_to_live.unwrap_or(operations.default_time_to_live) {
             Duration::ZERO => operations.delete(entry.key()).await,
             time_to_live => operations.store(entry, time_to_live).await,
         };
-        end(call, stored)
+        end(call, stored).map(|()| StoreOutcome::Stored)
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

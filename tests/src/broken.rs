@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use groupcache_core::backend::{
-    EntryView, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, TimeLeft,
+    EntryView, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, StoreOutcome, TimeLeft,
 };
 use groupcache_core::{Backend, Entry, Group, Groups, Key, Result};
 
@@ -56,7 +56,7 @@ impl<B: Backend> Backend for ReadsGenerationsLate<B> {
         self.0.bump(groups).await
     }
 
-    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
+    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<StoreOutcome> {
         let now = self.0.mint(entry.groups()).await?.vector;
         let (groups, body) = (entry.groups().clone(), entry.body().clone());
         let late = Entry::new(entry.key().clone(), groups, now, body, entry.grace());

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use groupcache_core::backend::{CurrentGenerations, Found, Generation, Lookup, Minted, TimeLeft};
+use groupcache_core::backend::{
+    CurrentGenerations, Found, Generation, Lookup, Minted, StoreOutcome, TimeLeft,
+};
 use groupcache_core::{Backend, Entry, Error, ErrorKind, Group, Key, Result};
 use groupcache_memcached::memcache::exp::{AsyncMetaClient, Delete, Get, MutationStatus, Op, OpResult, Set};
 
@@ -138,9 +140,9 @@ impl Backend for NaiveMemcached {
         Ok(())
     }
 
-    async fn store(&self, entry: &Arc<Entry>, _: Option<Duration>) -> Result<()> {
+    async fn store(&self, entry: &Arc<Entry>, _: Option<Duration>) -> Result<StoreOutcome> {
         let key = name(entry.key().hash());
-        self.send(&key, &[Set::new(&key, entry.encode()).into()]).await.map(drop)
+        self.send(&key, &[Set::new(&key, entry.encode()).into()]).await.map(|_| StoreOutcome::Stored)
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

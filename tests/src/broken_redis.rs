@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use groupcache_core::backend::{Found, Generation, Lookup, Minted, TimeLeft};
+use groupcache_core::backend::{Found, Generation, Lookup, Minted, StoreOutcome, TimeLeft};
 use groupcache_core::{Backend, Entry, Error, ErrorKind, Group, Key, Result};
 use groupcache_redis::redis::{self, Pipeline, aio::MultiplexedConnection};
 use tokio::sync::Mutex;
@@ -146,10 +146,10 @@ impl Backend for NaiveRedis {
         }
     }
 
-    async fn store(&self, entry: &Arc<Entry>, _: Option<Duration>) -> Result<()> {
+    async fn store(&self, entry: &Arc<Entry>, _: Option<Duration>) -> Result<StoreOutcome> {
         let mut pipeline = Pipeline::new();
         pipeline.cmd("SET").arg(entry.key().as_bytes()).arg(entry.encode()).ignore();
-        self.send::<()>(&pipeline).await.map(drop)
+        self.send::<()>(&pipeline).await.map(|_| StoreOutcome::Stored)
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

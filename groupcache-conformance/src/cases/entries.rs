@@ -79,7 +79,7 @@ pub async fn any_body_is_returned_unchanged<B: Backend>(kit: &Kit<B>) -> Result<
         let key = key(&at.to_string());
         let must_be_kept = body.len() <= largest;
         match kit.backend.store(&plain(&key, body.clone()), Some(HOUR)).await {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::Capacity && !must_be_kept => {}
             Err(error) => kit.answered("store", Err(error))?,
         }

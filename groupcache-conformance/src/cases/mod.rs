@@ -29,6 +29,6 @@ pub use self::leases::{
 };
 pub use self::store::{
     a_cache_serves_nothing_stale, a_dropped_operation_disturbs_no_later_one, a_lookup_changes_nothing,
-    a_new_store_is_empty, connections_see_each_others_writes, key_prefixes_are_isolated,
-    lookup_many_returns_lookups_in_order,
+    a_new_store_is_empty, a_store_reports_what_it_did, connections_see_each_others_writes,
+    key_prefixes_are_isolated, lookup_many_returns_lookups_in_order,
 };

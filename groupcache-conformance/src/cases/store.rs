@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use groupcache_core::backend::{Found, GenerationVector, TimeLeft};
+use groupcache_core::backend::{Found, GenerationVector, StoreOutcome, TimeLeft};
 use groupcache_core::{Backend, Cache, Group, Groups};
 
 use crate::history::HistoryRecorder;
@@ -112,6 +112,28 @@ pub async fn lookup_many_returns_lookups_in_order<B: Backend>(kit: &Kit<B>) -> R
     }
     let none = kit.answered("lookup_many", kit.backend.lookup_many(&[], TimeLeft::NotNeeded).await)?;
     promised!(kit, PROMISE, none.is_empty(), "{} lookups for no request", none.len());
+    Ok(())
+}
+
+/// A store reports whether the backend has the entry now. It refuses only an entry that can never be valid, and then
+/// keeps the previous one.
+pub async fn a_store_reports_what_it_did<B: Backend>(kit: &Kit<B>) -> Result<(), Violation> {
+    const PROMISE: &str = "a store reports whether the backend has the entry";
+    let (key, groups) = (key("k"), Groups::from([Group::new("a"), Group::new("b")]));
+    let minted = kit.mint(&groups).await?;
+    for body in ["first", "second", "outdated"] {
+        if body == "outdated" {
+            kit.bump(&groups[1..]).await?;
+        }
+        let outcome = kit.store(&entry(&key, &groups, &minted.vector, body), Some(HOUR)).await?;
+        let lookup = kit.lookup(&key, &groups).await?;
+        let is_there = matches!(&lookup.found, Found::Entry(found, _) if *found.body() == body);
+        let is_right = match outcome {
+            StoreOutcome::Stored => is_there,
+            StoreOutcome::Outdated => body == "outdated" && !is_there,
+        };
+        promised!(kit, PROMISE, is_right, "{outcome:?} of {body:?}, and then {:?}", lookup.found);
+    }
     Ok(())
 }
 

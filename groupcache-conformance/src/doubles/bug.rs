@@ -67,6 +67,8 @@ pub enum Bug {
     LookupMints,
     /// Storing an entry makes its generations current where there are none.
     StoreAdopts,
+    /// A store reports that it has not stored what it has.
+    StoreDenied,
     /// `lookup_now` shows the generations of the entry as the current ones.
     LookupNowGuesses,
     /// Every owner is granted the lease.
@@ -122,6 +124,7 @@ impl Bug {
         Self::TimeLeftMissing,
         Self::LookupMints,
         Self::StoreAdopts,
+        Self::StoreDenied,
         Self::LookupNowGuesses,
         Self::LeaseForEveryOwner,
         Self::LeaseNeverEnds,

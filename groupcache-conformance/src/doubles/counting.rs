@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use groupcache_core::backend::{
-    EntryView, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, TimeLeft,
+    EntryView, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, StoreOutcome, TimeLeft,
 };
 use groupcache_core::{Backend, Entry, Group, Groups, Key, Result};
 
@@ -130,7 +130,7 @@ impl<B: Backend> Backend for CountingBackend<B> {
         self.count(Operation::Bump).bump(groups).await
     }
 
-    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
+    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<StoreOutcome> {
         self.count(Operation::Store).store(entry, time_to_live).await
     }
 

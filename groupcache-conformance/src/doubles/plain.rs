@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use groupcache_core::backend::{
     CurrentGenerations, EntryView, Found, Generation, LeaseHolder, LeaseName, LeaseOwner, LeaseRequest,
-    Leased, Lookup, Minted, TimeLeft,
+    Leased, Lookup, Minted, StoreOutcome, TimeLeft,
 };
 use groupcache_core::{Backend, Clock, Entry, Error, ErrorKind, Group, Groups, Key, Result, SystemClock};
 use parking_lot::Mutex;
@@ -364,7 +364,7 @@ impl Backend for PlainBackend {
         Ok(())
     }
 
-    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
+    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<StoreOutcome> {
         let mut contents = self.contents.lock();
         if self.has(Bug::StoreAdopts) {
             for (group, generation) in entry.groups().iter().zip(entry.vector().iter()) {
@@ -377,7 +377,7 @@ impl Backend for PlainBackend {
             expires_at = contents.entries.get(&name).map_or(expires_at, |old| old.expires_at);
         }
         contents.entries.insert(name, Stored { bytes: self.as_kept(entry), expires_at });
-        Ok(())
+        Ok(if self.has(Bug::StoreDenied) { StoreOutcome::Outdated } else { StoreOutcome::Stored })
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use groupcache_core::backend::{
-    EntryView, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, TimeLeft,
+    EntryView, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, StoreOutcome, TimeLeft,
 };
 use groupcache_core::{Backend, Entry, Error, ErrorKind, Group, Groups, Key, Result};
 use parking_lot::Mutex;
@@ -174,7 +174,7 @@ impl<B: Backend> Backend for ScriptedBackend<B> {
         self.play(Operation::Bump, self.inner.bump(groups)).await
     }
 
-    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
+    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<StoreOutcome> {
         self.play(Operation::Store, self.inner.store(entry, time_to_live)).await
     }
 
@@ -236,7 +236,7 @@ impl Backend for FailingBackend {
         Err(self.error())
     }
 
-    async fn store(&self, _: &Arc<Entry>, _: Option<Duration>) -> Result<()> {
+    async fn store(&self, _: &Arc<Entry>, _: Option<Duration>) -> Result<StoreOutcome> {
         Err(self.error())
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use groupcache_core::backend::{
-    EntryView, Found, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, TimeLeft,
+    EntryView, Found, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, StoreOutcome, TimeLeft,
 };
 use groupcache_core::{Backend, Entry, Error, ErrorKind, Group, Groups, Key, Result};
 use parking_lot::Mutex;
@@ -132,7 +132,7 @@ impl<B: Backend> FaultBackend<B> {
             Late::Mint(groups) => self.inner.mint(&groups).await.map(drop),
             Late::Store(entry, time_to_live) => match self.inner.store(&entry, time_to_live).await {
                 Err(error) if error.kind() == ErrorKind::Capacity => Ok(()),
-                stored => stored,
+                stored => stored.map(drop),
             },
             Late::Delete(key) => self.inner.delete(&key).await,
         }
@@ -298,7 +298,7 @@ impl<B: Backend> Backend for FaultBackend<B> {
         self.write(Late::Bump(groups.into()), self.inner.bump(groups)).await
     }
 
-    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
+    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<StoreOutcome> {
         {
             let mut state = self.shared.state.lock();
             if state.entries.len() == REMEMBERED_MAX {

@@ -123,6 +123,9 @@ finds! {
     a_store_that_takes_generations_from_entries: StoreAdopts =>
         "a missing generation is reported missing, not taken from an entry"
         by [an_entry_stored_under_lost_generations_is_never_valid],
+    a_store_that_denies_what_it_did: StoreDenied =>
+        "a store reports whether the backend has the entry"
+        by [a_store_reports_what_it_did],
     a_lookup_now_that_guesses: LookupNowGuesses =>
         "`lookup_now` shows what `lookup` returns, at most once"
         by [lookup_now_shows_what_lookup_returns],

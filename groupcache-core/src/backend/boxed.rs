@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use crate::backend::Backend;
 use crate::backend::lease::{LeaseName, LeaseOwner, LeaseRequest, Leased};
-use crate::backend::lookup::{EntryView, Lookup, Minted, TimeLeft};
+use crate::backend::lookup::{EntryView, Lookup, Minted, StoreOutcome, TimeLeft};
 use crate::data::entry::Entry;
 use crate::data::group::{Group, Groups};
 use crate::data::key::Key;
@@ -53,7 +53,7 @@ trait DynBackend: Send + Sync {
     async fn lease(&self, request: &LeaseRequest<'_>) -> Result<Leased>;
     async fn release(&self, lease: &LeaseName, owner: LeaseOwner) -> Result<()>;
     async fn bump(&self, groups: &[Group]) -> Result<()>;
-    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()>;
+    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<StoreOutcome>;
     async fn delete(&self, key: &Key) -> Result<()>;
     fn default_time_to_live(&self) -> Option<Duration>;
 }
@@ -93,7 +93,7 @@ impl<B: Backend> DynBackend for B {
         Backend::bump(self, groups).await
     }
 
-    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
+    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<StoreOutcome> {
         Backend::store(self, entry, time_to_live).await
     }
 
@@ -152,7 +152,7 @@ macro_rules! forward_backend {
                 $inner.bump(groups).await
             }
 
-            async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
+            async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<StoreOutcome> {
                 let $this = self;
                 $inner.store(entry, time_to_live).await
             }

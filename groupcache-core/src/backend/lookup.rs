@@ -63,6 +63,17 @@ pub enum Found {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CurrentGenerations(SmallVec<[Option<Generation>; 4]>);
 
+/// The result of [`Backend::store`](crate::Backend::store).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "there are two cases")]
+pub enum StoreOutcome {
+    /// The store has the entry.
+    Stored,
+    /// The backend did not store the entry, because it can never be valid: a generation of its vector is no
+    /// longer current.
+    Outdated,
+}
+
 /// The result of [`Backend::mint`](crate::Backend::mint).
 #[derive(Debug)]
 #[non_exhaustive]
@@ -162,6 +173,12 @@ impl GenerationGuard {
     #[must_use]
     pub const fn none() -> Self {
         Self(None)
+    }
+
+    /// Returns a guard that holds `value`, which is shared already. Needs no allocation.
+    #[must_use]
+    pub fn shared(value: Arc<impl Any + Send + Sync>) -> Self {
+        Self(Some(value))
     }
 
     /// Whether the guard holds nothing.

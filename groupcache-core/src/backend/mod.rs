@@ -13,7 +13,9 @@ pub(crate) mod shared_reads;
 
 pub use self::circuit_breaker::{BreakerCall, CircuitBreaker};
 pub use self::lease::{LeaseHolder, LeaseName, LeaseOwner, LeaseRequest, Leased};
-pub use self::lookup::{CurrentGenerations, EntryView, Found, GenerationGuard, Lookup, Minted, TimeLeft};
+pub use self::lookup::{
+    CurrentGenerations, EntryView, Found, GenerationGuard, Lookup, Minted, StoreOutcome, TimeLeft,
+};
 pub use self::shared_connection::SharedConnection;
 pub use self::shared_reads::{ReadExchange, ReadLimits, SharedReads};
 pub use crate::data::entry::{Generation, GenerationVector, SCHEMA};
@@ -71,7 +73,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// use std::sync::{Arc, Mutex};
 /// use std::time::{Duration, Instant};
 ///
-/// use groupcache_core::backend::{Found, Generation, Lookup, Minted, TimeLeft};
+/// use groupcache_core::backend::{Found, Generation, Lookup, Minted, StoreOutcome, TimeLeft};
 /// use groupcache_core::{Backend, Entry, Group, Key, Result};
 ///
 /// #[derive(Default)]
@@ -114,11 +116,15 @@ use crate::error::{Error, ErrorKind, Result};
 ///         Ok(())
 ///     }
 ///
-///     async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
+///     async fn store(
+///         &self,
+///         entry: &Arc<Entry>,
+///         time_to_live: Option<Duration>,
+///     ) -> Result<StoreOutcome> {
 ///         let expires_at = time_to_live.and_then(|time| Instant::now().checked_add(time));
 ///         let mut entries = self.entries.lock().unwrap();
 ///         entries.insert(entry.key().clone(), (Arc::clone(entry), expires_at));
-///         Ok(())
+///         Ok(StoreOutcome::Stored)
 ///     }
 ///
 ///     async fn delete(&self, key: &Key) -> Result<()> {
@@ -261,8 +267,9 @@ pub trait Backend: Send + Sync + 'static {
     /// resolution of the store. It is absent at once if `time_to_live` is zero, and never expires if it is
     /// `None`.
     ///
-    /// Until then lookups return the entry unchanged, but the store may evict it at any time. It may also not
-    /// store it at all, for example because a generation of its vector is no longer current.
+    /// Until then lookups return the entry unchanged, but the store may evict it at any time. A backend need not
+    /// store an entry that can never be valid, because a generation of its vector is no longer current; the
+    /// previous entry then stays, and the outcome is [`StoreOutcome::Outdated`].
     ///
     /// Costs one round trip.
     ///
@@ -274,7 +281,7 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         entry: &Arc<Entry>,
         time_to_live: Option<Duration>,
-    ) -> impl Future<Output = Result<()>> + Send;
+    ) -> impl Future<Output = Result<StoreOutcome>> + Send;
 
     /// Removes the entry under `key`. Succeeds if there is none.
     ///

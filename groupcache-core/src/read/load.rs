@@ -1,7 +1,7 @@
 //! The load under a complete vector, and how its outcome is shared and stored.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use crate::read::permit::LoadPermit;
 use crate::read::single_flight::{FlightOutcome, Leader};
 use crate::read::verdict::StaleCandidate;
 use crate::stats::Counters;
-use crate::time_limit::in_background;
+use crate::time_limit::{in_background, run_and_then};
 
 /// A load that has ended: what it depends on, and who is to be notified.
 struct EndedLoad<'a, B> {
@@ -185,20 +185,26 @@ impl<B: Backend> EndedLoad<'_, B> {
             outer.hold(cache.id(), &self.sealed.guards);
         }
         let stored = entry.time_to_live != Some(Duration::ZERO);
-        let served = Served::Loaded { value, miss: self.miss, stored };
         if !stored {
+            let served = Served::Loaded { value, miss: self.miss, stored };
             self.delete_stale().await;
             return served;
         }
         let (this, guards, leader) = (cache.clone(), self.sealed.guards, self.leader);
+        let outcome = Arc::new(OnceLock::new());
+        let known = Arc::clone(&outcome);
         in_background(async move {
+            let expires_in = expires_at.map(|at| at.saturating_duration_since(this.inner().clock.now()));
             // The reader has its value whether or not the store succeeds. `stores` and `store_failures` count.
-            drop(this.store(entry, guards).await);
-            // From now on the next reader of this key may start another flight.
-            drop(leader);
+            let store = this.store(entry, guards);
+            // When it is done, or the value is too old, the next reader of this key may start another flight.
+            let stored = run_and_then(store, expires_in, || drop(leader)).await;
+            outcome.get_or_init(|| stored.unwrap_or(false));
         })
         .await;
-        served
+        // A backend in this process is done by now. Otherwise the value is being stored.
+        let stored = known.get().copied().unwrap_or(true);
+        Served::Loaded { value, miss: self.miss, stored }
     }
 
     /// Serves a value that is not stored, but that replaces an expired entry all the same.

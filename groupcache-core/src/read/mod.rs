@@ -227,6 +227,14 @@ where
     /// Takes what the flight came to, if it is for this reader too.
     async fn follow(&mut self, permit: Box<LoadPermit>, outcome: FlightOutcome) -> Step<V> {
         match outcome {
+            // Its entry is still being stored, and the value is too old already.
+            FlightOutcome::Shared { expires_at: Some(expires_at), .. }
+                if expires_at <= self.cache.inner().clock.now() =>
+            {
+                if self.may_retry() {
+                    return Step::Retry;
+                }
+            }
             FlightOutcome::Shared { entry, expires_at } => {
                 if self.may_share(&permit, &entry).await {
                     if let Some(value) = (self.accept)(&entry) {

@@ -56,7 +56,7 @@ impl<B: Backend> Cache<B> {
         if let Some(outer) = nested.outer() {
             outer.hold(self.id(), &sealed.guards);
         }
-        self.store(entry, sealed.guards).await?;
+        off_hit_path(self.store(entry, sealed.guards)).await?;
         if let Some(outer) = nested.outer() {
             outer.after_nested_read(self.id(), &stored, expires_at);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backend::Backend;
-use crate::backend::lookup::GenerationGuard;
+use crate::backend::lookup::{GenerationGuard, StoreOutcome};
 use crate::cache::Cache;
 use crate::data::address::Address;
 use crate::data::entry::Entry;
@@ -13,7 +13,7 @@ use crate::data::key::Key;
 use crate::error::Result;
 use crate::load_context::Sealed;
 use crate::outcome::ToStore;
-use crate::time_limit::TimeBudget;
+use crate::time_limit::{TimeBudget, off_hit_path};
 
 /// A time to live or a grace period of a hundred years is as good as a longer one.
 const DURATION_MAX: Duration = Duration::from_secs(100 * 366 * 86_400);
@@ -25,6 +25,17 @@ pub(crate) struct NewEntry {
     pub(crate) time_to_live: Option<Duration>,
     /// When its time to live ends, the grace period not included.
     pub(crate) expires_at: Option<Instant>,
+    /// When its load ended, from which its time to live counts.
+    loaded_at: Instant,
+}
+
+impl NewEntry {
+    /// Returns how long the backend keeps the entry from now on: `Some(None)` for ever, `None` not at all.
+    fn time_left(&self, now: Instant) -> Option<Option<Duration>> {
+        let Some(time_to_live) = self.time_to_live else { return Some(None) };
+        let left = time_to_live.saturating_sub(now.saturating_duration_since(self.loaded_at));
+        (!left.is_zero()).then_some(Some(left))
+    }
 }
 
 impl<B: Backend> Cache<B> {
@@ -54,6 +65,7 @@ impl<B: Backend> Cache<B> {
             entry: Arc::new(entry.with_memo_bytes(to_store.memo_bytes).with_memo(to_store.memo.clone())),
             time_to_live: time_to_live.map(|time| time.saturating_add(grace)),
             expires_at: time_to_live.and_then(|time| now.checked_add(time)),
+            loaded_at: now,
         }
     }
 
@@ -65,30 +77,41 @@ impl<B: Backend> Cache<B> {
         NewEntry { entry: Arc::new(entry), ..new }
     }
 
-    /// Stores `entry`. Does nothing if its time to live is zero. One round trip.
-    pub(crate) async fn store(&self, entry: NewEntry, guards: Vec<GenerationGuard>) -> Result<()> {
-        let NewEntry { entry, time_to_live, .. } = entry;
-        if time_to_live == Some(Duration::ZERO) {
-            return Ok(());
-        }
+    /// Stores `entry` for what is left of its time to live, and returns whether the backend has it. Does nothing if
+    /// no time is left. One round trip, or two if the time to live ends before the backend has acknowledged.
+    pub(crate) async fn store(&self, entry: NewEntry, guards: Vec<GenerationGuard>) -> Result<bool> {
+        let Some(time_to_live) = entry.time_left(self.inner().clock.now()) else {
+            return Ok(false);
+        };
         #[cfg(groupcache_mutants)]
-        if self.is_refused_by_condition(&entry).await {
-            return Ok(());
+        if self.is_refused_by_condition(&entry.entry).await {
+            return Ok(false);
         }
-        let is_placeholder = entry.is_placeholder();
         let mut budget = TimeBudget::new(self.inner().write_time_limit);
         let backend = &self.inner().backend;
-        let stored = budget.run(backend.name(), pin!(backend.store(&entry, time_to_live))).await;
+        let stored = budget.run(backend.name(), pin!(backend.store(&entry.entry, time_to_live))).await;
         drop(guards);
+        let counters = self.inner().counters();
         match &stored {
-            Ok(()) if is_placeholder => self.inner().counters().placeholders_stored.increment(),
-            Ok(()) => self.inner().counters().stores.increment(),
+            Ok(StoreOutcome::Stored) if entry.entry.is_placeholder() => {
+                counters.placeholders_stored.increment()
+            }
+            Ok(StoreOutcome::Stored) => counters.stores.increment(),
+            Ok(StoreOutcome::Outdated) => counters.stores_outdated.increment(),
             Err(error) => {
-                self.inner().counters().store_failures.increment();
+                counters.store_failures.increment();
                 tracing::debug!(%error, "failed to store an entry");
             }
         }
-        stored
+        if stored? == StoreOutcome::Outdated {
+            return Ok(false);
+        }
+        if entry.time_left(self.inner().clock.now()).is_none() {
+            // In the backend it lives on, for as long as the store took.
+            off_hit_path(self.delete_stale(entry.entry.key())).await;
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// Deletes an expired entry whose newer value is not stored. One round trip.
@@ -98,5 +121,31 @@ impl<B: Backend> Cache<B> {
         if let Err(error) = budget.run(backend.name(), pin!(backend.delete(key))).await {
             tracing::debug!(%error, "failed to delete an expired entry");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+    use crate::data::entry::GenerationVector;
+    use crate::data::group::Groups;
+
+    #[test]
+    fn the_time_left_counts_from_the_end_of_the_load() {
+        let second = Duration::from_secs(1);
+        let now = ManualClock::new().now();
+        let entry = |time_to_live| {
+            let (key, none) = (Key::of("k").unwrap(), GenerationVector::default());
+            let entry = Arc::new(Entry::new(key, Groups::none(), none, "body".into(), Duration::ZERO));
+            NewEntry { entry, time_to_live, expires_at: None, loaded_at: now }
+        };
+        assert_eq!(entry(None).time_left(now + 1000 * second), Some(None));
+        let ten = entry(Some(10 * second));
+        assert_eq!(ten.time_left(now), Some(Some(10 * second)));
+        assert_eq!(ten.time_left(now + 4 * second), Some(Some(6 * second)));
+        assert_eq!(ten.time_left(now + 10 * second), None);
+        assert_eq!(ten.time_left(now + 11 * second), None);
+        assert_eq!(entry(Some(Duration::ZERO)).time_left(now), None);
     }
 }

@@ -17,6 +17,7 @@ mod memory;
 mod nested;
 mod safety;
 mod single_flight;
+mod stores;
 mod strategies;
 mod values;
 mod wrappers;

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use groupcache_conformance::doubles::{
     CountingBackend, Counts, Operation, PlainBackend, ScriptedBackend, Step,
 };
-use groupcache_core::backend::{Lookup, Minted, TimeLeft};
+use groupcache_core::backend::{Lookup, Minted, StoreOutcome, TimeLeft};
 use groupcache_core::{Address, Entry, EntryOptions, ErrorKind, Key, ManualClock, Miss, depend};
 
 use crate::*;
@@ -156,7 +156,11 @@ impl Backend for Slow {
         self.0.bump(groups).await
     }
 
-    async fn store(&self, entry: &Arc<Entry>, time: Option<Duration>) -> groupcache_core::Result<()> {
+    async fn store(
+        &self,
+        entry: &Arc<Entry>,
+        time: Option<Duration>,
+    ) -> groupcache_core::Result<StoreOutcome> {
         self.0.store(entry, time).await
     }
 

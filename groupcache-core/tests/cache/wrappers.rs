@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use groupcache_core::backend::{
     CurrentGenerations, EntryView, Found, Generation, GenerationVector, LeaseHolder, LeaseName, LeaseOwner,
-    LeaseRequest, Leased, Lookup, Minted, TimeLeft,
+    LeaseRequest, Leased, Lookup, Minted, StoreOutcome, TimeLeft,
 };
 use groupcache_core::{BoxBackend, Entry, Key, Result};
 
@@ -59,9 +59,9 @@ impl Backend for Witness {
         self.saw("bump");
         Ok(())
     }
-    async fn store(&self, _: &Arc<Entry>, _: Option<Duration>) -> Result<()> {
+    async fn store(&self, _: &Arc<Entry>, _: Option<Duration>) -> Result<StoreOutcome> {
         self.saw("store");
-        Ok(())
+        Ok(StoreOutcome::Outdated)
     }
     async fn delete(&self, _: &Key) -> Result<()> {
         self.saw("delete");
@@ -89,7 +89,7 @@ async fn forwards_every_method<B: Backend>(backend: B, witness: Witness) {
     assert_eq!(backend.lease(&request).await.unwrap().holder, LeaseHolder::Other);
     backend.release(&request.name(&one()), LeaseOwner::random()).await.unwrap();
     backend.bump(&groups).await.unwrap();
-    backend.store(&entry, None).await.unwrap();
+    assert_eq!(backend.store(&entry, None).await.unwrap(), StoreOutcome::Outdated);
     backend.delete(&key).await.unwrap();
     let all = ["lookup_now", "lookup", "lookup_many", "mint", "lease", "release", "bump", "store", "delete"];
     assert_eq!(*witness.0.lock().unwrap(), all);

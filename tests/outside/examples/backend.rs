@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use groupcache_core::backend::{Found, Generation, Lookup, Minted, TimeLeft};
+use groupcache_core::backend::{Found, Generation, Lookup, Minted, StoreOutcome, TimeLeft};
 use groupcache_core::{
     Backend, BoxBackend, Cache, Clock, Entry, EntryOptions, Error, ErrorKind, Group, Key, ManualClock, Result,
 };
@@ -106,7 +106,7 @@ impl Backend for MapBackend {
         Ok(())
     }
 
-    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
+    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<StoreOutcome> {
         let (mut state, now) = (self.state(), self.clock.now());
         // Even a store that fails below replaces the previous entry.
         state.entries.remove(entry.key());
@@ -115,7 +115,7 @@ impl Backend for MapBackend {
             return Err(Error::new(ErrorKind::Capacity, self.name()));
         }
         if time_to_live == Some(Duration::ZERO) {
-            return Ok(());
+            return Ok(StoreOutcome::Stored);
         }
         let expires_at = time_to_live.and_then(|time| now.checked_add(time));
         for group in entry.groups() {
@@ -126,7 +126,7 @@ impl Backend for MapBackend {
         }
         make_room(&mut state.entries, 1, now);
         state.entries.insert(entry.key().clone(), Timed { value: Arc::clone(entry), expires_at });
-        Ok(())
+        Ok(StoreOutcome::Stored)
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

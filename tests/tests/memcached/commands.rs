@@ -102,7 +102,9 @@ async fn every_operation_is_one_batch_to_each_server() {
     assert_eq!(proxied.counting(bump).await, one);
     let vector = backend.mint(&fifty).await.expect("mints").vector;
     let page = entry(key("page"), &fifty, vector, "body");
-    let stored = async { backend.store(&page, None).await.expect("stores") };
+    let stored = async {
+        backend.store(&page, None).await.expect("stores");
+    };
     assert_eq!(proxied.counting(stored).await, one);
     let hit = async { assert!(is_hit(&look(backend, &key("page"), &fifty).await)) };
     assert_eq!(proxied.counting(hit).await, one);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use groupcache_core::backend::{
-    EntryView, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, TimeLeft,
+    EntryView, LeaseName, LeaseOwner, LeaseRequest, Leased, Lookup, Minted, StoreOutcome, TimeLeft,
 };
 use groupcache_core::{Backend, Cache, Entry, Group, Groups, Key, Result};
 use groupcache_memcached::{MemcachedBackend, MemcachedBackendBuilder};
@@ -62,7 +62,7 @@ impl Backend for Process {
         self.0.read().await.bump(groups).await
     }
 
-    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
+    async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<StoreOutcome> {
         self.0.read().await.store(entry, time_to_live).await
     }
 

@@ -51,7 +51,7 @@ async fn a_value_that_is_too_large_is_counted_and_logged_once() {
     for (size, fits) in [(1_000_000, true), ((1 << 20) - 500, true), ((1 << 20) - 10, false)] {
         let stored = backend.store(&entry(key("page"), &one, vector.clone(), vec![b'x'; size]), None).await;
         match stored {
-            Ok(()) => assert!(fits && is_hit(&look(&backend, &key("page"), &one).await), "{size}"),
+            Ok(_) => assert!(fits && is_hit(&look(&backend, &key("page"), &one).await), "{size}"),
             Err(error) => {
                 assert!(!fits, "{size}: {error}");
                 assert_eq!(error.kind(), ErrorKind::Capacity);
