@@ -318,6 +318,10 @@ impl<B: Backend> Minter for Inner<B> {
     async fn mint(&self, groups: &[Group]) -> Result<Minted> {
         self.mint_within(groups, &mut TimeBudget::new(self.read_time_limit)).await
     }
+
+    fn count_after_load(&self, groups: usize) {
+        self.counters.dependencies_after_load.add(groups as u64);
+    }
 }
 
 impl<B: Backend> Invalidator for Cache<B> {

@@ -297,6 +297,8 @@ impl Minter for StoreMinter {
         yield_now().await;
         Ok(Minted::new(groups.iter().map(|_| current).collect()))
     }
+
+    fn count_after_load(&self, _: usize) {}
 }
 
 impl Store {

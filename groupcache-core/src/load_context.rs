@@ -21,9 +21,9 @@ tokio::task_local! {
 
 /// Declares that the current load depends on `groups`. **Await it before reading the data of those groups.**
 ///
-/// May be called anywhere in the call tree of a loader. Outside a load it does nothing, so code that is only
-/// sometimes cached can always call it. A task that the loader spawns is outside the load: pass it
-/// [`LoadContext::current`].
+/// May be called anywhere in the call tree of a loader. Outside a load it does nothing but log at debug level, so
+/// code that is only sometimes cached can always call it. A task that the loader spawns is outside the load unless
+/// it [inherits](LoadContext::inherit) it; see [`LoadContext`].
 ///
 /// One round trip if any of the groups is new to the load, none otherwise. If the backend does not return the
 /// generations, or if this future is dropped before it is ready, the loaded value is served and not stored.
@@ -49,9 +49,13 @@ tokio::task_local! {
 /// # }
 /// ```
 pub fn depend<G: Into<Groups>>(groups: G) -> impl Future<Output = ()> + Send + use<G> {
-    let context = LoadContext::current().map(|context| (context, groups.into()));
+    let groups = groups.into();
+    let context = LoadContext::current();
+    if context.is_none() {
+        tracing::debug!(?groups, "`depend` outside a load has no effect");
+    }
     async move {
-        if let Some((context, groups)) = context {
+        if let Some(context) = context {
             context.mint(groups).await;
         }
     }
@@ -59,11 +63,27 @@ pub fn depend<G: Into<Groups>>(groups: G) -> impl Future<Output = ()> + Send + u
 
 /// The context of a load: what the loaded value depends on.
 ///
-/// Cloning is cheap, and clones are the same context. Take one along to declare dependencies from a spawned
-/// task:
+/// Cloning is cheap, and clones are the same context.
+///
+/// # Tasks and shared futures
+///
+/// A load context belongs to the task that the loader runs in. [`depend`] and reads of a cache find it in everything
+/// that the loader polls itself: `join!`, `join_all`, `select!`, `FuturesUnordered`, `buffered` streams. They do not
+/// find it elsewhere. There a read is like one outside any load: **the loaded value does not depend on it**, and
+/// stays cached when the inner value is invalidated.
+///
+/// * `tokio::spawn`, `JoinSet`, `spawn_blocking` and threads: wrap the future in [`inherit`](Self::inherit), or take
+///   a clone of the context along. The loader has to await the task: what is declared after the end of the load has
+///   no effect, and is counted in [`Stats::dependencies_after_load`](crate::Stats::dependencies_after_load).
+/// * `Shared` and other futures that several loads poll: the dependencies go to the load that polls the future at
+///   that moment, and to no other. Each load calls [`depend`] on the groups before it awaits the future. A value that
+///   several loads need at once need not be such a future: [`get_or_load`](crate::Cache::get_or_load) shares loads.
+/// * A `DataLoader`, an actor or any other task that serves requests of several loads: it is in none of them. Each
+///   load calls [`depend`] on the groups of what it requests, before the request. With
+///   [`get_many_or_load`](crate::Cache::get_many_or_load) there is no need for one.
 ///
 /// ```
-/// use groupcache_core::{Cache, Group, LoadContext};
+/// use groupcache_core::{Cache, Group, LoadContext, depend};
 /// use groupcache_memory::MemoryBackend;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -71,15 +91,16 @@ pub fn depend<G: Into<Groups>>(groups: G) -> impl Future<Output = ()> + Send + u
 /// # let cache = Cache::builder(MemoryBackend::with_max_bytes(64 << 20)).build();
 /// let total: u32 = cache
 ///     .get_or_load("total", Group::new("orders"), || async {
-///         let context = LoadContext::current().expect("inside a load");
-///         let rates = tokio::spawn(async move {
-///             context.depend(Group::new("rates")).await;
+///         let rates = async {
+///             depend(Group::new("rates")).await;
 ///             7
-///         });
-///         rates.await
+///         };
+///         tokio::spawn(LoadContext::inherit(rates)).await
 ///     })
 ///     .await?;
-/// assert_eq!(total, 7);
+/// cache.invalidate(Group::new("rates")).await?;
+/// assert_eq!(cache.get::<u32, _, _>("total", Group::new("orders")).await, None);
+/// # assert_eq!(total, 7);
 /// # Ok(())
 /// # }
 /// ```
@@ -110,6 +131,9 @@ pub(crate) struct NestedRead {
 #[async_trait]
 pub(crate) trait Minter: Send + Sync {
     async fn mint(&self, groups: &[Group]) -> Result<Minted>;
+
+    /// Counts groups that were declared after the end of the load.
+    fn count_after_load(&self, groups: usize);
 }
 
 struct State {
@@ -147,6 +171,26 @@ impl LoadContext {
         CURRENT.try_with(Self::clone).ok()
     }
 
+    /// Returns `work` as a part of the load that the current task is in, for a task of its own: [`depend`] and reads
+    /// of a cache in it are dependencies of that load. Outside a load, `work` is unchanged.
+    ///
+    /// The load is that of the moment of this call, not of the first poll. The loader has to await the task. If it
+    /// aborts the task during a read or a [`depend`], the loaded value is served and not stored.
+    pub fn inherit<F: Future>(work: F) -> impl Future<Output = F::Output> + use<F> {
+        let context = Self::current();
+        async move {
+            match context {
+                Some(context) => context.scope(work).await,
+                None => work.await,
+            }
+        }
+    }
+
+    /// Runs `work` as a part of this load, like [`inherit`](Self::inherit).
+    pub async fn scope<F: Future>(self, work: F) -> F::Output {
+        CURRENT.scope(self, work).await
+    }
+
     /// Declares that this load depends on `groups`, like the function [`depend`].
     pub fn depend<G: Into<Groups>>(&self, groups: G) -> impl Future<Output = ()> + Send + use<G> {
         self.clone().mint(groups.into())
@@ -155,6 +199,9 @@ impl LoadContext {
     async fn mint(self, groups: Groups) {
         let unknown: Groups = {
             let mut state = self.0.state.lock();
+            if state.sealed {
+                self.0.minter.count_after_load(groups.len());
+            }
             if !state.storable || state.sealed {
                 return;
             }
@@ -170,7 +217,7 @@ impl LoadContext {
         let mut state = self.0.state.lock();
         match minted {
             // The load has ended: there is no entry left to add the groups to.
-            Ok(_) if state.sealed => {}
+            Ok(_) if state.sealed => self.0.minter.count_after_load(unknown.len()),
             Ok(minted) => {
                 state.guards.push(minted.guard);
                 for (group, generation) in unknown.iter().zip(minted.vector.iter()) {
@@ -195,8 +242,13 @@ impl LoadContext {
     /// the next load of this key, in any process, starts with their generations and can be stored. No round trip,
     /// and one in the background for the placeholder.
     pub fn depend_late(&self, groups: impl Into<Groups>) {
+        let groups = groups.into();
         let mut state = self.0.state.lock();
-        for group in &groups.into() {
+        if state.sealed {
+            self.0.minter.count_after_load(groups.len());
+            return;
+        }
+        for group in &groups {
             if !state.declare(group) {
                 state.late.insert(group.clone());
             }
@@ -242,11 +294,6 @@ impl LoadContext {
         self
     }
 
-    /// Runs a load in this context.
-    pub(crate) async fn scope<F: Future>(self, load: F) -> F::Output {
-        CURRENT.scope(self, load).await
-    }
-
     /// Ends the load. Later declarations have no effect.
     pub(crate) fn seal(&self) -> Sealed {
         let mut state = self.0.state.lock();
@@ -282,6 +329,10 @@ impl LoadContext {
             return;
         }
         let mut state = self.0.state.lock();
+        if state.sealed {
+            self.0.minter.count_after_load(entry.groups().len());
+            return;
+        }
         for (group, generation) in entry.groups().iter().zip(entry.vector().iter()) {
             if !state.declare(group) {
                 state.add(group.clone(), *generation, true);

@@ -85,6 +85,9 @@ counters! {
     /// Loaded values that were refused, because they cannot be encoded or would be decoded as other values.
     /// Their readers got them; [`loads_not_stored`](Self::loads_not_stored) counts them too.
     values_refused,
+    /// Groups that were declared in a load that had ended, by a task that outlived it. The stored value does not
+    /// depend on them; see [`LoadContext`](crate::LoadContext).
+    dependencies_after_load,
     /// Mints, of any number of generations each.
     mints,
     /// Mints that failed. The values of these loads were not stored.

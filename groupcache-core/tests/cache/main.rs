@@ -19,6 +19,7 @@ mod safety;
 mod single_flight;
 mod stores;
 mod strategies;
+mod tasks;
 mod values;
 mod wrappers;
 
