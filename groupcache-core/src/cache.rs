@@ -15,7 +15,7 @@ use crate::backend::lookup::Minted;
 use crate::clock::{Clock, SystemClock};
 use crate::data::group::{Group, Groups};
 use crate::data::key::Key;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{CRATE_NAME, Error, ErrorKind, Result};
 use crate::invalidator::Invalidator;
 use crate::load_context::{CacheId, Minter};
 use crate::options::EntryOptions;
@@ -72,6 +72,8 @@ pub(crate) struct Inner<B> {
     pub(crate) write_time_limit: Duration,
     pub(crate) flights: Arc<SingleFlight>,
     pub(crate) discovered: DiscoveredGroups,
+    /// The group of all entries, if the cache can be cleared.
+    pub(crate) clear_group: Option<Group>,
     pub(crate) owner: LeaseOwner,
     counters: Counters,
 }
@@ -148,6 +150,45 @@ impl<B: Backend> Cache<B> {
         }
     }
 
+    /// Makes every entry of this cache stale. One round trip, for any number of entries.
+    ///
+    /// Clears all caches over the same data that are [`clearable`](CacheBuilder::clearable): those of all processes
+    /// with the same backend and key prefix. As after [`invalidate`](Self::invalidate), no read that starts after
+    /// this returns a value whose load began before it. Entries keep their space until they expire, are replaced or
+    /// are evicted.
+    ///
+    /// # Cancellation
+    ///
+    /// Once polled, it completes even if the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`ErrorKind::Configuration`] if the cache is not [`clearable`](CacheBuilder::clearable), and as
+    /// [`invalidate`](Self::invalidate) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use groupcache_core::{Cache, Group};
+    /// # use groupcache_memory::MemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), groupcache_core::Error> {
+    /// let cache = Cache::builder(MemoryBackend::with_max_bytes(64 << 20)).clearable().build();
+    /// let load = || async { Ok::<_, groupcache_core::Error>("Emma".to_owned()) };
+    /// cache.get_or_load("title", Group::new("book"), load).await?;
+    /// cache.clear().await?;
+    /// assert_eq!(cache.get::<String, _, _>("title", Group::new("book")).await, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn clear(&self) -> Result<()> {
+        let Some(all) = &self.inner.clear_group else {
+            let message = "the cache cannot be cleared, as it was built without `clearable`";
+            return Err(Error::configuration(CRATE_NAME, message));
+        };
+        self.invalidate(all.clone()).await
+    }
+
     /// Deletes the entry at `key`. One round trip; a missing entry is not an error.
     ///
     /// A load in flight may store the key again. To make a value stale, [`invalidate`](Self::invalidate) its
@@ -204,6 +245,7 @@ pub struct CacheBuilder<B> {
     read_time_limit: Duration,
     write_time_limit: Duration,
     discovered_groups_bytes_max: u64,
+    clear_group: Option<Group>,
 }
 
 impl<B: Backend> CacheBuilder<B> {
@@ -215,6 +257,7 @@ impl<B: Backend> CacheBuilder<B> {
             read_time_limit: Duration::from_millis(250),
             write_time_limit: Duration::from_secs(5),
             discovered_groups_bytes_max: DISCOVERED_GROUPS_BYTES_MAX,
+            clear_group: None,
         }
     }
 
@@ -255,6 +298,15 @@ impl<B: Backend> CacheBuilder<B> {
         self
     }
 
+    /// Lets [`Cache::clear`] make all entries stale: each depends on one more group, which is the same for all.
+    ///
+    /// A hit looks one more generation up, in the same round trip. Entries that a cache without this setting has
+    /// stored are misses, so all processes that share a store need it. Defaults to off.
+    pub fn clearable(mut self) -> Self {
+        self.clear_group = Some(Group::new(CLEAR_GROUP_NAME));
+        self
+    }
+
     /// Sets the clock. Defaults to [`SystemClock`]. A backend in this process should get the same clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -271,6 +323,7 @@ impl<B: Backend> CacheBuilder<B> {
             write_time_limit: self.write_time_limit,
             flights: SingleFlight::new(),
             discovered: DiscoveredGroups::with_max_bytes(self.discovered_groups_bytes_max),
+            clear_group: self.clear_group,
             owner: LeaseOwner::random(),
             counters: Counters::default(),
         };
@@ -281,6 +334,14 @@ impl<B: Backend> CacheBuilder<B> {
 impl<B> Inner<B> {
     pub(crate) const fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Adds the group that all entries depend on, if the cache can be cleared.
+    pub(crate) fn with_clear_group(&self, groups: Groups) -> Groups {
+        match &self.clear_group {
+            Some(all) => groups.union(std::slice::from_ref(all)),
+            None => groups,
+        }
     }
 }
 
@@ -353,9 +414,13 @@ impl<B: Backend> fmt::Debug for CacheBuilder<B> {
             .field("read_time_limit", &self.read_time_limit)
             .field("write_time_limit", &self.write_time_limit)
             .field("discovered_groups_bytes_max", &self.discovered_groups_bytes_max)
+            .field("clearable", &self.clear_group.is_some())
             .finish_non_exhaustive()
     }
 }
 
 /// The default of [`CacheBuilder::discovered_groups_bytes_max`].
 pub(crate) const DISCOVERED_GROUPS_BYTES_MAX: u64 = 16 << 20;
+
+/// The name of the group of all entries. Names that begin with `gc:` are those of this project.
+const CLEAR_GROUP_NAME: &str = "gc:all";

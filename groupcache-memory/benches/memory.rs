@@ -10,7 +10,9 @@ use bytes::Bytes;
 use criterion::{
     BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime,
 };
-use groupcache_core::{Address, Backend, Cache, Entry, Error, Group, Groups, Key, Loaded, Served};
+use groupcache_core::{
+    Address, Backend, Cache, Entry, EntryOptions, Error, Group, Groups, Key, Loaded, Served,
+};
 use groupcache_memory::MemoryBackend;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
@@ -35,6 +37,10 @@ fn hit(criterion: &mut Criterion) {
         let address = Address { key: key.clone(), groups: groups(count) };
         runtime.block_on(read(&cache, &address));
         measure_read_now(&mut bench, &format!("{count}_groups"), &cache, &address);
+        let timed = EntryOptions::new().time_to_live(Duration::from_secs(3600));
+        let timed_cache = Cache::builder(MemoryBackend::with_max_bytes(1 << 20)).options(timed).build();
+        runtime.block_on(read(&timed_cache, &address));
+        measure_read_now(&mut bench, &format!("{count}_groups_with_time_to_live"), &timed_cache, &address);
         bench.bench_function(format!("{count}_groups_async"), |bencher| {
             bencher.to_async(&runtime).iter(|| async { black_box(read(&cache, black_box(&address)).await) });
         });

@@ -9,6 +9,7 @@ use groupcache_core::backend::{
 };
 use groupcache_core::{Backend, Clock, Entry, Error, ErrorKind, Group, Key, Result, SystemClock};
 use moka::Expiry;
+use moka::notification::RemovalCause;
 
 use crate::generations::{GenerationCell, GenerationTable};
 
@@ -31,6 +32,8 @@ pub struct MemoryBackend {
     entries: moka::sync::Cache<Key, Arc<StoredEntry>>,
     generations: Arc<GenerationTable>,
     clock: Arc<dyn Clock>,
+    /// Whether moka knows when entries expire. Otherwise only `clock` does.
+    expires_by_moka: bool,
     max_bytes: u64,
 }
 
@@ -45,10 +48,26 @@ pub struct MemoryBackend {
 /// assert_eq!(backend.size_bytes(), 0);
 /// ```
 #[must_use = "a builder does nothing until `build` is called"]
-#[derive(Debug)]
 pub struct MemoryBackendBuilder {
     max_bytes: u64,
     clock: Option<Arc<dyn Clock>>,
+    removal_listener: Option<RemovalListener>,
+}
+
+type RemovalListener = Arc<dyn Fn(&Arc<Entry>, Removal) + Send + Sync>;
+
+/// Why an entry was removed from a [`MemoryBackend`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Removal {
+    /// It was deleted by its key.
+    Deleted,
+    /// It was evicted, or not admitted, because the entries took more than `max_bytes`.
+    Evicted,
+    /// Its time to live ended.
+    Expired,
+    /// Another entry was stored under its key.
+    Replaced,
 }
 
 /// An entry and the cells of its groups, in the order of its vector.
@@ -70,7 +89,7 @@ impl MemoryBackend {
 
     /// Returns a builder with the default settings.
     pub const fn builder() -> MemoryBackendBuilder {
-        MemoryBackendBuilder { max_bytes: 256 << 20, clock: None }
+        MemoryBackendBuilder { max_bytes: 256 << 20, clock: None, removal_listener: None }
     }
 
     /// Returns the approximate number of entries.
@@ -109,7 +128,8 @@ impl MemoryBackend {
     }
 
     fn has_expired(&self, stored: &StoredEntry) -> bool {
-        stored.expires_at.is_some_and(|expires_at| expires_at <= self.clock.now())
+        // moka returns no expired entry, and reading the clock again would take as long as half a hit.
+        !self.expires_by_moka && stored.expires_at.is_some_and(|expires_at| expires_at <= self.clock.now())
     }
 
     /// Whether readers without stale windows may be served the entry.
@@ -246,19 +266,65 @@ impl MemoryBackendBuilder {
         self
     }
 
+    /// Calls `listener` with each entry that is removed, and why: for logs and metrics.
+    ///
+    /// It runs in the thread of the caller whose operation removes the entry or notices it, some time after an entry
+    /// expired, was evicted or replaced. [`run_pending_tasks`](MemoryBackend::run_pending_tasks) ends the delay. So
+    /// it has to be quick, and must not call the backend. If it panics, it is not called again. An invalidation
+    /// removes nothing: a stale entry is replaced by the next load, or evicted. With a [`clock`](Self::clock) of your
+    /// own, entries are not removed when they expire.
+    ///
+    /// Defaults to none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use groupcache_core::{Cache, Error, Group};
+    /// use groupcache_memory::{MemoryBackend, Removal};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Error> {
+    /// let (send, removed) = std::sync::mpsc::channel();
+    /// let listener = move |entry: &std::sync::Arc<groupcache_core::Entry>, removal| {
+    ///     send.send((entry.key().clone(), removal)).ok();
+    /// };
+    /// let backend = MemoryBackend::builder().removal_listener(listener).build();
+    /// let cache = Cache::builder(backend.clone()).build();
+    /// cache.insert("title", Group::new("book"), || async { Ok::<_, Error>("Emma".to_owned()) }).await?;
+    /// cache.delete("title").await?;
+    /// backend.run_pending_tasks();
+    /// assert_eq!(removed.recv(), Ok((groupcache_core::Key::of("title")?, Removal::Deleted)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn removal_listener(
+        mut self,
+        listener: impl Fn(&Arc<Entry>, Removal) + Send + Sync + 'static,
+    ) -> Self {
+        self.removal_listener = Some(Arc::new(listener));
+        self
+    }
+
     /// Builds the backend.
     #[must_use]
     pub fn build(self) -> MemoryBackend {
         let mut entries = moka::sync::Cache::builder()
             .max_capacity(self.max_bytes)
             .weigher(|_, stored: &Arc<StoredEntry>| u32::try_from(stored.size_bytes()).unwrap_or(u32::MAX));
-        if self.clock.is_none() {
+        let expires_by_moka = self.clock.is_none();
+        if expires_by_moka {
             entries = entries.expire_after(ByTimeToLive);
+        }
+        if let Some(listener) = self.removal_listener {
+            entries = entries.eviction_listener(move |_, stored: Arc<StoredEntry>, cause| {
+                listener(&stored.entry, removal(cause));
+            });
         }
         MemoryBackend {
             entries: entries.build(),
             generations: GenerationTable::new(),
             clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock)),
+            expires_by_moka,
             max_bytes: self.max_bytes,
         }
     }
@@ -281,11 +347,20 @@ impl StoredEntry {
     }
 }
 
+fn removal(cause: RemovalCause) -> Removal {
+    match cause {
+        RemovalCause::Expired => Removal::Expired,
+        RemovalCause::Explicit => Removal::Deleted,
+        RemovalCause::Replaced => Removal::Replaced,
+        RemovalCause::Size => Removal::Evicted,
+    }
+}
+
 fn current_of(cells: &[Arc<GenerationCell>]) -> CurrentGenerations {
     cells.iter().map(|cell| cell.generation()).collect()
 }
 
-/// Frees the space of expired entries. Lookups decide for themselves whether an entry has expired.
+/// Makes entries absent when their time to live ends.
 struct ByTimeToLive;
 
 impl Expiry<Key, Arc<StoredEntry>> for ByTimeToLive {
@@ -301,6 +376,15 @@ impl Expiry<Key, Arc<StoredEntry>> for ByTimeToLive {
         _: Option<Duration>,
     ) -> Option<Duration> {
         stored.time_to_live
+    }
+}
+
+impl fmt::Debug for MemoryBackendBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBackendBuilder")
+            .field("max_bytes", &self.max_bytes)
+            .field("clock", &self.clock)
+            .finish_non_exhaustive()
     }
 }
 

@@ -64,7 +64,7 @@ mod generations;
 #[cfg(all(test, groupcache_shuttle))]
 mod interleavings;
 
-pub use crate::backend::{MemoryBackend, MemoryBackendBuilder};
+pub use crate::backend::{MemoryBackend, MemoryBackendBuilder, Removal};
 
 /// The examples of the README, as tests.
 #[cfg(doctest)]

@@ -38,8 +38,11 @@ impl<B: Backend> Cache<B> {
     ) -> Option<V> {
         let mut accept = Some(accept);
         let mut value = None;
+        let clear_group = self.inner().clear_group.as_ref();
         self.inner().backend.lookup_now(key, &mut |view| {
-            let Some(expires_at) = judge_now(key, groups, view, self.options(), &*self.inner().clock) else {
+            let Some(expires_at) =
+                judge_now(key, groups, clear_group, view, self.options(), &*self.inner().clock)
+            else {
                 return;
             };
             if let Some(outer) = LoadContext::current() {

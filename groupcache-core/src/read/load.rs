@@ -46,7 +46,8 @@ impl<B: Backend> Cache<B> {
         Fut: Future<Output = Result<Loaded<R>, E>> + Send,
     {
         let LoadPermit { miss, groups, vector, guards, candidate, .. } = permit;
-        let context = self.load_context().with_vector(&groups, &vector, &address.groups, guards);
+        let declared = self.inner().with_clear_group(address.groups.clone());
+        let context = self.load_context().with_vector(&groups, &vector, &declared, guards);
         let (loaded, sealed) = self.run_loader(context, loader).await;
         let outer = LoadContext::current();
         let mut ended = EndedLoad { cache: self, address, miss, sealed, candidate, leader, outer };
@@ -159,11 +160,10 @@ impl<B: Backend> EndedLoad<'_, B> {
     /// Shares the entry with the followers, and stores it in the background.
     async fn share_and_store<V, R>(mut self, value: R, to_store: ToStore) -> Served<V, R> {
         let (cache, address) = (self.cache, self.address);
-        let discovered = &cache.inner().discovered;
         if !self.sealed.late.is_empty() {
             // The next load starts with the generations of these groups too.
             let all = self.sealed.groups.union(&self.sealed.late);
-            discovered.learn(&address.key, &address.groups, &all);
+            cache.learn(address, &all);
             self.finish(FlightOutcome::GroupsDiscovered);
             let served = self.serve_unstored(value);
             self.store_placeholder(&to_store).await;
@@ -172,7 +172,7 @@ impl<B: Backend> EndedLoad<'_, B> {
         if !self.sealed.storable {
             return self.replace_by_unstored(value, FlightOutcome::Private).await;
         }
-        discovered.learn(&address.key, &address.groups, &self.sealed.groups);
+        cache.learn(address, &self.sealed.groups);
         let entry = cache.entry(address, &to_store, &self.sealed);
         let (is_for_all, expires_at) = (entry.entry.key() == &address.key, entry.expires_at);
         self.finish(if is_for_all {

@@ -222,7 +222,8 @@ where
         let Generations { of, guards } = generations;
         let (groups, vector): (Vec<_>, Vec<_>) = of.iter().map(|(group, now)| (group.clone(), *now)).unzip();
         let (groups, vector) = (groups.into(), vector.into_iter().collect());
-        let context = self.cache.load_context().with_vector(&groups, &vector, &Groups::none(), guards);
+        let declared = self.cache.inner().with_clear_group(Groups::none());
+        let context = self.cache.load_context().with_vector(&groups, &vector, &declared, guards);
         let positions = own.iter().map(|missing| missing.at).collect();
         let load = || async { load(positions).await.map(Loaded::private) };
         let (loaded, mut sealed) = self.cache.run_loader(context, load).await;
@@ -307,7 +308,7 @@ where
         match (policy, sealed.filter(|sealed| sealed.storable)) {
             (Some(StorePolicy::Store(to_store)), Some(sealed)) => {
                 let all = sealed.groups.union(&sealed.late);
-                cache.inner().discovered.learn(&address.key, &address.groups, &all);
+                cache.learn(address, &all);
                 if !sealed.late.is_empty() {
                     self.not_stored();
                     let placeholder = cache.placeholder(address, &to_store, sealed);

@@ -92,8 +92,7 @@ impl<B: Backend> Cache<B> {
         budget: &mut TimeBudget,
     ) -> Result<JudgedLookup, Miss> {
         let backend = &self.inner().backend;
-        let discovered = self.inner().discovered.extend(&address.key, &address.groups);
-        let mut groups = discovered.unwrap_or_else(|| address.groups.clone());
+        let mut groups = self.known_groups(address);
         let mut time_left = self.time_left();
         let mut has_all_groups = false;
         loop {
@@ -104,7 +103,7 @@ impl<B: Backend> Cache<B> {
             };
             match self.judge(address, &groups, &lookup) {
                 Verdict::NeedsGroups(all) if !has_all_groups => {
-                    self.inner().discovered.learn(&address.key, &address.groups, &all);
+                    self.learn(address, &all);
                     groups = all;
                     has_all_groups = true;
                 }
@@ -125,10 +124,7 @@ impl<B: Backend> Cache<B> {
         if addresses.is_empty() {
             return Vec::new();
         }
-        let questions = addresses.iter().map(|address| {
-            let all = self.inner().discovered.extend(&address.key, &address.groups);
-            (address.key.clone(), all.unwrap_or_else(|| address.groups.clone()))
-        });
+        let questions = addresses.iter().map(|address| (address.key.clone(), self.known_groups(address)));
         let first = self.lookup_many(addresses, questions.collect(), self.time_left(), budget).await;
         let mut judged = match first {
             Ok(judged) => judged.into_iter().map(Ok).collect::<Vec<_>>(),
@@ -140,7 +136,7 @@ impl<B: Backend> Cache<B> {
             let Ok(JudgedLookup { groups, verdict, .. }) = judged else { continue };
             let groups = match verdict {
                 Verdict::NeedsGroups(all) => {
-                    self.inner().discovered.learn(&address.key, &address.groups, all);
+                    self.learn(address, all);
                     all
                 }
                 Verdict::NeedsTimeLeft if time_left == TimeLeft::NotNeeded => groups,
@@ -183,6 +179,18 @@ impl<B: Backend> Cache<B> {
         Ok(judged.collect())
     }
 
+    /// Returns the groups that the entry at `address` depends on, as far as they are known before its lookup.
+    fn known_groups(&self, address: &Address) -> Groups {
+        let discovered = self.inner().discovered.extend(&address.key, &address.groups);
+        self.inner().with_clear_group(discovered.unwrap_or_else(|| address.groups.clone()))
+    }
+
+    /// Remembers all groups that the entry at `address` depends on.
+    pub(crate) fn learn(&self, address: &Address, all: &Groups) {
+        let named = self.inner().with_clear_group(address.groups.clone());
+        self.inner().discovered.learn(&address.key, &named, all);
+    }
+
     /// Returns whether this reader has to know when an entry expires: it may serve the entry as stale, or a
     /// value that is loaded around it must not outlive it.
     fn time_left(&self) -> TimeLeft {
@@ -197,7 +205,8 @@ impl<B: Backend> Cache<B> {
             Found::Undecodable => Verdict::Miss(Miss::Undecodable, None),
             Found::Entry(entry, expires_at) => {
                 let view = EntryView::new(entry, *expires_at, &lookup.current);
-                judge(address, groups, view, self.options(), &*self.inner().clock)
+                let clear_group = self.inner().clear_group.as_ref();
+                judge(address, groups, clear_group, view, self.options(), &*self.inner().clock)
             }
         }
     }

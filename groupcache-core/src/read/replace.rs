@@ -33,11 +33,12 @@ impl<B: Backend> Cache<B> {
         }
         let mut budget = TimeBudget::new(self.inner().write_time_limit);
         let backend = self.inner().backend.name();
-        let minted = self.inner().mint_within(&address.groups, &mut budget).await?;
+        let groups = self.inner().with_clear_group(address.groups.clone());
+        let minted = self.inner().mint_within(&groups, &mut budget).await?;
         let context = LoadContext::new(self.id(), self.minter()).with_vector(
-            &address.groups,
+            &groups,
             &minted.vector,
-            &address.groups,
+            &groups,
             vec![minted.guard],
         );
         let (loaded, sealed) = self.run_loader(context, loader).await;

@@ -7,7 +7,7 @@ use crate::backend::lookup::EntryView;
 use crate::clock::Clock;
 use crate::data::address::Address;
 use crate::data::entry::{Entry, Generation};
-use crate::data::group::Groups;
+use crate::data::group::{Group, Groups};
 use crate::data::key::Key;
 use crate::options::EntryOptions;
 use crate::outcome::Miss;
@@ -50,10 +50,11 @@ impl StaleCandidate {
 }
 
 /// Judges an entry that was found for `address`. `groups` were looked up: those of the address, and maybe
-/// more.
+/// more. If the cache can be cleared, the entry has to depend on `clear_group`.
 pub(crate) fn judge(
     address: &Address,
     groups: &Groups,
+    clear_group: Option<&Group>,
     view: EntryView<'_>,
     options: &EntryOptions,
     clock: &dyn Clock,
@@ -68,7 +69,9 @@ pub(crate) fn judge(
     }
     let same_groups = entry.groups() == groups;
     let nothing_discovered = groups.is(&address.groups);
-    if !(same_groups && nothing_discovered || entry.groups().contains_all(&address.groups)) {
+    if !(same_groups && nothing_discovered || entry.groups().contains_all(&address.groups))
+        || !can_be_cleared(entry, clear_group)
+    {
         return Verdict::Miss(Miss::GroupsChanged, None);
     }
     #[cfg(groupcache_mutants)]
@@ -98,6 +101,7 @@ pub(crate) fn judge(
 pub(crate) fn judge_now(
     key: &Key,
     groups: Option<&Groups>,
+    clear_group: Option<&Group>,
     view: EntryView<'_>,
     options: &EntryOptions,
     clock: &dyn Clock,
@@ -105,6 +109,7 @@ pub(crate) fn judge_now(
     let EntryView { entry, expires_at, current, .. } = view;
     let is_valid = *entry.key() == *key
         && groups.is_none_or(|groups| entry.groups().contains_all(groups))
+        && can_be_cleared(entry, clear_group)
         && entry.vector().is_current(current);
     if !is_valid {
         return None;
@@ -113,6 +118,15 @@ pub(crate) fn judge_now(
         Verdict::Hit(expires_at) => Some(expires_at),
         _ => None,
     }
+}
+
+/// Whether the entry becomes stale when the cache is cleared, if that is possible.
+fn can_be_cleared(entry: &Entry, clear_group: Option<&Group>) -> bool {
+    #[cfg(groupcache_mutants)]
+    if crate::mutants::is_on("clear_unchecked") {
+        return true;
+    }
+    clear_group.is_none_or(|all| entry.groups().contains(all))
 }
 
 /// Judges the age of an entry whose vector is current.

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
+mod clear;
 mod debug_output;
 mod dependencies;
 mod discovered;

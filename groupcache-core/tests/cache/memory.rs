@@ -3,6 +3,7 @@
 use groupcache_core::backend::{Found, Generation, TimeLeft};
 
 use groupcache_core::{Entry, EntryOptions, Error, ErrorKind, Key, ManualClock, SystemClock};
+use groupcache_memory::Removal;
 
 use crate::*;
 
@@ -251,4 +252,42 @@ async fn clones_are_the_same_store() {
     assert_eq!(load(&other, "k", group("g"), 2).await, 1);
     other.invalidate(group("g")).await.unwrap();
     assert_eq!(load(&one, "k", group("g"), 3).await, 3);
+}
+
+#[tokio::test]
+async fn a_listener_gets_each_removed_entry_and_why() {
+    let removed = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let listener = {
+        let removed = Arc::clone(&removed);
+        move |entry: &Arc<Entry>, removal| removed.lock().unwrap().push((entry.key().clone(), removal))
+    };
+    let backend = MemoryBackend::builder().max_bytes(20_000).removal_listener(listener).build();
+    let removals = || {
+        backend.run_pending_tasks();
+        std::mem::take(&mut *removed.lock().unwrap())
+    };
+    let key = entry(1, 0).key().clone();
+    backend.store(&entry(1, 1), None).await.unwrap();
+    assert_eq!(removals(), []);
+    backend.store(&entry(1, 2), Some(Duration::from_millis(1))).await.unwrap();
+    assert_eq!(removals(), [(key.clone(), Removal::Replaced)]);
+    let expired = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let removals = removals();
+            if !removals.is_empty() {
+                break removals;
+            }
+        }
+    };
+    assert_eq!(soon(expired).await, [(key.clone(), Removal::Expired)]);
+    backend.store(&entry(1, 3), None).await.unwrap();
+    backend.delete(&key).await.unwrap();
+    assert_eq!(removals(), [(key, Removal::Deleted)]);
+    for number in 0..100 {
+        backend.store(&entry(number, 1000), None).await.unwrap();
+    }
+    let evicted = removals();
+    assert!(evicted.len() > 50, "{} entries", evicted.len());
+    assert!(evicted.iter().all(|(_, removal)| *removal == Removal::Evicted));
 }
