@@ -1,4 +1,4 @@
-//! The bytes that the memory backend counts, compared with the bytes that the process allocates.
+//! The bytes that the memory backend and a cache count, compared with the bytes that the process allocates.
 //!
 //! This test has a binary of its own, as any other test in the process would allocate too.
 
@@ -8,7 +8,7 @@ use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::routing::get;
 use groupcache_axum::Pages;
-use groupcache_core::{Cache, Group, Groups};
+use groupcache_core::{Cache, Group, Groups, depend};
 use groupcache_memory::MemoryBackend;
 use peak_alloc::PeakAlloc;
 use tower::ServiceExt;
@@ -72,6 +72,25 @@ async fn values(bytes: usize, groups: usize, name_bytes: usize) -> f64 {
     .await
 }
 
+/// Loads values that discover this many groups each, over a backend that keeps none of them.
+async fn discovered_groups(groups: usize) -> f64 {
+    let cache = Cache::builder(MemoryBackend::with_max_bytes(0)).build();
+    let before = ALLOCATED.current_usage();
+    for number in 0..10 * ENTRIES {
+        let load = || async {
+            depend(
+                (0..groups).map(|at| Group::new("row").with("id", number).with("at", at)).collect::<Groups>(),
+            )
+            .await;
+            Ok::<_, ()>(number)
+        };
+        cache.get_or_load(&number, Groups::none(), load).await.expect("a value");
+    }
+    cache.backend().run_pending_tasks();
+    let allocated = ALLOCATED.current_usage().saturating_sub(before);
+    allocated as f64 / cache.stats().discovered_groups_bytes as f64
+}
+
 #[tokio::test]
 async fn no_more_is_allocated_than_is_counted_and_not_much_less() {
     let rows = [
@@ -83,6 +102,8 @@ async fn no_more_is_allocated_than_is_counted_and_not_much_less() {
         ("a large value", values(20_000, 1, 5).await),
         ("a value of many groups", values(10, 20, 5).await),
         ("a value of groups with long names", values(10, 3, 1_000).await),
+        ("one discovered group of each key", discovered_groups(1).await),
+        ("three discovered groups of each key", discovered_groups(3).await),
     ];
     for (row, ratio) in rows {
         println!("{row}: {ratio:.2} bytes allocated for each byte counted");

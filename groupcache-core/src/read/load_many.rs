@@ -227,6 +227,8 @@ where
         let positions = own.iter().map(|missing| missing.at).collect();
         let load = || async { load(positions).await.map(Loaded::private) };
         let (loaded, mut sealed) = self.cache.run_loader(context, load).await;
+        #[cfg(groupcache_mutants)]
+        let of = self.cache.mint_late(of).await;
         let loaded = match loaded {
             Ok(loaded) => loaded.value,
             Err(error) => return self.serve_stale(&mut own, values).ok_or(error),

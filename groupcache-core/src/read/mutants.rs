@@ -1,9 +1,12 @@
 //! The mutants of a load that need a backend. See `crate::mutants`.
 
+use std::collections::BTreeMap;
+
 use crate::backend::Backend;
 use crate::backend::lookup::TimeLeft;
 use crate::cache::Cache;
-use crate::data::entry::Entry;
+use crate::data::entry::{Entry, Generation};
+use crate::data::group::{Group, Groups};
 use crate::load_context::Sealed;
 use crate::mutants::is_on;
 
@@ -17,6 +20,18 @@ impl<B: Backend> Cache<B> {
             sealed.guards.push(minted.guard);
         }
         sealed
+    }
+
+    /// `late_generations`, for a load of several keys.
+    pub(crate) async fn mint_late(&self, of: BTreeMap<Group, Generation>) -> BTreeMap<Group, Generation> {
+        if !is_on("late_generations") {
+            return of;
+        }
+        let groups: Groups = of.keys().cloned().collect();
+        match self.inner().backend.mint(&groups).await {
+            Ok(minted) => groups.into_iter().zip(minted.vector.iter().copied()).collect(),
+            Err(_) => of,
+        }
     }
 
     /// `late_generations_conditional`: in addition, the entry is stored only if its vector is current.

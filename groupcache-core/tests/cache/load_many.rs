@@ -1,6 +1,7 @@
 //! Loads of several keys with one call of the loader.
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use groupcache_conformance::doubles::{
     CountingBackend, Counts, Operation, PlainBackend, ScriptedBackend, Step,
@@ -307,4 +308,79 @@ async fn a_load_around_a_load_of_many_depends_on_all_of_its_keys() {
         cache.invalidate(row(changed).1).await.unwrap();
         assert_eq!(cache.get::<u32, _, _>("outer", group("outer")).await, None, "{changed}");
     }
+}
+
+/// Readers of many keys and of single ones, and writers that invalidate after they have written. A value is the
+/// version of its row when the loader read it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_of_many_keys_see_every_acknowledged_change() {
+    const ROWS: u32 = 4;
+    let cache = memory();
+    let rows: Arc<[AtomicU32; ROWS as usize]> = Arc::default();
+    let acknowledged: Arc<[AtomicU32; ROWS as usize]> = Arc::default();
+    let writers = (0..ROWS).map(|at| {
+        let (cache, rows, acknowledged) = (cache.clone(), Arc::clone(&rows), Arc::clone(&acknowledged));
+        tokio::spawn(async move {
+            for _ in 0..300 {
+                let version = rows[at as usize].fetch_add(1, Ordering::SeqCst) + 1;
+                cache.invalidate(row(at).1).await.unwrap();
+                acknowledged[at as usize].store(version, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+            }
+        })
+    });
+    let readers = (0..4).map(|reader| {
+        let (cache, rows, acknowledged) = (cache.clone(), Arc::clone(&rows), Arc::clone(&acknowledged));
+        tokio::spawn(async move {
+            for round in 0..300 {
+                let keys = [0, 1, 2].map(|offset| (reader + round + offset) % ROWS);
+                let at_least = keys.map(|key| acknowledged[key as usize].load(Ordering::SeqCst));
+                let load = |keys: Vec<u32>| {
+                    let rows = &rows;
+                    async move {
+                        let read = |key: u32| (key, rows[key as usize].load(Ordering::SeqCst));
+                        let values: Vec<_> = keys.into_iter().map(read).collect();
+                        tokio::task::yield_now().await;
+                        Ok::<_, Infallible>(values)
+                    }
+                };
+                // Some of them give up.
+                let reading = cache.get_many_or_load(keys.map(row), load);
+                let values = match round % 7 {
+                    0 => match tokio::time::timeout(Duration::from_micros(50), reading).await {
+                        Ok(values) => values,
+                        Err(_) => continue,
+                    },
+                    _ => reading.await,
+                };
+                for ((value, at_least), key) in values.unwrap().into_iter().zip(at_least).zip(keys) {
+                    assert!(value.is_some_and(|value| value >= at_least), "{key}: {value:?} < {at_least}");
+                }
+            }
+        })
+    });
+    let all: Vec<_> = writers.collect::<Vec<_>>().into_iter().chain(readers.collect::<Vec<_>>()).collect();
+    for task in all {
+        soon(task).await.unwrap();
+    }
+    assert_eq!(cache.loads_in_flight(), 0);
+    assert!(cache.stats().hits > 0 && cache.stats().loads > 0);
+}
+
+#[tokio::test]
+async fn a_loader_of_many_keys_that_panics_leaves_no_flight() {
+    let (cache, loader) = (memory(), Loader::default());
+    let panicking = tokio::spawn({
+        let cache = cache.clone();
+        async move {
+            let load = |_: Vec<u32>| async { panic!("the loader panics") };
+            let read =
+                cache.get_many_or_load::<_, _, u32, Vec<(u32, u32)>, (), _, _, _>([1, 2].map(row), load);
+            read.await
+        }
+    });
+    assert!(panicking.await.unwrap_err().is_panic());
+    assert_eq!(cache.loads_in_flight(), 0);
+    let read = cache.get_many_or_load([1, 2].map(row), |keys| loader.load(keys));
+    assert_eq!(soon(read).await, Ok(vec![Some(10), Some(20)]));
 }
