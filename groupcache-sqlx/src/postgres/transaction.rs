@@ -1,0 +1,206 @@
+//! Transactions that wait for their own invalidations.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use groupcache_core::{Backend, Cache, Groups, Invalidator, LoadContext};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, SqlSafeStr, Transaction};
+
+use crate::change::{Change, groups_of};
+use crate::error::CommitError;
+use crate::postgres::outbox::PgOutbox;
+use crate::postgres::rows::COLUMNS;
+use crate::postgres::sql::Delivery;
+
+/// How long the relays leave changes to the process that made them. If it dies, its changes wait that long.
+const HOLD: &str = "SET LOCAL groupcache.hold = '1s'";
+
+/// A transaction whose [`commit`](Self::commit) returns after the values it concerns are stale.
+///
+/// Made by [`PgOutbox::begin`]. Dereference it to use it as an executor; savepoints are those of `sqlx`. It is
+/// rolled back if it is dropped, and then invalidates nothing.
+///
+/// A load that uses this transaction sees what is not committed. So the cache never stores such a load.
+///
+/// ```no_run
+/// # async fn example(outbox: groupcache_sqlx::PgOutbox) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut transaction = outbox.begin().await?;
+/// sqlx::query("UPDATE books SET author_id = 7 WHERE author_id = 8").execute(&mut *transaction).await?;
+/// transaction.commit().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a transaction that is dropped is rolled back"]
+pub struct CacheTransaction {
+    outbox: PgOutbox,
+    transaction: Transaction<'static, Postgres>,
+}
+
+impl PgOutbox {
+    /// Begins a transaction that waits for its own invalidations.
+    ///
+    /// # Errors
+    ///
+    /// What the pool or the database returns.
+    pub async fn begin(&self) -> sqlx::Result<CacheTransaction> {
+        self.begin_with("BEGIN").await
+    }
+
+    /// Begins a transaction with this statement, such as `BEGIN ISOLATION LEVEL SERIALIZABLE`.
+    ///
+    /// # Errors
+    ///
+    /// What the pool or the database returns.
+    pub async fn begin_with(&self, statement: impl SqlSafeStr) -> sqlx::Result<CacheTransaction> {
+        let statement = statement.into_sql_str();
+        let begin = format!("{}; {HOLD}", statement.as_str().trim_end().trim_end_matches(';'));
+        let transaction = self.pool.begin_with(AssertSqlSafe(begin)).await?;
+        Ok(CacheTransaction { outbox: self.clone(), transaction })
+    }
+}
+
+impl CacheTransaction {
+    /// Commits, then invalidates what the triggers wrote in this transaction, and returns once that is
+    /// acknowledged. A read that starts afterwards sees the change.
+    ///
+    /// Deferred constraints are checked first, so that what their triggers change counts too. Two round trips to
+    /// the database more than a plain commit, and one to the store of the cache.
+    ///
+    /// # Cancellation
+    ///
+    /// Once polled, commit and invalidation complete even if the future is dropped. If the process dies
+    /// between the two, a relay invalidates.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError::NotCommitted`], or [`CommitError::NotInvalidated`]: the transaction is committed, old
+    /// values may be served until the relay has delivered the change.
+    pub async fn commit(self) -> Result<(), CommitError> {
+        match tokio::spawn(self.commit_and_invalidate()).await {
+            Ok(outcome) => outcome,
+            Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+            // The runtime is shutting down: the outcome is unknown.
+            Err(_) => Err(CommitError::NotCommitted(sqlx::Error::WorkerCrashed)),
+        }
+    }
+
+    /// Rolls back. Nothing is invalidated.
+    ///
+    /// # Errors
+    ///
+    /// What the database returns.
+    pub async fn rollback(self) -> sqlx::Result<()> {
+        self.transaction.rollback().await
+    }
+
+    /// Reads through `cache` as the transaction sees its data.
+    ///
+    /// Before the first write of the transaction, this is a read of the cache. After it, the value is
+    /// loaded: what is cached may be older than what the transaction wrote. What `loader` returns is never
+    /// stored, because it may not be committed.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `loader`, or of the database.
+    pub async fn get_or_load<K, T, E, B>(
+        &mut self,
+        cache: &Cache<B>,
+        key: &K,
+        groups: impl Into<Groups>,
+        loader: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        K: Serialize + ?Sized,
+        T: Serialize + DeserializeOwned + Send + Sync,
+        E: From<sqlx::Error>,
+        B: Backend,
+    {
+        let has_written: bool = sqlx::query_scalar("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
+            .fetch_one(&mut *self.transaction)
+            .await?;
+        if !has_written {
+            if let Some(value) = cache.get(key, groups).await {
+                return Ok(value);
+            }
+        }
+        loader(self).await
+    }
+
+    async fn commit_and_invalidate(mut self) -> Result<(), CommitError> {
+        let (changes, transaction) = self.changes().await.map_err(CommitError::NotCommitted)?;
+        let outbox = self.outbox;
+        #[cfg(groupcache_mutants)]
+        if groupcache_core::mutants::is_on("bump_before_commit_in_sqlx") {
+            let invalidated = outbox.invalidator.invalidate(&groups_of(&changes)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            self.transaction.commit().await.map_err(CommitError::NotCommitted)?;
+            return invalidated.map_err(CommitError::NotInvalidated);
+        }
+        self.transaction.commit().await.map_err(CommitError::NotCommitted)?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        outbox.invalidator.invalidate(&groups_of(&changes)).await.map_err(CommitError::NotInvalidated)?;
+        if outbox.delivery() == Delivery::Queue {
+            // Nobody waits for this. If it fails, a relay delivers the changes again.
+            drop(tokio::spawn(async move { outbox.remove(transaction).await }));
+        }
+        Ok(())
+    }
+
+    /// What the triggers wrote in this transaction so far, and its number.
+    async fn changes(&mut self) -> sqlx::Result<(Vec<Change>, Option<i64>)> {
+        // Triggers that wait for the commit run now.
+        sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *self.transaction).await?;
+        let query = format!(
+            "SELECT pg_current_xact_id_if_assigned()::text::bigint AS number, {COLUMNS} FROM {}
+             WHERE xid = pg_current_xact_id_if_assigned()",
+            self.outbox.table()
+        );
+        let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&mut *self.transaction).await?;
+        let number = match rows.first() {
+            Some(row) => Some(sqlx::Row::try_get(row, "number")?),
+            None => None,
+        };
+        let changes = rows.iter().map(sqlx::FromRow::from_row).collect::<sqlx::Result<_>>()?;
+        Ok((changes, number))
+    }
+}
+
+impl PgOutbox {
+    /// Removes the delivered changes of a transaction, unless a relay has them.
+    async fn remove(&self, transaction: Option<i64>) -> sqlx::Result<()> {
+        let query = format!(
+            "DELETE FROM {table} WHERE ctid = ANY (ARRAY(
+                 SELECT ctid FROM {table} WHERE xid = $1::text::xid8 FOR UPDATE SKIP LOCKED))",
+            table = self.table()
+        );
+        sqlx::query(AssertSqlSafe(query)).bind(transaction).execute(&self.pool).await.map(drop)
+    }
+}
+
+impl Deref for CacheTransaction {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.transaction
+    }
+}
+
+impl DerefMut for CacheTransaction {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        // What a load reads here may never be committed.
+        if let Some(load) = LoadContext::current() {
+            load.do_not_store();
+        }
+        &mut self.transaction
+    }
+}
+
+impl fmt::Debug for CacheTransaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheTransaction").field("outbox", &self.outbox).finish_non_exhaustive()
+    }
+}

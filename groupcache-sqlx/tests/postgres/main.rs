@@ -1,0 +1,6 @@
+//! groupcache on a real PostgreSQL.
+
+mod canonical_text;
+mod install;
+mod server;
+mod support;
