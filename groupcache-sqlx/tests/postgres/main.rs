@@ -2,5 +2,6 @@
 
 mod canonical_text;
 mod install;
+mod matrix;
 mod server;
 mod support;

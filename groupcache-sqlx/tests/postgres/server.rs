@@ -19,7 +19,7 @@ server=$!
 cat >/dev/null
 kill -QUIT $server 2>/dev/null
 wait $server
-rm -rf "$2" "$2.log"
+rm -rf "${2%/*}"
 "#;
 
 /// A running server.
