@@ -10,7 +10,7 @@ pub(crate) const NAME: &str = "groupcache-sqlx";
 /// The SQLSTATE of errors that the installed functions raise.
 const OURS: &str = "GC001";
 
-/// Why [`commit`](crate::postgres::CacheTransaction::commit) failed.
+/// Why the commit of a transaction that waits for its own invalidations failed.
 #[derive(Debug)]
 #[expect(clippy::exhaustive_enums, reason = "a transaction was committed or not")]
 pub enum CommitError {

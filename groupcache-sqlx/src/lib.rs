@@ -12,15 +12,22 @@
 
 mod backoff;
 mod change;
+mod delivery;
 mod error;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod progress;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod stats;
 mod watch;
 
 pub use crate::change::fold_case;
+pub use crate::delivery::Backlog;
 pub use crate::error::CommitError;
 #[cfg(feature = "postgres")]
-pub use crate::postgres::{Backlog, CacheTransaction, PgOutbox, Relay};
+pub use crate::postgres::{PgCacheTransaction, PgOutbox, PgRelay};
+#[cfg(feature = "sqlite")]
+pub use crate::sqlite::{SqliteCacheTransaction, SqliteOutbox, SqliteRelay};
 pub use crate::stats::RelayStats;
 pub use crate::watch::{Column, Watch, Watches, watch};

@@ -14,10 +14,10 @@ use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection, Row};
 use tokio::time::Instant;
 
 use crate::change::{Change, groups_of};
+use crate::delivery::{Delivered, seconds};
 use crate::error::error_from;
 use crate::postgres::outbox::PgOutbox;
-use crate::postgres::queue::Delivered;
-use crate::postgres::rows::{COLUMNS, seconds};
+use crate::postgres::rows::COLUMNS;
 use crate::postgres::sql::ident;
 
 /// How many changes are invalidated at once.

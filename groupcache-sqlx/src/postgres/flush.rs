@@ -6,11 +6,10 @@ use groupcache_core::{Error, ErrorKind, Result};
 use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::time::{sleep, timeout};
 
+use crate::delivery::{Backlog, Delivery, seconds};
 use crate::error::{NAME, configuration, error_from};
 use crate::postgres::outbox::PgOutbox;
 use crate::postgres::queue::Due;
-use crate::postgres::rows::seconds;
-use crate::postgres::sql::Delivery;
 
 /// How many changes are delivered at once.
 const BATCH: i64 = 1000;
@@ -20,16 +19,6 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// How long a flush may take.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
-
-/// What waits in an outbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Backlog {
-    /// How many changes wait. Changes that are delivered to every process stay after their delivery.
-    pub rows: u64,
-    /// How long the oldest one waits; zero if there is none.
-    pub oldest: Duration,
-}
 
 impl PgOutbox {
     /// Waits until the changes of one transaction are delivered: the caller's own writes are visible afterwards.

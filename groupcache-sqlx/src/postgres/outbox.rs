@@ -6,8 +6,9 @@ use std::sync::Arc;
 use groupcache_core::{BoxInvalidator, Invalidator};
 use sqlx::PgPool;
 
-use crate::postgres::progress::Progress;
-use crate::postgres::sql::{Delivery, ident};
+use crate::delivery::Delivery;
+use crate::postgres::sql::ident;
+use crate::progress::Progress;
 
 /// The outbox of a PostgreSQL database: what its triggers write, and what is invalidated from it.
 ///

@@ -8,9 +8,10 @@ use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection, Row};
 use tokio::time::Instant;
 
 use crate::change::{Change, groups_of};
+use crate::delivery::{Delivered, seconds};
 use crate::error::error_from;
 use crate::postgres::outbox::PgOutbox;
-use crate::postgres::rows::{COLUMNS, seconds};
+use crate::postgres::rows::COLUMNS;
 
 /// Which changes to deliver.
 #[derive(Debug, Clone, Copy)]
@@ -21,14 +22,6 @@ pub(crate) enum Due<'a> {
     Of(i64),
     /// Those that this snapshot sees.
     Seen(&'a str),
-}
-
-/// What was delivered.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Delivered {
-    pub(crate) changes: usize,
-    /// How long the oldest change waited, from its statement to the acknowledgement.
-    pub(crate) lag: Duration,
 }
 
 impl PgOutbox {

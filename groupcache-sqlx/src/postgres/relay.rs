@@ -10,11 +10,11 @@ use sqlx::{ConnectOptions, PgConnection};
 use tokio::time::{sleep, timeout};
 
 use crate::backoff::Backoff;
+use crate::delivery::{Delivered, Delivery};
 use crate::error::{NAME, error_from};
 use crate::postgres::fan_out::Cursor;
 use crate::postgres::outbox::PgOutbox;
-use crate::postgres::queue::{Delivered, Due};
-use crate::postgres::sql::Delivery;
+use crate::postgres::queue::Due;
 use crate::stats::RelayStats;
 
 /// How long one delivery may take before the connection counts as lost.
@@ -40,7 +40,7 @@ const DELIVERY_TIME_LIMIT: Duration = Duration::from_secs(30);
 /// ```
 #[derive(Debug)]
 #[must_use = "a relay does nothing before it runs"]
-pub struct Relay {
+pub struct PgRelay {
     outbox: PgOutbox,
     poll_interval: Duration,
     batch_rows_max: u32,
@@ -50,8 +50,8 @@ pub struct Relay {
 
 impl PgOutbox {
     /// Returns a relay that delivers the changes in this outbox.
-    pub fn relay(&self) -> Relay {
-        Relay {
+    pub fn relay(&self) -> PgRelay {
+        PgRelay {
             outbox: self.clone(),
             poll_interval: Duration::from_millis(250),
             batch_rows_max: 1000,
@@ -73,7 +73,7 @@ enum Wake {
     Shutdown,
 }
 
-impl Relay {
+impl PgRelay {
     /// Sets how often the relay looks for changes if nothing wakes it. Defaults to 250 ms.
     ///
     /// Changes wake the relay with `NOTIFY`, unless the server allows two-phase commits

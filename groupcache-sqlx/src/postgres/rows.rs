@@ -1,7 +1,5 @@
 //! Rows of the outbox as they come from the database.
 
-use std::time::Duration;
-
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};
 
@@ -19,9 +17,4 @@ impl FromRow<'_, PgRow> for Change {
             folded: row.try_get("folded")?,
         })
     }
-}
-
-/// A time span that the database counted in seconds. Its clock may have been set back meanwhile.
-pub(crate) fn seconds(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }

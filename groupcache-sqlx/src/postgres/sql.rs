@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use groupcache_core::Result;
 
+use crate::delivery::Delivery;
 use crate::error::configuration;
 use crate::watch::{Column, GroupColumns, Table, Watches};
 
@@ -16,13 +17,6 @@ const NAME_BYTES_MAX: usize = 63;
 /// The longest name of a schema whose triggers can be named after it.
 const SCHEMA_BYTES_MAX: usize = NAME_BYTES_MAX - "_truncate".len();
 
-/// How a row's groups reach caches; see `PgOutbox`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Delivery {
-    Queue,
-    FanOut,
-}
-
 /// The function that the triggers of one table call.
 pub(crate) struct Handler {
     pub(crate) name: String,
@@ -34,15 +28,6 @@ pub(crate) struct Handler {
     pub(crate) columns: Vec<Column>,
     /// Columns that only have to exist.
     pub(crate) shown: Vec<String>,
-}
-
-impl Delivery {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Queue => "queue",
-            Self::FanOut => "fan-out",
-        }
-    }
 }
 
 /// Everything that installs `watches`. To be run in one transaction.

@@ -9,10 +9,10 @@ use serde::de::DeserializeOwned;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, SqlSafeStr, Transaction};
 
 use crate::change::{Change, groups_of};
+use crate::delivery::Delivery;
 use crate::error::CommitError;
 use crate::postgres::outbox::PgOutbox;
 use crate::postgres::rows::COLUMNS;
-use crate::postgres::sql::Delivery;
 
 /// How long the relays leave changes to the process that made them. If it dies, its changes wait that long.
 const HOLD: &str = "SET LOCAL groupcache.hold = '1s'";
@@ -33,7 +33,7 @@ const HOLD: &str = "SET LOCAL groupcache.hold = '1s'";
 /// # }
 /// ```
 #[must_use = "a transaction that is dropped is rolled back"]
-pub struct CacheTransaction {
+pub struct PgCacheTransaction {
     outbox: PgOutbox,
     transaction: Transaction<'static, Postgres>,
 }
@@ -44,7 +44,7 @@ impl PgOutbox {
     /// # Errors
     ///
     /// What the pool or the database returns.
-    pub async fn begin(&self) -> sqlx::Result<CacheTransaction> {
+    pub async fn begin(&self) -> sqlx::Result<PgCacheTransaction> {
         self.begin_with("BEGIN").await
     }
 
@@ -53,15 +53,15 @@ impl PgOutbox {
     /// # Errors
     ///
     /// What the pool or the database returns.
-    pub async fn begin_with(&self, statement: impl SqlSafeStr) -> sqlx::Result<CacheTransaction> {
+    pub async fn begin_with(&self, statement: impl SqlSafeStr) -> sqlx::Result<PgCacheTransaction> {
         let statement = statement.into_sql_str();
         let begin = format!("{}; {HOLD}", statement.as_str().trim_end().trim_end_matches(';'));
         let transaction = self.pool.begin_with(AssertSqlSafe(begin)).await?;
-        Ok(CacheTransaction { outbox: self.clone(), transaction })
+        Ok(PgCacheTransaction { outbox: self.clone(), transaction })
     }
 }
 
-impl CacheTransaction {
+impl PgCacheTransaction {
     /// Commits, then invalidates what the triggers wrote in this transaction, and returns once that is
     /// acknowledged. A read that starts afterwards sees the change.
     ///
@@ -181,7 +181,7 @@ impl PgOutbox {
     }
 }
 
-impl Deref for CacheTransaction {
+impl Deref for PgCacheTransaction {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
@@ -189,7 +189,7 @@ impl Deref for CacheTransaction {
     }
 }
 
-impl DerefMut for CacheTransaction {
+impl DerefMut for PgCacheTransaction {
     fn deref_mut(&mut self) -> &mut PgConnection {
         // What a load reads here may never be committed.
         if let Some(load) = LoadContext::current() {
@@ -199,8 +199,8 @@ impl DerefMut for CacheTransaction {
     }
 }
 
-impl fmt::Debug for CacheTransaction {
+impl fmt::Debug for PgCacheTransaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CacheTransaction").field("outbox", &self.outbox).finish_non_exhaustive()
+        f.debug_struct("PgCacheTransaction").field("outbox", &self.outbox).finish_non_exhaustive()
     }
 }

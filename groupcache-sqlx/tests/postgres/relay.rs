@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use groupcache_core::{Error, ErrorKind, Groups, Invalidator, RecordingInvalidator, Result};
-use groupcache_sqlx::{PgOutbox, Relay, Watches, watch};
+use groupcache_sqlx::{PgOutbox, PgRelay, Watches, watch};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -23,7 +23,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn spawn(relay: Relay) -> Self {
+    pub(crate) fn spawn(relay: PgRelay) -> Self {
         let (stop, stopped) = oneshot::channel();
         Self { stop, task: tokio::spawn(relay.run(async move { drop(stopped.await) })) }
     }

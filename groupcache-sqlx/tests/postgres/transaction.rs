@@ -140,7 +140,7 @@ async fn after_its_first_write_a_transaction_reads_past_the_cache() {
     let outbox = PgOutbox::new(shop.database.pool.clone(), cache.clone());
     assert_eq!(read(&shop, &cache).await, "");
     let mut transaction = outbox.begin().await.unwrap();
-    let own = async |transaction: &mut groupcache_sqlx::CacheTransaction| {
+    let own = async |transaction: &mut groupcache_sqlx::PgCacheTransaction| {
         transaction.get_or_load(&cache, "title", group(), title).await.unwrap()
     };
     let loads = cache.stats().hits;

@@ -1,0 +1,6 @@
+//! groupcache on real SQLite files.
+
+mod delivery;
+mod install;
+mod matrix;
+mod support;
