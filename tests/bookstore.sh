@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the bookstore as the README says, starts it, and follows the README's tour with curl.
+# Builds and starts the bookstore, and takes the tour of the README with curl.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,8 +16,11 @@ trap finish EXIT
 
 fail() { printf 'tests/bookstore.sh: %s\n' "$*" >&2; exit 1; }
 
+command -v curl >/dev/null 2>&1 || fail "curl is not installed"
+
+program=${CARGO_TARGET_DIR:-target}/release/examples/bookstore
 cargo build --locked --release --example bookstore
-target/release/examples/bookstore --listen 127.0.0.1:0 --database "sqlite://$folder/books.sqlite" > "$folder/log" &
+"$program" --listen 127.0.0.1:0 --database "sqlite://$folder/books.sqlite" > "$folder/log" &
 bookstore=$!
 for _ in $(seq 100); do
     url=$(sed -n 's/.*\(http:[^ ]*[0-9]\).*/\1/p' "$folder/log" | head -n 1)
@@ -26,42 +29,42 @@ for _ in $(seq 100); do
 done
 [ -n "$url" ] || fail "the bookstore does not start: $(cat "$folder/log")"
 
-# header NAME PATH: the value of a header of the page.
+# header NAME PATH: the value of a header of a page.
 header() { curl -fsS -o /dev/null -D - "$url$2" | tr -d '\r' | sed -n "s/^$1: //Ip"; }
 same() { [ "$1" = "$2" ] || fail "$3: $1 and $2"; }
-other() { [ "$1" != "$2" ] || fail "$3: $1 twice"; }
+differ() { [ "$1" != "$2" ] || fail "$3: $1 twice"; }
 
 first=$(header x-render /books/5)
 same "$first" "$(header x-render /books/5)" "the second GET repeats x-render"
-same "groupcache; hit" "$(header cache-status /books/5)" "and says that it is a hit"
+same "groupcache; hit" "$(header cache-status /books/5)" "the second GET is a hit"
 unrelated=$(header x-render /books/6)
 
 curl -fsS -X PUT "$url/api/books/5" -H 'content-type: application/json' \
     -d '{"title": "A Changed Title", "author_id": 2, "genre": "novel", "year": 1817}' > /dev/null
-curl -fsS "$url/books/5" | grep -q 'A Changed Title' || fail "the first GET after the PUT shows the new title"
-other "$first" "$(header x-render /books/5)" "the changed book's page is made anew"
-same "$unrelated" "$(header x-render /books/6)" "another book's page stays"
+curl -fsS "$url/books/5" | grep -q 'A Changed Title' || fail "the first GET after the PUT does not show the new title"
+differ "$first" "$(header x-render /books/5)" "the page of the changed book is rendered again"
+same "$unrelated" "$(header x-render /books/6)" "the page of another book stays cached"
 
 about=$(header x-render /about)
 curl -fsS -X POST "$url/uncache/tag/static" > /dev/null
-other "$about" "$(header x-render /about)" "a page is made anew after its tag was uncached"
+differ "$about" "$(header x-render /about)" "a page is rendered again after its tag was uncached"
 curl -fsS -X POST "$url/uncache/path" -d /books/6 > /dev/null
-other "$unrelated" "$(header x-render /books/6)" "a page is made anew after its path was uncached"
+differ "$unrelated" "$(header x-render /books/6)" "a page is rendered again after its path was uncached"
 
 etag=$(header etag /books/5)
-same 304 "$(curl -sS -o /dev/null -w '%{http_code}' -H "if-none-match: $etag" "$url/books/5")" "a known page is 304"
+same 304 "$(curl -sS -o /dev/null -w '%{http_code}' -H "if-none-match: $etag" "$url/books/5")" "a page with a known ETag is 304"
 curl -fsS -X DELETE "$url/api/books/5" > /dev/null
-same 404 "$(curl -sS -o /dev/null -w '%{http_code}' "$url/books/5")" "a deleted book's page is 404 at once"
+same 404 "$(curl -sS -o /dev/null -w '%{http_code}' "$url/books/5")" "the page of a deleted book is 404 at once"
 
 for page in / /books /authors/1 /api/books/6 /api/authors/1 /feed/atom/novel/10 /feed/rss/novel/10 /feed/json/novel/10; do
     same "$(header x-render "$page")" "$(header x-render "$page")" "$page is cached"
 done
-curl -fsS "$url/stats" | grep -q '"hits":' || fail "/stats has counters"
+curl -fsS "$url/stats" | grep -q '"hits":' || fail "/stats has no counters"
 for bad in "--listen nowhere" "--backend paper" "--database x"; do
     code=0
-    # shellcheck disable=SC2086 # an option and its value
-    target/release/examples/bookstore $bad > /dev/null 2> "$folder/error" || code=$?
+    # shellcheck disable=SC2086 # splits the option from its value
+    "$program" $bad > /dev/null 2> "$folder/error" || code=$?
     same 2 "$code" "exit code of $bad"
     same 1 "$(wc -l < "$folder/error")" "lines on stderr of $bad"
 done
-echo "the bookstore does what the README says"
+echo "the tour of the README works"

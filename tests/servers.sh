@@ -1,21 +1,21 @@
-# What the tests need beside Rust. Source it and call `ensure_servers`: installs what is missing where
-# it can, and says clearly what it cannot. Starts nothing; the tests start their own servers.
+# What the tests need besides Rust. Source this file and call `ensure_servers`, which installs what is missing
+# where it can and names what it cannot install. It starts nothing: the tests start their own servers.
 
 have() {
     command -v "$1" >/dev/null 2>&1
 }
 
+# A package of Debian and its program have the same name here.
 ensure_servers() {
-    local package program missing=""
-    for package in redis-server:redis-server memcached:memcached openssl:openssl; do
-        program=${package#*:}
-        have "$program" || missing="$missing ${package%%:*}"
+    local package missing="" still=""
+    for package in redis-server memcached openssl; do
+        have "$package" || missing="$missing $package"
     done
     if [ -z "$missing" ]; then
         return 0
     fi
     if have apt-get && [ "$(id -u)" = 0 ]; then
-        # A package may start a service of its own when it is installed; this keeps it from doing so.
+        # Keeps the packages from starting a service of their own.
         local policy=/usr/sbin/policy-rc.d made=""
         if [ ! -e "$policy" ]; then
             printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && made=yes
@@ -25,7 +25,6 @@ ensure_servers() {
         DEBIAN_FRONTEND=noninteractive apt-get install -y -q $missing >/dev/null 2>&1
         [ -n "$made" ] && rm -f "$policy"
     fi
-    local still=""
     for package in $missing; do
         have "$package" || still="$still $package"
     done

@@ -1,4 +1,4 @@
-//! The example, as its visitors see it: started as a program, asked over the network.
+//! The example `bookstore`, started as a process and requested over the network.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Cargo builds a package's examples together with its tests.
+/// Returns the example, which Cargo builds together with the tests.
 fn program() -> Command {
     let mut path = std::env::current_exe().unwrap();
     path.pop();
@@ -26,7 +26,7 @@ fn program() -> Command {
     Command::new(path.join("examples").join("bookstore"))
 }
 
-/// A bookstore of its own, ended and its files removed when dropped.
+/// A running bookstore. Kills the process and removes its files when dropped.
 struct Bookstore {
     process: Child,
     url: String,
@@ -34,7 +34,7 @@ struct Bookstore {
     client: Client<HttpConnector, Body>,
 }
 
-struct Answer {
+struct Response {
     status: StatusCode,
     headers: HeaderMap,
     body: String,
@@ -50,23 +50,27 @@ impl Bookstore {
             .spawn()
             .expect("the example is built with the tests");
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let first = lines.next().expect("it says where it listens").unwrap();
+        let first = lines.next().expect("it prints its address").unwrap();
         let url = first[first.find("http://").unwrap()..].trim_end_matches('/').to_owned();
-        // Reads on, so that the program never waits for a reader.
+        // Keeps reading, so that the process never blocks on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         Self { process, url, database, client: Client::builder(TokioExecutor::new()).build_http() }
     }
 
-    async fn send(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
+    async fn send(&self, method: &str, path: &str, body: impl Into<Body>) -> Response {
         let request = Request::builder().method(method).uri(format!("{}{path}", self.url));
         let request = request.header("content-type", "application/json").body(body.into()).unwrap();
-        let response = self.client.request(request).await.expect("an answer");
+        let response = self.client.request(request).await.expect("a response");
         let (head, body) = response.into_parts();
-        let body = to_bytes(Body::new(body), usize::MAX).await.expect("a whole answer");
-        Answer { status: head.status, headers: head.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+        let body = to_bytes(Body::new(body), usize::MAX).await.expect("a complete body");
+        Response {
+            status: head.status,
+            headers: head.headers,
+            body: String::from_utf8(body.to_vec()).unwrap(),
+        }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    async fn get(&self, path: &str) -> Response {
         self.send("GET", path, Body::empty()).await
     }
 
@@ -91,24 +95,24 @@ impl Drop for Bookstore {
             .map_or_else(|error| eprintln!("{error}"), drop);
         for suffix in ["", "-wal", "-shm"] {
             let file = format!("{}{suffix}", self.database.display());
-            // Whether there is one is SQLite's business.
+            // SQLite creates the files with a suffix as needed.
             let _removed = std::fs::remove_file(file);
         }
     }
 }
 
-impl Answer {
+impl Response {
     fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     fn render(&self) -> u64 {
-        self.header("x-render").parse().expect("every page says which run made it")
+        self.header("x-render").parse().expect("every page has the number of its run")
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exactly_the_pages_that_show_a_change_are_made_anew() {
+async fn exactly_the_pages_that_show_a_change_are_loaded_again() {
     let shop = Bookstore::start("pages");
     let (old, other) = (shop.book(5).await, shop.book(100).await);
     let (old_genre, new_genre) = (old["genre"].as_str().unwrap(), other["genre"].as_str().unwrap());
@@ -120,8 +124,8 @@ async fn exactly_the_pages_that_show_a_change_are_made_anew() {
         .iter()
         .flat_map(|genre| ["atom", "rss", "json"].map(|format| format!("/feed/{format}/{genre}/10")))
         .collect();
-    let mut concerned = vec!["/books/5", "/api/books/5", "/books", &old_author, &new_author];
-    concerned.extend(feeds.iter().map(String::as_str));
+    let mut stale = vec!["/books/5", "/api/books/5", "/books", &old_author, &new_author];
+    stale.extend(feeds.iter().map(String::as_str));
     let third = (1..)
         .map(|id| format!("/authors/{id}"))
         .find(|path| *path != old_author && *path != new_author)
@@ -139,8 +143,8 @@ async fn exactly_the_pages_that_show_a_change_are_made_anew() {
     ];
     assert!(![old_genre, new_genre].contains(&"poetry"));
 
-    let (before, before_untouched) = (shop.renders(&concerned).await, shop.renders(&untouched).await);
-    assert_eq!(shop.renders(&concerned).await, before, "the second GET repeats x-render");
+    let (before, before_untouched) = (shop.renders(&stale).await, shop.renders(&untouched).await);
+    assert_eq!(shop.renders(&stale).await, before, "the second GET repeats x-render");
     assert_eq!(shop.renders(&untouched).await, before_untouched);
     assert_eq!(shop.get("/books/5").await.header("cache-status"), "groupcache; hit");
 
@@ -149,18 +153,21 @@ async fn exactly_the_pages_that_show_a_change_are_made_anew() {
     new["author_id"] = other["author_id"].clone();
     new["genre"] = new_genre.into();
     new["year"] = 1234.into();
-    let answer = shop.send("PUT", "/api/books/5", new.to_string()).await;
-    assert_eq!((answer.status, serde_json::from_str(&answer.body).ok()), (StatusCode::OK, Some(new.clone())));
+    let response = shop.send("PUT", "/api/books/5", new.to_string()).await;
+    assert_eq!(
+        (response.status, serde_json::from_str(&response.body).ok()),
+        (StatusCode::OK, Some(new.clone()))
+    );
 
     assert_eq!(shop.book(5).await, new);
     for path in ["/books/5", "/books", &new_author] {
-        assert!(shop.get(path).await.body.contains("A Title &lt;of&gt; Our Own"), "{path} shows it");
+        assert!(shop.get(path).await.body.contains("A Title &lt;of&gt; Our Own"), "{path} shows the change");
     }
     assert!(!shop.get(&old_author).await.body.contains("of Our Own"));
-    for (path, render) in shop.renders(&concerned).await {
-        assert!(render > before[&path], "{path} is made anew");
+    for (path, render) in shop.renders(&stale).await {
+        assert!(render > before[&path], "{path} is loaded again");
     }
-    assert_eq!(shop.renders(&untouched).await, before_untouched, "all others stay");
+    assert_eq!(shop.renders(&untouched).await, before_untouched, "all other pages are hits");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,7 +192,7 @@ async fn a_deleted_book_is_gone_at_once_and_a_new_one_there_at_once() {
     let count = listed.matches("href=\"/books/").count();
     let next = i64::try_from(count).unwrap() + 1;
     let page = format!("/books/{next}");
-    assert_eq!(shop.get(&page).await.status, StatusCode::NOT_FOUND, "and that answer is cached");
+    assert_eq!(shop.get(&page).await.status, StatusCode::NOT_FOUND, "and that response is cached");
     assert_eq!(shop.get(&page).await.header("cache-status"), "groupcache; hit");
     let book = json!({ "title": "New", "author_id": 1, "genre": "poetry", "year": 2026 });
     let created = shop.send("POST", "/api/books", book.to_string()).await;
@@ -197,7 +204,7 @@ async fn a_deleted_book_is_gone_at_once_and_a_new_one_there_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_cache_can_be_told_by_path_and_by_tag_and_asked_for_its_counters() {
+async fn pages_are_invalidated_by_path_and_by_tag_and_counted() {
     let shop = Bookstore::start("uncache");
     let paths = ["/", "/about", "/books", "/books/5", "/api/books/5"];
     let before = shop.renders(&paths).await;
@@ -219,7 +226,7 @@ async fn the_cache_can_be_told_by_path_and_by_tag_and_asked_for_its_counters() {
 }
 
 #[test]
-fn a_bad_value_is_one_line_on_stderr_and_exit_code_2() {
+fn an_invalid_option_is_one_line_on_stderr_and_exit_code_2() {
     let run = |arguments: &[&str]| -> Output { program().args(arguments).output().unwrap() };
     for (arguments, named) in [
         (&["--listen", "nowhere"][..], "--listen"),
@@ -238,10 +245,10 @@ fn a_bad_value_is_one_line_on_stderr_and_exit_code_2() {
     assert!(String::from_utf8(help.stdout).unwrap().contains("--database"));
 }
 
-/// The books that the load test writes to, and what was acknowledged of each.
+/// The books that the load test writes, and the last acknowledged version of each.
 struct Ledger {
     books: Vec<Acknowledged>,
-    writing: Vec<Mutex<()>>,
+    writers: Vec<Mutex<()>>,
 }
 
 struct Acknowledged {
@@ -249,12 +256,12 @@ struct Acknowledged {
     version: AtomicU64,
 }
 
-/// The titles of the load test say which version of which book a page shows.
+/// Returns a title from which [`shown`] reads the version of the book.
 fn title(id: i64, version: u64) -> String {
     format!("Book{id}Version{version}End")
 }
 
-/// The versions that a page shows, by book.
+/// Returns the ids and versions of the books that a page shows.
 fn shown(page: &str) -> Vec<(i64, u64)> {
     let parse = |piece: &str| {
         let (id, rest) = piece.split_once("Version")?;
@@ -263,7 +270,7 @@ fn shown(page: &str) -> Vec<(i64, u64)> {
     page.split("Book").skip(1).filter_map(parse).collect()
 }
 
-/// A page's versions that are older than what had been acknowledged before it was asked for.
+/// Describes the versions on a page that are older than those acknowledged before the request.
 fn older(page: &str, acknowledged: &BTreeMap<i64, u64>) -> Vec<String> {
     shown(page)
         .into_iter()
@@ -275,7 +282,7 @@ fn older(page: &str, acknowledged: &BTreeMap<i64, u64>) -> Vec<String> {
 }
 
 #[test]
-fn the_check_finds_an_older_version_and_nothing_else() {
+fn the_check_reports_older_versions_only() {
     let acknowledged = BTreeMap::from([(5, 3), (6, 1)]);
     let page = format!("<p>{} {} {}</p>", title(5, 3), title(6, 2), title(7, 0));
     assert!(older(&page, &acknowledged).is_empty());
@@ -291,7 +298,7 @@ const BOOKS: i64 = 20;
 async fn no_read_that_starts_after_an_acknowledged_write_shows_older_data() {
     let shop = Arc::new(Bookstore::start("load"));
     let books = (1..=BOOKS).map(|id| Acknowledged { id, version: AtomicU64::new(0) }).collect();
-    let ledger = Arc::new(Ledger { books, writing: (0..BOOKS).map(|_| Mutex::default()).collect() });
+    let ledger = Arc::new(Ledger { books, writers: (0..BOOKS).map(|_| Mutex::default()).collect() });
     for at in 0..ledger.books.len() {
         write(&shop, &ledger, at).await;
     }
@@ -301,7 +308,7 @@ async fn no_read_that_starts_after_an_acknowledged_write_shows_older_data() {
         let (shop, ledger) = (Arc::clone(&shop), Arc::clone(&ledger));
         clients.spawn(async move {
             let (mut reads, mut writes) = (0_u64, 0_u64);
-            // A walk that differs from client to client and needs no random numbers.
+            // A linear congruential generator: each client takes its own sequence of steps.
             let mut step = client.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
             while Instant::now() < end {
                 step = step.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -324,20 +331,20 @@ async fn no_read_that_starts_after_an_acknowledged_write_shows_older_data() {
     }
     let stats: Value = serde_json::from_str(&shop.get("/stats").await.body).unwrap();
     println!("{reads} reads and {writes} writes by {CLIENTS} clients, no older version; {stats}");
-    assert!(reads > 2_000 && writes > 200, "too few to mean anything: {reads} reads, {writes} writes");
-    assert!(stats["hits"].as_u64() > stats["misses_absent"].as_u64(), "the cache was in use");
+    assert!(reads > 2_000 && writes > 200, "too few operations: {reads} reads, {writes} writes");
+    assert!(stats["hits"].as_u64() > stats["misses_absent"].as_u64(), "most reads are hits");
 }
 
-/// Writes the next version, unless another client is at it; whether it did.
+/// Writes the next version, unless another client is writing this book. Returns whether it did.
 async fn write(shop: &Bookstore, ledger: &Ledger, at: usize) -> bool {
-    let Ok(_writing) = ledger.writing[at].try_lock() else { return false };
+    let Ok(_writer) = ledger.writers[at].try_lock() else { return false };
     let book = &ledger.books[at];
     let version = book.version.load(Ordering::SeqCst) + 1;
-    // Moves between authors and genres, so that several pages are concerned each time.
+    // The book moves between authors and genres, so that each write makes several pages stale.
     let genre = ["novel", "poetry"][usize::from(version.is_multiple_of(2))];
     let body = json!({ "title": title(book.id, version), "author_id": 1 + version % 3, "genre": genre, "year": 2000 });
-    let answer = shop.send("PUT", &format!("/api/books/{}", book.id), body.to_string()).await;
-    assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+    let response = shop.send("PUT", &format!("/api/books/{}", book.id), body.to_string()).await;
+    assert_eq!(response.status, StatusCode::OK, "{}", response.body);
     book.version.store(version, Ordering::SeqCst);
     true
 }
@@ -353,11 +360,11 @@ async fn read(shop: &Bookstore, ledger: &Ledger, at: usize, choice: u64) {
     };
     let acknowledged: BTreeMap<i64, u64> =
         ledger.books.iter().map(|book| (book.id, book.version.load(Ordering::SeqCst))).collect();
-    let answer = shop.get(&path).await;
-    assert!(answer.status.is_success(), "{path}: {}", answer.status);
-    let stale = older(&answer.body, &acknowledged);
-    assert!(stale.is_empty(), "{path}: {stale:?}, {}", answer.header("cache-status"));
+    let response = shop.get(&path).await;
+    assert!(response.status.is_success(), "{path}: {}", response.status);
+    let stale = older(&response.body, &acknowledged);
+    assert!(stale.is_empty(), "{path}: {stale:?}, {}", response.header("cache-status"));
     if path.contains("/books/") {
-        assert!(!shown(&answer.body).is_empty(), "{path} shows no version");
+        assert!(!shown(&response.body).is_empty(), "{path} shows no version");
     }
 }

@@ -1,4 +1,4 @@
-//! Wrong wrapping is an error when the application is built, and never a page under a wrong group.
+//! A view that is wrapped incorrectly is an error of the router, and is never cached under the wrong groups.
 
 mod common;
 
@@ -28,8 +28,8 @@ impl Model for Shelf {
 
 type Builder = ViewBuilder<MemoryBackend>;
 
-/// The error of building a router with this view, which must name what `names` lists; the view in a
-/// plain router must never be cached.
+/// Asserts that a [`PageRouter`](groupcache_axum::PageRouter) refuses this view with an error that contains
+/// `names`, and that a plain router never caches it.
 async fn assert_refused(wrap: impl Fn(&TestPages) -> Builder, path: &str, names: &[&str]) {
     let one = pages();
     let error = one.router::<Runs>().route(path, axum_get(wrap(&one).wrap(view))).build().unwrap_err();
@@ -65,7 +65,7 @@ async fn an_argument_that_the_route_lacks() {
 }
 
 #[tokio::test]
-async fn a_renamed_argument_that_the_route_lacks_or_does_not_count() {
+async fn a_renamed_argument_that_the_route_lacks_or_the_grouping_does_not_take() {
     let build = |builder: fn(&TestPages) -> Builder| {
         let pages = pages();
         let built = pages.router::<Runs>().route("/a/{id}", axum_get(builder(&pages).wrap(view))).build();
@@ -78,12 +78,12 @@ async fn a_renamed_argument_that_the_route_lacks_or_does_not_count() {
 
 #[tokio::test]
 async fn a_field_that_the_model_lacks() {
-    // The model itself declares a group by it.
+    // The model declares a group by a field that it lacks.
     assert_refused(|pages| pages.against_model::<Shelf>(), "/shelves/{id}", &["`view`", "`shelf`", "`room`"])
         .await;
     assert_refused(|pages| pages.against_models::<(Book, Shelf)>(), "/all", &["`view`", "`shelf`", "`room`"])
         .await;
-    // The route or a renaming names it.
+    // The route or `rename` names a field that the model lacks.
     assert_refused(
         |pages| pages.against_model::<Book>(),
         "/books/{isbn}",
@@ -109,7 +109,7 @@ async fn an_empty_tag_label_or_name() {
 }
 
 #[tokio::test]
-async fn two_views_of_one_name() {
+async fn two_views_of_the_same_name() {
     let pages = pages();
     let router = pages
         .router::<Runs>()
@@ -117,7 +117,7 @@ async fn two_views_of_one_name() {
         .route("/b", axum_get(pages.tagged("t").wrap(view)));
     let error = router.build().unwrap_err().to_string();
     assert!(error.contains("`view`") && error.contains("named"), "{error}");
-    // A layer is a view, too.
+    // Layers and views share their names.
     let pages = common::pages();
     let _view = pages.tagged("t").named("site").wrap(view);
     assert!(
@@ -137,7 +137,7 @@ async fn a_closure_needs_a_name() {
 }
 
 #[tokio::test]
-async fn all_mistakes_are_told_at_once_wherever_the_handler_is() {
+async fn all_mistakes_are_reported_at_once_in_any_method_of_a_route() {
     let pages = pages();
     let cached = pages.versioned(["x"]).named("cached").wrap(view);
     let other = pages.tagged("").named("other").wrap(view);

@@ -1,4 +1,4 @@
-//! Many requests of one page at once.
+//! Concurrent requests of one page.
 
 mod common;
 
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use common::{Runs, get, pages, send, status, text};
 
-/// Counts its runs and waits until told to go on.
+/// Counts its runs, and completes when notified.
 async fn slow(State((runs, go_on)): State<(Runs, Arc<Notify>)>) -> String {
     let run = runs.next();
     go_on.notified().await;
@@ -47,7 +47,7 @@ async fn a_thousand_first_requests_run_the_handler_once() {
         requests.spawn(async move { text(send(&app, get("/page")).await).await });
     }
     ran(&runs, 1).await;
-    // Everyone has had time to join by the time the handler may go on.
+    // Gives all requests time to join before the handler completes.
     tokio::time::sleep(Duration::from_millis(100)).await;
     go_on.notify_one();
     let bodies = requests.join_all().await;
@@ -56,7 +56,7 @@ async fn a_thousand_first_requests_run_the_handler_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn if_the_request_that_computes_is_cancelled_another_takes_over() {
+async fn if_the_request_that_loads_is_cancelled_another_takes_over() {
     let (app, runs, go_on) = app();
     let first = tokio::spawn({
         let app = app.clone();
@@ -73,13 +73,13 @@ async fn if_the_request_that_computes_is_cancelled_another_takes_over() {
     ran(&runs, 2).await;
     go_on.notify_one();
     let bodies =
-        tokio::time::timeout(Duration::from_secs(10), requests.join_all()).await.expect("nobody hangs");
+        tokio::time::timeout(Duration::from_secs(10), requests.join_all()).await.expect("no request hangs");
     assert_eq!(bodies, vec!["2"; 999]);
     assert_eq!(runs.count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handler_that_panics_hangs_nobody() {
+async fn a_panicking_handler_hangs_no_request() {
     async fn panics_once(State(runs): State<Runs>) -> String {
         let run = runs.next();
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -95,12 +95,12 @@ async fn a_handler_that_panics_hangs_nobody() {
         requests.spawn(async move { text(send(&app, get("/page")).await).await });
     }
     let mut bodies = Vec::new();
-    while let Some(answered) =
+    while let Some(joined) =
         tokio::time::timeout(Duration::from_secs(10), requests.join_next()).await.unwrap()
     {
-        bodies.extend(answered.ok());
+        bodies.extend(joined.ok());
     }
-    assert_eq!(bodies, vec!["2"; 99], "one panicked, all others have the second run's page");
+    assert_eq!(bodies, vec!["2"; 99], "one request panicked, all others have the page of the second run");
     assert_eq!(runs.count(), 2);
 }
 
@@ -110,25 +110,26 @@ async fn a_request_after_an_invalidation_does_not_join_a_run_from_before() {
     let view = pages.tagged("t").wrap(slow);
     let router = pages.router().route("/page", axum_get(view)).build().unwrap();
     let app = router.with_state((runs.clone(), Arc::clone(&go_on)));
-    let ask = || {
+    let spawn_request = || {
         let app = app.clone();
         tokio::spawn(async move { text(send(&app, get("/page")).await).await })
     };
-    let before = ask();
+    let before = spawn_request();
     ran(&runs, 1).await;
     pages.uncache_from_tag("t").await.unwrap();
-    let after = ask();
+    let after = spawn_request();
     ran(&runs, 2).await;
     go_on.notify_waiters();
     let (before, after) = (before.await.unwrap(), after.await.unwrap());
     assert_eq!((&*before, &*after), ("1", "2"));
-    // The first one's page was stale when it was stored, so it took nobody's place.
+    // The page of the first run was stale when it was stored, so it did not replace that of the second.
     let now = send(&app, get("/page")).await;
     assert_eq!(status(&now), "groupcache; hit");
     assert_eq!(text(now).await, "2");
 }
 
-/// How often the handler ran for `requests` at once, if its first run ends with this response.
+/// Returns how often the handler ran for this many concurrent requests if every run responds with `failure`,
+/// and the application.
 async fn runs_for(
     requests: usize,
     failure: impl IntoResponse + Clone + Send + Sync + 'static,
@@ -151,7 +152,7 @@ async fn runs_for(
         waiting.spawn(async move { send(&app, get("/page")).await });
     }
     ran(&runs, 1).await;
-    // Everyone has had time to join by the time the handler may go on.
+    // Gives all requests time to join before the handler completes.
     tokio::time::sleep(Duration::from_millis(100)).await;
     go_on.notify_one();
     let mut shared = 0;
@@ -169,7 +170,7 @@ async fn runs_for(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn those_who_wait_for_a_page_that_fails_hear_so_and_whoever_comes_later_asks_again() {
+async fn a_failure_is_shared_with_waiting_requests_and_not_with_later_ones() {
     let down = (StatusCode::SERVICE_UNAVAILABLE, [("x-of", "the failure")], "down");
     let (runs, app) = runs_for(100, down).await;
     assert_eq!(runs, 1);
@@ -180,10 +181,10 @@ async fn those_who_wait_for_a_page_that_fails_hear_so_and_whoever_comes_later_as
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failure_that_is_of_one_client_is_not_told_to_others() {
-    let of_one =
+async fn a_private_failure_is_not_shared() {
+    let private =
         [[("x-of", "the failure"), ("set-cookie", "a=b")], [("x-of", "the failure"), ("vary", "cookie")]];
-    for headers in of_one {
+    for headers in private {
         let (runs, _) = runs_for(10, (StatusCode::SERVICE_UNAVAILABLE, headers, "down")).await;
         assert_eq!(runs, 10, "{headers:?}");
     }

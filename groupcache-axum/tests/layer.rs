@@ -1,4 +1,4 @@
-//! The layer: around a whole router, inside one, around any service.
+//! The layer: around a router, inside a router, and around any other service.
 
 mod common;
 
@@ -20,7 +20,7 @@ async fn view(State(runs): State<Runs>) -> String {
 }
 
 #[tokio::test]
-async fn around_the_router_it_answers_before_routing() {
+async fn a_layer_around_the_router_serves_hits_before_routing() {
     let (pages, runs) = (pages(), Runs::default());
     let site = ByRoute::new()
         .route("/books/{id}", ByModel::<Book>::new())
@@ -38,13 +38,13 @@ async fn around_the_router_it_answers_before_routing() {
     assert_ne!(body(&app, "/books/5").await, five);
     assert_eq!(body(&app, "/books/6").await, six);
     assert_eq!(body(&app, "/feed/a/x").await, body(&app, "/feed/a/x").await);
-    assert_ne!(body(&app, "/other").await, body(&app, "/other").await, "no route of the strategy");
+    assert_ne!(body(&app, "/other").await, body(&app, "/other").await, "the strategy has no such route");
     pages.uncache_from_path("/books/6").await.unwrap();
     assert_ne!(body(&app, "/books/6").await, six);
 }
 
 #[tokio::test]
-async fn inside_the_router_it_sees_the_routes_arguments() {
+async fn a_layer_inside_the_router_knows_the_path_arguments() {
     let (pages, runs) = (pages(), Runs::default());
     let layer = pages.layer("books", ByModel::<Book>::new()).unwrap();
     let router: Router<Runs> = Router::new().route("/books/{id}", axum_get(view)).route_layer(layer);
@@ -56,36 +56,36 @@ async fn inside_the_router_it_sees_the_routes_arguments() {
 }
 
 #[tokio::test]
-async fn a_services_error_stays_its_own_and_is_not_stored() {
+async fn an_error_of_the_inner_service_is_returned_and_not_stored() {
     let (pages, runs) = (pages(), Runs::default());
     let site = ByRoute::new().route("/page", ByArguments::all()).unwrap();
     let service = service_fn(move |_: Request| {
         let run = runs.next();
         async move {
-            if run == 1 { Err("the service's own error") } else { Ok(Response::new(Body::from("fine"))) }
+            if run == 1 { Err("an error of the service") } else { Ok(Response::new(Body::from("fine"))) }
         }
     });
     let app = pages.layer("any", site).unwrap().layer(service);
-    assert_eq!(app.clone().oneshot(get("/page")).await.unwrap_err(), "the service's own error");
+    assert_eq!(app.clone().oneshot(get("/page")).await.unwrap_err(), "an error of the service");
     let response = app.oneshot(get("/page")).await.unwrap();
     assert_eq!(status(&response), "groupcache; fwd=uri-miss; stored");
 }
 
 #[tokio::test]
-async fn routes_that_are_none_or_do_not_suit_are_refused_by_name() {
-    let refused = |routes: groupcache_core::Result<ByRoute>, named: &str| {
+async fn an_invalid_or_unsuitable_route_is_an_error_that_names_it() {
+    let assert_refused = |routes: groupcache_core::Result<ByRoute>, named: &str| {
         let error = routes.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration);
         assert!(error.to_string().contains(named), "{error}");
     };
-    refused(ByRoute::new().route("/a/{", ByArguments::all()), "`/a/{`");
-    refused(ByRoute::new().route("/a/{id}", ByArguments::of(["x"])), "`/a/{id}`");
+    assert_refused(ByRoute::new().route("/a/{", ByArguments::all()), "`/a/{`");
+    assert_refused(ByRoute::new().route("/a/{id}", ByArguments::of(["x"])), "`/a/{id}`");
     let one = ByRoute::new().route("/a/{id}", ByArguments::all()).unwrap();
-    refused(one.route("/a/{other}", ByArguments::all()), "`/a/{other}`");
+    assert_refused(one.route("/a/{other}", ByArguments::all()), "`/a/{other}`");
 }
 
 #[tokio::test]
-async fn it_is_a_service_like_any_other() {
+async fn a_layered_router_is_a_service() {
     fn assert_service<S: tower::Service<Request, Error = Infallible> + Clone + Send + 'static>(_: &S) {}
     let layer = pages().layer("site", ByRoute::new()).unwrap();
     let app = layer.layer(Router::new());

@@ -1,4 +1,4 @@
-//! Each wrapper: what its pages are kept for, and what makes exactly them stale.
+//! Each wrapper, and what makes exactly its pages stale.
 
 mod common;
 
@@ -15,7 +15,7 @@ use groupcache_core::{
 
 use common::{Author, Book, Runs, TestPages, body, book, get, pages, send, status};
 
-/// Answers with the number of its run, so that two equal bodies came from one run.
+/// Responds with the number of its run: equal bodies come from the same run.
 async fn view(State(runs): State<Runs>) -> String {
     runs.next().to_string()
 }
@@ -30,7 +30,7 @@ fn app(build: impl FnOnce(&TestPages) -> Router<Runs>) -> (TestPages, Router, Ru
     (pages, router, runs)
 }
 
-/// Which of `paths` are computed anew when asked for again after `change`.
+/// Returns those of `paths` that are loaded again after `change`.
 async fn stale_after(app: &Router, paths: &[&str], change: impl AsyncFnOnce()) -> Vec<String> {
     let mut before = Vec::new();
     for path in paths {
@@ -48,7 +48,7 @@ async fn stale_after(app: &Router, paths: &[&str], change: impl AsyncFnOnce()) -
 }
 
 #[tokio::test]
-async fn a_versioned_page_is_stale_by_the_arguments_it_is_versioned_by() {
+async fn a_versioned_page_is_stale_when_the_version_of_its_arguments_is() {
     let (pages, app, _) = app(|pages| {
         let view = pages.versioned(["name"]).wrap(view);
         pages.router().route("/feed/{format}/{name}", axum_get(view)).build().unwrap()
@@ -74,7 +74,7 @@ async fn a_page_versioned_by_all_arguments_is_stale_alone() {
 }
 
 #[tokio::test]
-async fn views_share_a_version_only_if_they_say_so() {
+async fn views_share_generations_only_if_they_have_the_same_label() {
     for shared in [true, false] {
         let (pages, app, _) = app(|pages| {
             let one = pages.versioned(["name"]);
@@ -95,7 +95,7 @@ async fn views_share_a_version_only_if_they_say_so() {
 }
 
 #[tokio::test]
-async fn a_function_can_say_what_the_version_is() {
+async fn a_function_of_the_arguments_can_be_the_version() {
     let (pages, app, runs) = app(|pages| {
         let initial = |arguments: &Arguments| arguments.get("name")?.chars().next().map(String::from);
         let view = pages.versioned_by("initial", initial).wrap(view);
@@ -109,7 +109,7 @@ async fn a_function_can_say_what_the_version_is() {
 }
 
 #[tokio::test]
-async fn tags_are_stale_together_and_apart_from_models_of_the_same_name() {
+async fn a_tag_makes_all_its_pages_stale_and_none_of_a_model_of_the_same_name() {
     let (pages, app, _) = app(|pages| {
         pages
             .router()
@@ -142,7 +142,7 @@ const SHOP: [&str; 8] =
     ["/books/5", "/books/05", "/books/6", "/authors/7", "/authors/8", "/authors/9", "/books", "/about"];
 
 #[tokio::test]
-async fn a_saved_row_concerns_its_pages_and_those_of_all_rows_only() {
+async fn a_saved_row_makes_its_pages_and_those_of_all_rows_stale() {
     let (pages, app, _) = app(shop);
     let stale = stale_after(&app, &SHOP, async || pages.saved(&book(5, 7)).await.unwrap());
     assert_eq!(stale.await, ["/books/5", "/books/05", "/authors/7", "/books"]);
@@ -165,7 +165,7 @@ async fn a_deleted_row_concerns_its_page() {
 }
 
 #[tokio::test]
-async fn a_path_is_uncached_alone_whatever_its_query_and_spelling() {
+async fn uncache_from_path_makes_the_pages_of_one_path_stale_for_any_query_and_encoding() {
     let (pages, app, _) = app(shop);
     let paths = ["/books/5", "/books/5?a=b", "/books/%35", "/books/05", "/books/6", "/books"];
     let stale = stale_after(&app, &paths, async || pages.uncache_from_path("/books/5?x=y").await.unwrap());
@@ -173,17 +173,17 @@ async fn a_path_is_uncached_alone_whatever_its_query_and_spelling() {
 }
 
 #[tokio::test]
-async fn a_view_without_a_version_is_uncached_at_its_path() {
+async fn uncache_of_an_unversioned_view_makes_the_pages_of_these_arguments_stale() {
     let (pages, app, _) = app(shop);
     let stale = stale_after(&app, &SHOP, async || pages.uncache("book", [("id", 5)]).await.unwrap());
-    assert_eq!(stale.await, ["/books/5"], "by its text, not by what a model makes of it");
+    assert_eq!(stale.await, ["/books/5"], "arguments are compared as text, not as the model reads them");
     let none: [(&str, u8); 0] = [];
     let stale = stale_after(&app, &SHOP, async || pages.uncache("about", none).await.unwrap());
     assert_eq!(stale.await, ["/about"]);
 }
 
 #[tokio::test]
-async fn an_argument_is_uncached_in_every_spelling_of_its_path() {
+async fn uncache_compares_decoded_arguments() {
     let (pages, app, _) = app(|pages| {
         let view = pages.tagged("t").named("file").wrap(view);
         pages.router().route("/files/{*rest}", axum_get(view)).build().unwrap()
@@ -196,7 +196,7 @@ async fn an_argument_is_uncached_in_every_spelling_of_its_path() {
 }
 
 #[tokio::test]
-async fn a_forgotten_argument_is_an_error_and_one_too_many_is_not() {
+async fn a_missing_argument_is_an_error_and_a_superfluous_one_is_not() {
     let (pages, app, _) = app(|pages| {
         let view = pages.versioned(ByArguments::all()).named("feed").wrap(view);
         pages.router().route("/feed/{format}/{name}", axum_get(view)).build().unwrap()
@@ -210,7 +210,7 @@ async fn a_forgotten_argument_is_an_error_and_one_too_many_is_not() {
 }
 
 #[tokio::test]
-async fn a_nested_router_that_does_not_say_so_is_not_cached() {
+async fn a_nested_router_with_an_undeclared_prefix_is_not_cached() {
     let (pages, app, runs) = app(|pages| {
         let view = pages.tagged("t").named("item").wrap(view);
         let inner = pages.router().route("/items/{id}", axum_get(view)).build().unwrap();
@@ -225,7 +225,7 @@ async fn a_nested_router_that_does_not_say_so_is_not_cached() {
 }
 
 #[tokio::test]
-async fn nested_routes_are_known_by_their_whole_path() {
+async fn nested_routes_have_the_arguments_of_their_prefix() {
     let (pages, app, _) = app(|pages| {
         let view = pages.versioned(["shop"]).named("item").wrap(view);
         let plain = pages.tagged("t").named("plain").wrap(other_view);
@@ -245,9 +245,9 @@ async fn nested_routes_are_known_by_their_whole_path() {
 }
 
 #[tokio::test]
-async fn several_changes_are_one_invalidation_and_all_are_told() {
-    let told = RecordingInvalidator::default();
-    let pages = Pages::builder(pages().cache().clone()).downstream_invalidator(told.clone()).build();
+async fn several_changes_are_one_invalidation_of_all_their_groups() {
+    let recorder = RecordingInvalidator::default();
+    let pages = Pages::builder(pages().cache().clone()).downstream_invalidator(recorder.clone()).build();
     let view = pages.versioned(["name"]).named("feed").wrap(view);
     let router: Router<Runs> = pages.router().route("/feed/{name}", axum_get(view)).build().unwrap();
     let app = router.with_state(Runs::default());
@@ -256,14 +256,14 @@ async fn several_changes_are_one_invalidation_and_all_are_told() {
         changes.view("feed", [("name", "b")]).tag("t").path("/p").invalidate().await.unwrap();
     });
     assert_eq!(stale.await, ["/feed/a", "/feed/b"]);
-    let [groups] = &told.recorded()[..] else { panic!("one invalidation") };
+    let [groups] = &recorder.recorded()[..] else { panic!("one invalidation") };
     assert_eq!(groups.len(), 7, "{groups:?}");
     assert!(groups.contains(&Group::new("book").with("author_id", 7)));
 }
 
 #[tokio::test]
-async fn whoever_stands_in_front_is_told_once_the_cache_is_stale() {
-    /// Fetches the page as soon as it is told, as a CDN would.
+async fn a_downstream_invalidator_is_notified_after_the_cache() {
+    /// Fetches the page as soon as it is notified, as a CDN may.
     #[derive(Clone, Default)]
     struct Cdn(Arc<OnceLock<Router>>, Arc<Mutex<String>>);
 
@@ -286,7 +286,7 @@ async fn whoever_stands_in_front_is_told_once_the_cache_is_stale() {
 }
 
 #[tokio::test]
-async fn a_mistake_among_the_changes_is_an_error_and_named() {
+async fn a_mistake_among_the_changes_is_an_error_that_names_it() {
     let (pages, _, _) = app(shop);
     let none: [(&str, u8); 0] = [];
     let mistakes = [
@@ -305,9 +305,9 @@ async fn a_mistake_among_the_changes_is_an_error_and_named() {
 }
 
 #[tokio::test]
-async fn a_handler_declares_what_it_finds_out() {
+async fn a_handler_can_declare_groups_while_it_runs() {
     async fn view(State(runs): State<Runs>, Path(id): Path<i64>) -> String {
-        // The book's author, as a database would say.
+        // As if the database had returned the author of the book.
         let author_id = id + 100;
         depend(Group::new("author").with("id", author_id)).await;
         runs.next().to_string()
@@ -324,9 +324,9 @@ async fn a_handler_declares_what_it_finds_out() {
 }
 
 #[tokio::test]
-async fn a_strategy_of_ones_own_says_what_identifies_a_page() {
+async fn a_strategy_can_choose_the_key_of_a_page() {
     let (_, app, runs) = app(|pages| {
-        // Tracking parameters are no part of the page.
+        // Not `call.key()`: tracking parameters in the query do not change the page.
         let strategy = |call: &PageCall| {
             let key = groupcache_core::Key::of(&(call.name(), call.uri().path()))?;
             Ok(Address { key, groups: Group::new("site").into() })
@@ -336,7 +336,7 @@ async fn a_strategy_of_ones_own_says_what_identifies_a_page() {
     });
     assert_eq!(body(&app, "/landing?utm_source=a").await, body(&app, "/landing?utm_source=b").await);
     assert_eq!(runs.count(), 1);
-    // Which host was asked, and for which view, it cannot leave out.
+    // The host is part of the key in any case.
     let elsewhere = axum::extract::Request::builder().uri("/landing").header("host", "other.test");
     send(&app, elsewhere.body(axum::body::Body::empty()).unwrap()).await;
     assert_eq!(runs.count(), 2);

@@ -1,4 +1,4 @@
-//! Who read and invalidated what and when, and which read broke the promise.
+//! Records reads and invalidations in order, and finds the reads that break the promise of the cache.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -6,25 +6,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use groupcache_core::{Backend, Cache, Group, Groups, Result};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use groupcache_core::Backend;
-use groupcache_core::Cache;
-use groupcache_core::Result;
-use groupcache_core::{Group, Groups};
-use parking_lot::Mutex;
-
-/// Writes down what readers saw and writers were told, and finds stale reads.
+/// Records reads and acknowledged invalidations, and finds stale reads.
 ///
-/// A stale read is one whose version is older than the newest version whose invalidation was
-/// acknowledged before the read began. Comes with data of its own, one version for each key, that
-/// [`read`](Self::read) and [`write`](Self::write) use; whoever has data of his own records with
-/// [`began`](Self::began), [`record_read`](Self::record_read) and
-/// [`record_invalidation`](Self::record_invalidation). Clones write into the same history.
+/// A read is stale if its version is older than the newest version whose invalidation was acknowledged
+/// before the read began. [`read`](Self::read) and [`write`](Self::write) use data of the recorder's own,
+/// one version for each key. A test with other data calls [`begin_read`](Self::begin_read),
+/// [`record_read`](Self::record_read) and [`record_invalidation`](Self::record_invalidation) instead.
+/// Clones record into the same history.
 ///
 /// ```
-/// use groupcache_core::Cache;
 /// use groupcache_conformance::HistoryRecorder;
+/// use groupcache_core::Cache;
 /// use groupcache_memory::MemoryBackend;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -56,15 +52,15 @@ struct Events {
     invalidations: Vec<Invalidation>,
 }
 
-/// One read. Moments are numbered in the order in which they came.
+/// One read. Moments are numbered in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "a record")]
 pub struct Read {
-    /// What was read.
+    /// The key that was read.
     pub key: u64,
-    /// Before the read began.
+    /// The moment before the read began.
     pub began: u64,
-    /// The version it returned.
+    /// The version that it returned.
     pub version: u64,
 }
 
@@ -72,15 +68,15 @@ pub struct Read {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "a record")]
 pub struct Invalidation {
-    /// What was changed.
+    /// The key whose data changed.
     pub key: u64,
-    /// The version that was committed before.
+    /// The version that was committed before the invalidation.
     pub version: u64,
-    /// After it was acknowledged.
+    /// The moment after the acknowledgement.
     pub acknowledged: u64,
 }
 
-/// A read that broke the promise, and the invalidation that it did not see.
+/// A read that broke the promise, and the invalidation that it missed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaleRead {
     read: Read,
@@ -89,17 +85,17 @@ pub struct StaleRead {
     repeat_with: Option<String>,
 }
 
-/// What was checked and found sound.
+/// The size of a history without stale reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Checked {
-    /// How many reads.
+pub struct CheckedHistory {
+    /// The number of reads.
     pub reads: usize,
-    /// How many acknowledged invalidations.
+    /// The number of acknowledged invalidations.
     pub invalidations: usize,
 }
 
-/// The value of a key: which it is, so that the value of another is noticed.
+/// The cached value. It has its key, so that a read notices the value of another key.
 #[derive(Serialize, Deserialize)]
 struct Versioned {
     key: u64,
@@ -107,7 +103,7 @@ struct Versioned {
 }
 
 impl HistoryRecorder {
-    /// An empty history. `seed` is what made it; a failure names it.
+    /// Makes an empty history. A failure prints `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(Shared {
@@ -119,32 +115,31 @@ impl HistoryRecorder {
         }))
     }
 
-    /// The command that repeats this history; a failure prints it.
+    /// Sets the command that repeats this history. A failure prints it.
     #[must_use]
     pub fn repeat_with(self, command: impl Into<String>) -> Self {
         *self.0.repeat_with.lock() = Some(command.into());
         self
     }
 
-    /// The group that an entry of `key` depends on in [`read`](Self::read).
+    /// Returns the group that [`write`](Self::write) invalidates for `key`.
     #[must_use]
     pub fn group(key: u64) -> Group {
         Group::new("history").with("key", key)
     }
 
-    /// All groups that an entry of `key` depends on in [`read`](Self::read): its own, and one that no
-    /// write ever names.
+    /// The groups of the entry of `key`: the key's own, and one that no write invalidates.
     fn groups(key: u64) -> Groups {
         [Self::group(key), Group::new("history").with("half", key / 2)].into()
     }
 
-    /// The version of the data that is committed now; 0 before the first write.
+    /// Returns the committed version of `key`, 0 before the first write.
     #[must_use]
     pub fn committed(&self, key: u64) -> u64 {
         self.0.versions.lock().get(&key).copied().unwrap_or(0)
     }
 
-    /// Commits the next version of the data, and tells nobody.
+    /// Commits the next version of `key` without an invalidation, and returns it.
     #[must_use]
     pub fn commit(&self, key: u64) -> u64 {
         let mut versions = self.0.versions.lock();
@@ -153,16 +148,16 @@ impl HistoryRecorder {
         *version
     }
 
-    /// Reads `key` through `cache`, and records it. Returns the version.
+    /// Reads `key` through `cache`, records the read, and returns the version.
     ///
     /// # Panics
     ///
-    /// If the cache returns the value of another key.
+    /// Panics if the cache returns the value of another key.
     pub async fn read<B: Backend>(&self, cache: &Cache<B>, key: u64) -> u64 {
-        let began = self.began();
+        let began = self.begin_read();
         #[cfg(groupcache_mutants)]
         let snapshot = self.old_snapshot(key).await;
-        let compute = || async move {
+        let load = || async move {
             tokio::task::yield_now().await;
             let version = self.committed(key);
             #[cfg(groupcache_mutants)]
@@ -170,21 +165,17 @@ impl HistoryRecorder {
             tokio::task::yield_now().await;
             Ok::<_, Infallible>(Versioned { key, version })
         };
-        let read = cache.get_or_load(&("history", key), Self::groups(key), compute).await;
+        let read = cache.get_or_load(&("history", key), Self::groups(key), load).await;
         let value = match read {
             Ok(value) => value,
             Err(impossible) => match impossible {},
         };
-        assert_eq!(
-            value.key, key,
-            "a read of key {key} returned the value of another (seed {})",
-            self.0.seed
-        );
+        assert_eq!(value.key, key, "a read of key {key} returned another value (seed {})", self.0.seed);
         self.record_read(key, began, value.version);
         value.version
     }
 
-    /// `old_snapshot`: what a transaction sees that began before the read, and did something else since.
+    /// The mutant `old_snapshot`: what a transaction sees that began before the read.
     #[cfg(groupcache_mutants)]
     async fn old_snapshot(&self, key: u64) -> Option<u64> {
         if !groupcache_core::mutants::is_on("old_snapshot") {
@@ -197,29 +188,33 @@ impl HistoryRecorder {
         Some(committed)
     }
 
-    /// Looks up several keys at once, and records those that were found.
+    /// Reads several keys at once without loading, and records the hits.
     ///
     /// # Panics
     ///
-    /// If the cache returns the value of another key.
+    /// Panics if the cache returns the value of another key.
     pub async fn read_many<B: Backend>(&self, cache: &Cache<B>, keys: impl IntoIterator<Item = u64> + Send) {
         let keys: Vec<u64> = keys.into_iter().collect();
-        let began = self.began();
-        let asked: Vec<_> = keys.iter().map(|key| (("history", *key), Self::groups(*key))).collect();
-        let found: Vec<Option<Versioned>> = cache.get_many(asked).await;
+        let began = self.begin_read();
+        let requested: Vec<_> = keys.iter().map(|key| (("history", *key), Self::groups(*key))).collect();
+        let found: Vec<Option<Versioned>> = cache.get_many(requested).await;
         for (key, value) in keys.into_iter().zip(found) {
             if let Some(value) = value {
-                assert_eq!(value.key, key, "the value of another key (seed {})", self.0.seed);
+                assert_eq!(
+                    value.key, key,
+                    "a read of key {key} returned another value (seed {})",
+                    self.0.seed
+                );
                 self.record_read(key, began, value.version);
             }
         }
     }
 
-    /// Commits the next version of `key`, and invalidates its group.
+    /// Commits the next version of `key`, invalidates its group, and returns the version.
     ///
     /// # Errors
     ///
-    /// If the cache did not acknowledge. The history promises nothing about this version then.
+    /// Returns the error of the cache. The history then expects nothing of later reads.
     pub async fn write<B: Backend>(&self, cache: &Cache<B>, key: u64) -> Result<u64> {
         #[cfg(groupcache_mutants)]
         if groupcache_core::mutants::is_on("bump_before_commit") {
@@ -235,11 +230,11 @@ impl HistoryRecorder {
         Ok(version)
     }
 
-    /// Commits the next version of several keys, and invalidates their groups at once.
+    /// Commits the next version of several keys, and invalidates their groups in one call.
     ///
     /// # Errors
     ///
-    /// If the cache did not acknowledge all of it.
+    /// Returns the error of the cache. The history then expects nothing of later reads.
     pub async fn write_many<B: Backend>(
         &self,
         cache: &Cache<B>,
@@ -253,30 +248,30 @@ impl HistoryRecorder {
         Ok(())
     }
 
-    /// The moment at which a read begins: before it is called.
+    /// Returns the moment at which a read begins. Call it before the read.
     #[must_use]
-    pub fn began(&self) -> u64 {
+    pub fn begin_read(&self) -> u64 {
         self.0.now.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// A read that began then has returned this version.
+    /// Records that a read of `key` which began at `began` has returned `version`.
     pub fn record_read(&self, key: u64, began: u64, version: u64) {
         self.0.events.lock().reads.push(Read { key, began, version });
     }
 
-    /// The invalidation after this version was committed is acknowledged: after it has returned.
+    /// Records that the invalidation of `version` was acknowledged. Call it after the invalidation.
     pub fn record_invalidation(&self, key: u64, version: u64) {
         let acknowledged = self.0.now.fetch_add(1, Ordering::SeqCst);
         self.0.events.lock().invalidations.push(Invalidation { key, version, acknowledged });
     }
 
-    /// Whether every read saw what it had to see. One pass in the order of time.
+    /// Checks every read against the invalidations that were acknowledged before it began.
     ///
     /// # Errors
     ///
-    /// The stale read that is simplest to explain: the one with the fewest moments between the
-    /// acknowledgement and the read.
-    pub fn check(&self) -> Result<Checked, StaleRead> {
+    /// Returns the stale read with the fewest moments between the acknowledgement and the read, as it is
+    /// the simplest to explain.
+    pub fn check(&self) -> Result<CheckedHistory, StaleRead> {
         let mut events = self.0.events.lock();
         events.reads.sort_by_key(|read| read.began);
         events.invalidations.sort_by_key(|invalidation| invalidation.acknowledged);
@@ -304,19 +299,21 @@ impl HistoryRecorder {
                 let repeat_with = self.0.repeat_with.lock().clone();
                 Err(StaleRead { read, missed, seed: self.0.seed, repeat_with })
             }
-            None => Ok(Checked { reads: events.reads.len(), invalidations: events.invalidations.len() }),
+            None => {
+                Ok(CheckedHistory { reads: events.reads.len(), invalidations: events.invalidations.len() })
+            }
         }
     }
 }
 
 impl StaleRead {
-    /// The read.
+    /// Returns the read.
     #[must_use]
     pub const fn read(&self) -> Read {
         self.read
     }
 
-    /// The invalidation it did not see.
+    /// Returns the invalidation that the read missed.
     #[must_use]
     pub const fn missed(&self) -> Invalidation {
         self.missed
@@ -328,8 +325,8 @@ impl fmt::Display for StaleRead {
         let Self { read, missed, seed, repeat_with } = self;
         write!(
             f,
-            "stale read of key {}: version {} was committed and its invalidation acknowledged at moment {}; \
-             the read that began at moment {} returned version {} (seed {seed}",
+            "stale read of key {}: the invalidation of version {} was acknowledged at moment {}; the read \
+             that began at moment {} returned version {} (seed {seed}",
             read.key, missed.version, missed.acknowledged, read.began, read.version
         )?;
         match repeat_with {
@@ -348,13 +345,13 @@ mod tests {
     #[test]
     fn a_read_that_began_before_the_acknowledgement_may_be_old_and_one_after_it_may_not() {
         let history = HistoryRecorder::new(7).repeat_with("cargo test");
-        let before = history.began();
+        let before = history.begin_read();
         history.record_invalidation(1, 5);
-        let other = history.began();
-        let after = history.began();
+        let other = history.begin_read();
+        let after = history.begin_read();
         history.record_read(1, before, 4);
         history.record_read(2, other, 0);
-        assert_eq!(history.check(), Ok(Checked { reads: 2, invalidations: 1 }));
+        assert_eq!(history.check(), Ok(CheckedHistory { reads: 2, invalidations: 1 }));
         history.record_read(1, after, 4);
         let stale = history.check().unwrap_err();
         assert_eq!((stale.read().began, stale.missed().version), (after, 5));
@@ -363,11 +360,11 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_version_counts_whatever_was_acknowledged_last() {
+    fn the_newest_version_counts_in_whichever_order_versions_were_acknowledged() {
         let history = HistoryRecorder::new(7);
         history.record_invalidation(1, 5);
         history.record_invalidation(1, 4);
-        let began = history.began();
+        let began = history.begin_read();
         history.record_read(1, began, 4);
         assert_eq!(history.check().unwrap_err().missed().version, 5);
     }

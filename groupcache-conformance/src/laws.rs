@@ -1,25 +1,36 @@
-//! What any key strategy and any invalidator has to obey.
+//! Laws of key strategies and invalidators.
+//!
+//! Each function checks one law for the calls or rows that a test passes in. Pass many, for example from a
+//! property test.
+//!
+//! ```
+//! use groupcache_conformance::laws;
+//! use groupcache_core::{ByArguments, NamedCall};
+//!
+//! # fn main() -> Result<(), groupcache_conformance::Violation> {
+//! let calls = [NamedCall::new("feed").with("page", 1), NamedCall::new("feed").with("page", 2)];
+//! let strategy = ByArguments::all();
+//! laws::deterministic(&strategy, &calls, Clone::clone)?;
+//! laws::injective(&strategy, &calls)
+//! # }
+//! ```
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt::Debug;
 
-use super::kit::Violation;
-use groupcache_core::Backend;
-use groupcache_core::BoxInvalidator;
-use groupcache_core::Cache;
-use groupcache_core::Key;
-use groupcache_core::KeyStrategy;
-use groupcache_core::{Error, ErrorKind, Result};
-use groupcache_core::{Group, Groups};
-use groupcache_core::{Invalidator, RecordingInvalidator};
-use groupcache_core::{Model, groups_of};
+use groupcache_core::{
+    Backend, BoxInvalidator, Cache, Error, ErrorKind, Group, Groups, Invalidator, Key, KeyStrategy, Model,
+    RecordingInvalidator, Result, groups_of,
+};
 
-/// Equal calls have equal keys and groups: `again` makes each of `calls` anew.
+use crate::kit::Violation;
+
+/// Checks that equal calls have equal keys and groups. `again` makes an equal call.
 ///
 /// # Errors
 ///
-/// The call whose key or groups differ from those of its twin.
+/// Returns the call whose key or groups differ from those of the equal call.
 pub fn deterministic<C: Debug>(
     strategy: &impl KeyStrategy<C>,
     calls: &[C],
@@ -37,12 +48,13 @@ pub fn deterministic<C: Debug>(
     Ok(())
 }
 
-/// Calls whose values may differ have different keys: no two of `calls`, all of which differ, have
-/// the same. Calls without a key are not cached, and have none in common.
+/// Checks that calls whose values may differ have different keys. No two of `calls` may be equal.
+///
+/// Ignores calls without a key, as they are not cached.
 ///
 /// # Errors
 ///
-/// Two calls with one key.
+/// Returns two calls with the same key.
 pub fn injective<C: Debug>(strategy: &impl KeyStrategy<C>, calls: &[C]) -> Result<(), Violation> {
     let mut known: HashMap<Key, &C> = HashMap::new();
     for call in calls {
@@ -50,18 +62,18 @@ pub fn injective<C: Debug>(strategy: &impl KeyStrategy<C>, calls: &[C]) -> Resul
         if let Some(other) = known.insert(key, call) {
             return Err(broken(
                 "calls whose values may differ have different keys",
-                format!("{call:?} and {other:?} have the same"),
+                format!("{call:?} and {other:?} have the same key"),
             ));
         }
     }
     Ok(())
 }
 
-/// A key does not change from release to release: the encoding of `call`'s key is `golden`.
+/// Checks that the encoding of the key of `call` is `golden`, so that it is the same in every release.
 ///
 /// # Errors
 ///
-/// The encoding it has now.
+/// Returns the encoding that the key has now.
 pub fn stable<C: Debug>(strategy: &impl KeyStrategy<C>, call: &C, golden: &[u8]) -> Result<(), Violation> {
     let key = strategy.key(call).map_err(|error| broken("a call has a key", error.to_string()))?;
     if key.as_bytes() == golden {
@@ -70,45 +82,44 @@ pub fn stable<C: Debug>(strategy: &impl KeyStrategy<C>, call: &C, golden: &[u8])
     Err(broken("a key is the same in every release", format!("{call:?}: {key:?}")))
 }
 
-/// The groups named when `call` is read are among those invalidated when `row`, which it shows,
-/// changes.
+/// Checks that a change of `row` invalidates every group that `call` depends on. `call` shows `row`.
 ///
 /// # Errors
 ///
-/// The group that nobody would invalidate, or that the call or the row has none.
+/// Returns the group that no change of the row invalidates, or the error of the strategy or the model.
 pub fn consistent<C: Debug, M: Model>(
     strategy: &impl KeyStrategy<C>,
     call: &C,
     row: &M,
 ) -> Result<(), Violation> {
-    const PROMISE: &str = "the groups named at read are those that are invalidated when the value changes";
+    const PROMISE: &str = "a change of a row invalidates every group of the calls that show it";
     let failed = |error: Error| broken(PROMISE, format!("{call:?}: {error}"));
     let read = strategy.groups(call).map_err(failed)?;
     let invalidated = groups_of(row).map_err(failed)?;
     match read.iter().find(|group| !invalidated.contains(group)) {
         None => Ok(()),
         Some(group) => {
-            Err(broken(PROMISE, format!("{call:?} depends on {group:?}, and its row is in {invalidated:?}")))
+            Err(broken(PROMISE, format!("{call:?} depends on {group:?}, but its row is in {invalidated:?}")))
         }
     }
 }
 
-/// `Ok` means effective: what `invalidator` acknowledges, `cache` does not serve any more.
+/// Checks that `cache` serves no value that `invalidator` has acknowledged to invalidate.
 ///
 /// # Errors
 ///
-/// That it acknowledged and the old value is served, or that it did not acknowledge.
+/// Returns that the cache served the old value, or that the invalidator failed.
 pub async fn acknowledged_means_effective<B: Backend>(
     invalidator: &impl Invalidator,
     cache: &Cache<B>,
 ) -> Result<(), Violation> {
-    const PROMISE: &str = "`Ok` means that every read that starts afterwards sees values computed later";
+    const PROMISE: &str = "after `Ok`, every read that starts later returns a value loaded later";
     let groups = Groups::from(Group::new("law of acknowledgement"));
     let read = |value: u32| {
         let groups = groups.clone();
         async move {
-            let compute = || async move { Ok::<_, Infallible>(value) };
-            match cache.get_or_load("law of acknowledgement", groups, compute).await {
+            let load = || async move { Ok::<_, Infallible>(value) };
+            match cache.get_or_load("law of acknowledgement", groups, load).await {
                 Ok(value) => value,
                 Err(impossible) => match impossible {},
             }
@@ -119,40 +130,44 @@ pub async fn acknowledged_means_effective<B: Backend>(
         invalidator.invalidate(&groups).await.map_err(|error| broken(PROMISE, error.to_string()))?;
         let now = read(round + 1).await;
         if now != round + 1 {
-            return Err(broken(PROMISE, format!("a value of {now} rounds ago is served")));
+            return Err(broken(PROMISE, format!("the cache serves value {now} in round {round}")));
         }
         invalidator.invalidate(&groups).await.map_err(|error| broken(PROMISE, error.to_string()))?;
     }
     Ok(())
 }
 
-/// An invalidator made of two tells both, even if one fails, and fails if one does.
+/// Checks that an invalidator made of two notifies both, even if one fails, and fails if one does.
 ///
 /// # Errors
 ///
-/// Which of it does not hold.
-pub async fn both_sides_are_told<I: Invalidator>(
+/// Returns the side that was not notified, or the outcome that hides a failure.
+pub async fn both_sides_are_notified<I: Invalidator>(
     make: impl Fn(BoxInvalidator, BoxInvalidator) -> I,
 ) -> Result<(), Violation> {
     let groups = Groups::from(Group::new("law of both sides"));
     for failing in [None, Some(0), Some(1)] {
-        let told = [RecordingInvalidator::default(), RecordingInvalidator::default()];
+        let recorders = [RecordingInvalidator::default(), RecordingInvalidator::default()];
         let side = |at: usize| {
-            let told = told[at].clone();
-            if failing == Some(at) { BoxInvalidator::new(Failing(told)) } else { BoxInvalidator::new(told) }
+            let recorder = recorders[at].clone();
+            if failing == Some(at) {
+                BoxInvalidator::new(Failing(recorder))
+            } else {
+                BoxInvalidator::new(recorder)
+            }
         };
         let outcome = make(side(0), side(1)).invalidate(&groups).await;
         if outcome.is_err() != failing.is_some() {
             return Err(broken(
-                "an invalidation that failed on one side is an error, and one that did not is none",
+                "an invalidation is an error exactly if it failed on one side",
                 format!("{outcome:?}, failing side: {failing:?}"),
             ));
         }
-        for (at, told) in told.iter().enumerate() {
-            if told.recorded() != [groups.clone()] {
+        for (at, recorder) in recorders.iter().enumerate() {
+            if recorder.recorded() != [groups.clone()] {
                 return Err(broken(
-                    "both sides are told, even if one fails",
-                    format!("side {at} was told {:?}, failing side: {failing:?}", told.recorded()),
+                    "both sides are notified, even if one fails",
+                    format!("side {at} was notified of {:?}, failing side: {failing:?}", recorder.recorded()),
                 ));
             }
         }
@@ -160,30 +175,32 @@ pub async fn both_sides_are_told<I: Invalidator>(
     Ok(())
 }
 
-/// What is rolled back tells nobody: `change` gets an invalidator, changes something, and rolls it
-/// back.
+/// Checks that a change which is rolled back invalidates nothing.
+///
+/// `change` gets an invalidator, changes something and rolls it back.
 ///
 /// # Errors
 ///
-/// What was told.
+/// Returns the groups that were invalidated.
 pub async fn nothing_after_a_rollback(
     change: impl AsyncFnOnce(RecordingInvalidator),
 ) -> Result<(), Violation> {
-    let told = RecordingInvalidator::default();
-    change(told.clone()).await;
-    let recorded = told.recorded();
+    let recorder = RecordingInvalidator::default();
+    change(recorder.clone()).await;
+    let recorded = recorder.recorded();
     if recorded.is_empty() {
         return Ok(());
     }
     Err(broken("nothing is invalidated after a rollback", format!("{recorded:?}")))
 }
 
-/// A row that moves from one group to another concerns both: `change` gets an invalidator and moves
-/// `old` to `new`.
+/// Checks that a row which moves to other groups invalidates the old and the new ones.
+///
+/// `change` gets an invalidator and changes `old` to `new`.
 ///
 /// # Errors
 ///
-/// A group of either that was not told, or that the rows have none.
+/// Returns a group that was not invalidated, or the error of the model.
 pub async fn old_and_new_groups_of_a_moved_row<M: Model + Sync>(
     old: &M,
     new: &M,
@@ -192,17 +209,17 @@ pub async fn old_and_new_groups_of_a_moved_row<M: Model + Sync>(
     const PROMISE: &str = "the groups of the old and of the new row are invalidated";
     let failed = |error: Error| broken(PROMISE, error.to_string());
     let expected = groups_of(old).map_err(failed)?.union(&groups_of(new).map_err(failed)?);
-    let told = RecordingInvalidator::default();
-    change(told.clone()).await;
+    let recorder = RecordingInvalidator::default();
+    change(recorder.clone()).await;
     let recorded: Groups =
-        told.recorded().iter().flat_map(|groups| groups.iter().cloned().collect::<Vec<_>>()).collect();
+        recorder.recorded().iter().flat_map(|groups| groups.iter().cloned().collect::<Vec<_>>()).collect();
     match expected.iter().find(|group| !recorded.contains(group)) {
         None => Ok(()),
-        Some(group) => Err(broken(PROMISE, format!("{group:?} was not; {recorded:?} were"))),
+        Some(group) => Err(broken(PROMISE, format!("{group:?} was not invalidated, only {recorded:?}"))),
     }
 }
 
-/// Remembers what it was told, and says that it failed.
+/// Records the invalidation, and fails.
 struct Failing(RecordingInvalidator);
 
 impl Invalidator for Failing {

@@ -1,35 +1,67 @@
-//! Shows whether what one wrote oneself keeps the promises of this crate: a backend, a key strategy,
-//! an invalidator. With the feature `conformance`, which only tests need.
-//!
-//! * [`conformance_tests!`](crate::conformance_tests) makes one test of each sentence of the
-//!   documentation of [`Backend`], edges and races included.
-//! * [`lost_generation`] and [`rollback`] are two more, for stores that a test can make forget.
-//! * [`FaultBackend`] does to a backend what networks and servers do, by a plan that a seed repeats.
-//! * [`under_faults`] lets readers and writers of a cache run into these faults.
-//! * [`HistoryRecorder`] writes down who read and invalidated what and when, and finds every read
-//!   that breaks the promise of the cache.
-//! * [`laws`] are what any key strategy and any invalidator has to obey.
+//! Conformance tests for backends, key strategies and invalidators of groupcache.
 //!
 //! ```
-//! use groupcache_conformance::Expectations;
+//! use groupcache_conformance::{Expectations, FaultPlan, under_faults};
 //! use groupcache_memory::MemoryBackend;
 //!
-//! // A name space of its own for each test; in process memory, that is a store of its own.
-//! async fn backend(_space: String) -> Option<MemoryBackend> {
+//! // Makes a backend for one test. A backend on a shared server passes `key_prefix` on to it.
+//! async fn backend(_key_prefix: String) -> Option<MemoryBackend> {
 //!     Some(MemoryBackend::with_max_bytes(64 << 20))
 //! }
 //!
+//! // One test for each promise of `Backend`.
 //! mod conformance {
 //!     groupcache_conformance::conformance_tests!(super::backend);
+//! }
+//!
+//! // Readers and writers of a cache, while 1 % of the operations suffer each fault.
+//! #[tokio::test]
+//! async fn nothing_stale_is_served_under_faults() {
+//!     let backend = MemoryBackend::with_max_bytes(64 << 20);
+//!     under_faults(backend, FaultPlan::all(1, 10), 1, 10_000, "cargo test").await.unwrap();
 //! }
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! # let found = groupcache_conformance::violations(&backend, Expectations::new()).await;
 //! # assert!(found.is_empty(), "{found:?}");
+//! # let backend = MemoryBackend::with_max_bytes(64 << 20);
+//! # under_faults(backend, FaultPlan::all(1, 10), 1, 10_000, "cargo test").await.unwrap();
 //! # }
 //! ```
 //!
-//! Whoever runs it needs tokio with `macros` and `rt-multi-thread`.
+//! # What it checks
+//!
+//! * [`conformance_tests!`](crate::conformance_tests) makes one test for each sentence of the
+//!   documentation of [`Backend`](groupcache_core::Backend), edges and races included. [`cases`] has
+//!   them as functions, and [`violations`] runs all of them.
+//! * [`lost_generation`] and [`rollback`] check a store that a test can make lose data or return to
+//!   older contents.
+//! * [`under_faults`] runs readers and writers of a cache while a [`FaultBackend`] does to the backend
+//!   what networks and servers do. A [`FaultPlan`] and a seed repeat the run.
+//! * [`HistoryRecorder`] records reads and invalidations, and finds every read that breaks the promise
+//!   of the cache.
+//! * [`laws`] check key strategies and invalidators.
+//! * [`doubles`] has backends for tests of code that uses a cache: one that is complete and simple, one
+//!   that counts, one that follows a script, one that fails.
+//!
+//! The kit cannot check that a store keeps its promises across a crash, a failover or a change of its
+//! configuration. Only the test of a backend can start and stop its servers.
+//!
+//! # Requirements
+//!
+//! The tests need tokio with the features `macros` and `rt-multi-thread`. A test for which the backend
+//! has no server is skipped with a line on standard error; it fails if the environment has
+//! `GROUPCACHE_REQUIRE_SERVERS=1`.
+//!
+//! The backend has to keep at least 64 entries, 256 generations, and a body of
+//! [`largest_body_bytes`](Expectations::largest_body_bytes). A smaller one evicts what a case still needs. Run
+//! [`under_faults`] on a smaller one in addition, so that it evicts all the time.
+//!
+//! # Cost
+//!
+//! All cases one after the other take about one second on a store that expires to the millisecond, and
+//! about twenty on one that expires to the second. Most of that is sleep. No case flushes a store: each
+//! works under a key prefix of its own.
 
 #![warn(
     missing_docs,
@@ -43,126 +75,23 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should"))]
 
 pub mod cases;
-mod disasters;
-mod entries;
+mod data_loss;
+pub mod doubles;
 mod faults;
-mod generations;
 mod history;
 mod kit;
 pub mod laws;
-mod leases;
-mod survival;
+mod run;
+mod seeds;
 
-pub use self::disasters::{lost_generation, rollback};
-pub use self::faults::{Fault, FaultBackend, FaultPlan, Faulted};
-pub use self::history::{Checked, HistoryRecorder, Invalidation, Read, StaleRead};
+pub use self::data_loss::{lost_generation, rollback};
+pub use self::faults::backend::FaultBackend;
+pub use self::faults::plan::{Fault, FaultCounts, FaultPlan};
+pub use self::faults::under_faults::{FaultRun, under_faults};
+pub use self::history::{CheckedHistory, HistoryRecorder, Invalidation, Read, StaleRead};
 pub use self::kit::{Expectations, Kit, Violation};
-pub use self::survival::{Survived, under_faults};
-
-use groupcache_core::Backend;
-
-/// Calls `$then` with `$arguments` and the names of all [`cases`].
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __conformance_cases {
-    ($($then:ident)::+ { $($arguments:tt)* }) => {
-        $($then)::+! { { $($arguments)* }
-            a_batch_is_answered_in_the_order_of_its_questions
-            a_bump_between_lookup_and_store_makes_the_stored_entry_stale
-            a_bump_is_seen_by_every_lookup_that_starts_after_it
-            a_bump_leaves_other_groups_alone
-            a_bump_leaves_groups_without_a_generation_without
-            a_bump_replaces_the_generation_of_every_group_it_names
-            a_cache_on_it_serves_nothing_stale
-            a_delete_removes_one_entry_and_nothing_else
-            a_dropped_operation_leaves_nothing_broken
-            a_generation_never_comes_back
-            a_glance_shows_what_a_lookup_finds
-            a_lease_completes_the_vector
-            a_lease_ends
-            a_lease_has_one_holder
-            a_lease_on_a_vector_that_did_not_come_out_is_nobodys
-            a_long_lease_lasts
-            a_lookup_changes_nothing
-            a_mint_keeps_the_generation_that_is_there
-            a_mint_answers_in_the_order_of_its_groups
-            a_time_to_live_of_zero_is_over_at_once
-            an_empty_store_has_nothing
-            an_entry_comes_back_as_it_was_stored
-            an_entry_expires_when_its_time_to_live_is_over
-            an_entry_stored_under_lost_generations_is_never_valid
-            any_body_comes_back
-            any_group_works
-            any_key_works
-            concurrent_mints_of_a_group_have_one_winner
-            connections_to_one_store_see_the_same
-            generations_are_told_in_the_order_of_the_groups
-            leases_never_meet
-            long_times_to_live_are_not_cut
-            name_spaces_never_meet
-            overwriting_replaces_the_entry_and_its_expiry
-            the_time_left_is_told_where_it_is_needed
-        }
-    };
-}
-
-/// Makes one test of each promise of [`Backend`], for the backend that `$make` makes.
-///
-/// `$make` is a path to an `async fn(space: String) -> Option<B>`. `None` says that there is no server
-/// to test with: the test is skipped then, visibly, and fails if the environment has `GROUPCACHE_REQUIRE_SERVERS=1`. `space` is a name space (a key prefix) that no other test has.
-/// Backends made with the same `space` are connections to the same data if the store is
-/// [`shared`](crate::Expectations::shared).
-///
-/// A second argument says what else to expect; see
-/// [`Expectations`](crate::Expectations).
-#[macro_export]
-macro_rules! conformance_tests {
-    ($make:path) => {
-        $crate::conformance_tests!($make, $crate::Expectations::new());
-    };
-    ($make:path, $expectations:expr) => {
-        $crate::__conformance_cases!($crate::__conformance_tests { $make, $expectations });
-    };
-}
-
-/// The tests, one for each name.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __conformance_tests {
-    ({ $make:path, $expectations:expr } $($case:ident)*) => {
-        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $case() {
-            let kit = $crate::Kit::new(stringify!($case), &$make, $expectations).await;
-            if let Some(kit) = kit
-                && let Err(violation) = $crate::cases::$case(&kit).await
-            {
-                panic!("{violation}");
-            }
-        })*
-    };
-}
-
-macro_rules! all_violations {
-    ({ $make:ident, $expectations:ident, $found:ident } $($case:ident)*) => {
-        $(if let Some(kit) = Kit::new(stringify!($case), $make, $expectations).await {
-            $found.extend(cases::$case(&kit).await.err());
-        })*
-    };
-}
-
-/// Runs all [`cases`] one after the other and returns the promises that are broken, none if the
-/// backend conforms. What [`conformance_tests!`](crate::conformance_tests) does, for those who
-/// want the outcome rather than tests.
-pub async fn violations<B, F, Fut>(make: &F, expectations: Expectations) -> Vec<Violation>
-where
-    B: Backend,
-    F: Fn(String) -> Fut + Sync,
-    Fut: Future<Output = Option<B>> + Send,
-{
-    let mut found = Vec::new();
-    crate::__conformance_cases!(all_violations { make, expectations, found });
-    found
-}
+pub use self::run::violations;
+pub use self::seeds::{scale, seeds};
 
 /// The examples of the README, as tests.
 #[cfg(doctest)]

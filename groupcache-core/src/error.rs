@@ -80,7 +80,7 @@ impl Error {
         self.backend
     }
 
-    /// Returns whether the same operation may succeed later although nobody changes the configuration.
+    /// Returns whether the same operation may succeed later without a change of the configuration.
     ///
     /// True for [`Timeout`](ErrorKind::Timeout) and [`Unavailable`](ErrorKind::Unavailable) only. A full
     /// store or a wrong password needs an operator.

@@ -1,9 +1,8 @@
-//! Single flight and fills under schedules that shuttle chooses. Only in test builds with
-//! `--cfg groupcache_shuttle`, where `sync.rs` has shuttle's mutex and atomics; see
-//! `tests/interleavings`.
+//! Single flight and load contexts under schedules that shuttle chooses. Only in test builds with
+//! `--cfg groupcache_shuttle`, where `sync.rs` has shuttle's mutex and atomics; see `tests/interleavings`.
 //!
-//! A leader whose computation panics is one that is dropped: `Leader` does not ask why, and so neither
-//! do these tests, which drop it.
+//! A leader whose load panics is dropped. `Leader` does not distinguish that from a cancelled load, so these
+//! tests only drop it.
 
 #[path = "../../tests/src/explore.rs"]
 mod explore;
@@ -27,14 +26,14 @@ use crate::read::flight_id::FlightId;
 use crate::read::single_flight::{FlightOutcome, Leader, Role, SingleFlight};
 use crate::sync::Mutex;
 
-/// Not one of shuttle's: looking at it is no point at which another task may run.
+/// Not one of shuttle's atomics: it adds no point at which shuttle may switch tasks.
 #[derive(Default)]
 struct Leaders(AtomicUsize);
 
 impl Leaders {
-    /// One leads from now on, until it calls `end`.
+    /// Asserts that there is no other leader until `end`.
     fn begin(&self) {
-        assert_eq!(self.0.fetch_add(1, Ordering::SeqCst), 0, "two lead one flight");
+        assert_eq!(self.0.fetch_add(1, Ordering::SeqCst), 0, "one flight has two leaders");
     }
 
     fn end(&self) {
@@ -57,7 +56,7 @@ fn shared() -> FlightOutcome {
     FlightOutcome::Shared { entry, expires_at: None }
 }
 
-async fn compute_and_land(mut lead: Leader, leaders: &Leaders) {
+async fn load_and_finish(mut lead: Leader, leaders: &Leaders) {
     yield_now().await;
     leaders.end();
     lead.finish(shared());
@@ -66,31 +65,31 @@ async fn compute_and_land(mut lead: Leader, leaders: &Leaders) {
     drop(lead);
 }
 
-async fn go_away(lead: Leader, leaders: &Leaders) {
+async fn drop_leader(lead: Leader, leaders: &Leaders) {
     yield_now().await;
     leaders.end();
     drop(lead);
 }
 
-/// Each task reads once; those whose bit is set go away when they lead.
-fn readers(go_away_when_leading: &'static [bool]) {
+/// Each task reads once. Tasks whose flag is set drop the lead.
+fn readers(drops_the_lead: &'static [bool]) {
     block_on(async move {
         let (flights, leaders) = (SingleFlight::new(), Arc::new(Leaders::default()));
-        let tasks: Vec<_> = go_away_when_leading
+        let tasks: Vec<_> = drops_the_lead
             .iter()
-            .map(|goes_away| {
+            .map(|drops| {
                 let (flights, leaders) = (Arc::clone(&flights), Arc::clone(&leaders));
                 spawn(async move {
                     match flights.join(id()).await {
                         Role::Leader(lead) => {
                             leaders.begin();
-                            if *goes_away {
-                                go_away(lead, &leaders).await;
+                            if *drops {
+                                drop_leader(lead, &leaders).await;
                             } else {
-                                compute_and_land(lead, &leaders).await;
+                                load_and_finish(lead, &leaders).await;
                             }
                         }
-                        Role::Follower(landing) => assert!(matches!(landing, FlightOutcome::Shared { .. })),
+                        Role::Follower(outcome) => assert!(matches!(outcome, FlightOutcome::Shared { .. })),
                     }
                 })
             })
@@ -103,17 +102,17 @@ fn readers(go_away_when_leading: &'static [bool]) {
 }
 
 #[test]
-fn one_leads_at_a_time_and_all_others_get_its_value() {
-    explore("one_leads_at_a_time_and_all_others_get_its_value", || readers(&[false; 4]));
+fn one_leader_at_a_time_and_all_followers_get_its_value() {
+    explore("one_leader_at_a_time_and_all_followers_get_its_value", || readers(&[false; 4]));
 }
 
 #[test]
-fn a_leader_that_goes_away_hands_over_and_nobody_hangs() {
-    explore("a_leader_that_goes_away_hands_over_and_nobody_hangs", || readers(&[true, true, true, false]));
+fn a_dropped_leader_hands_over_and_no_follower_hangs() {
+    explore("a_dropped_leader_hands_over_and_no_follower_hangs", || readers(&[true, true, true, false]));
 }
 
-/// One boards while the leader of the flight does this; what is left of the lead goes afterwards.
-fn one_boards_while(ends: impl Fn(Leader) -> Option<Leader> + Send + 'static) -> Role {
+/// A reader joins while the leader of the flight ends as `ends` says.
+fn join_while(ends: impl Fn(Leader) -> Option<Leader> + Send + 'static) -> Role {
     block_on(async {
         let flights = SingleFlight::new();
         let lead = flights.try_lead(id()).unwrap();
@@ -128,40 +127,40 @@ fn one_boards_while(ends: impl Fn(Leader) -> Option<Leader> + Send + 'static) ->
 }
 
 #[test]
-fn who_boards_while_a_flight_lands_shares_it_in_every_order() {
-    let land = |mut lead: Leader| {
+fn a_reader_that_joins_a_finishing_flight_shares_it_in_every_order() {
+    let finish = |mut lead: Leader| {
         lead.finish(shared());
         Some(lead)
     };
-    explore_all(move || match one_boards_while(land) {
+    explore_all(move || match join_while(finish) {
         Role::Follower(FlightOutcome::Shared { .. }) => {}
         other => panic!("{other:?}"),
     });
 }
 
 #[test]
-fn who_boards_while_a_leader_goes_away_leads_in_every_order() {
-    let go_away = |lead| {
+fn a_reader_that_joins_a_flight_whose_leader_is_dropped_leads_in_every_order() {
+    let drop_it = |lead| {
         drop(lead);
         None
     };
-    explore_all(move || match one_boards_while(go_away) {
+    explore_all(move || match join_while(drop_it) {
         Role::Leader(_) => {}
-        Role::Follower(landing) => panic!("{landing:?} of a flight that never landed"),
+        Role::Follower(outcome) => panic!("{outcome:?} of a flight that never finished"),
     });
 }
 
-/// One who waits is dropped at any moment: before it is woken, after, or while it takes over.
+/// A waiter is dropped at any moment: before it is woken, after, or while it takes over.
 fn cancelled_while_waiting() {
     block_on(async {
         let (flights, leaders) = (SingleFlight::new(), Arc::new(Leaders::default()));
-        let Role::Leader(lead) = flights.join(id()).await else { panic!("there is no other") };
+        let Role::Leader(lead) = flights.join(id()).await else { panic!("there is no other reader") };
         leaders.begin();
         let reader = || {
             let (flights, leaders) = (Arc::clone(&flights), Arc::clone(&leaders));
             spawn(async move {
                 if let Role::Leader(lead) = flights.join(id()).await {
-                    // What cancels it drops this too.
+                    // Dropped with the cancelled task.
                     let _leading = Leading(&leaders);
                     leaders.begin();
                     yield_now().await;
@@ -175,7 +174,7 @@ fn cancelled_while_waiting() {
             cancelled.abort();
             drop(cancelled.await);
         });
-        go_away(lead, &leaders).await;
+        drop_leader(lead, &leaders).await;
         canceller.await.unwrap();
         other.await.unwrap();
         assert_eq!(flights.len(), 0, "a flight is left behind");
@@ -191,11 +190,11 @@ impl Drop for Leading<'_> {
 }
 
 #[test]
-fn whoever_is_cancelled_while_waiting_takes_nobodys_turn_along() {
-    explore("whoever_is_cancelled_while_waiting_takes_nobodys_turn_along", cancelled_while_waiting);
+fn a_cancelled_waiter_does_not_take_the_lead_along() {
+    explore("a_cancelled_waiter_does_not_take_the_lead_along", cancelled_while_waiting);
 }
 
-/// Those who would rather not wait, beside those who do.
+/// Readers that only try to lead, beside readers that wait.
 fn some_only_try() {
     block_on(async {
         let (flights, leaders) = (SingleFlight::new(), Arc::new(Leaders::default()));
@@ -214,9 +213,9 @@ fn some_only_try() {
                     if let Some(lead) = lead {
                         leaders.begin();
                         if task < 2 {
-                            go_away(lead, &leaders).await;
+                            drop_leader(lead, &leaders).await;
                         } else {
-                            compute_and_land(lead, &leaders).await;
+                            load_and_finish(lead, &leaders).await;
                         }
                     }
                 })
@@ -230,31 +229,30 @@ fn some_only_try() {
 }
 
 #[test]
-fn who_only_tries_leads_if_nobody_does_and_leaves_nothing_behind() {
-    explore("who_only_tries_leads_if_nobody_does_and_leaves_nothing_behind", some_only_try);
+fn try_lead_leads_only_without_a_leader_and_leaves_nothing_behind() {
+    explore("try_lead_leads_only_without_a_leader_and_leaves_nothing_behind", some_only_try);
 }
 
-/// The way of a read, around a store that loses nothing: looks, boards, looks again if a flight went
+/// The way of a read, around a store that loses nothing: look up, join, look up again if a flight finished
 /// since.
 fn readers_of_a_store() {
     block_on(async {
         let flights = SingleFlight::new();
         let store = Arc::new(Mutex::new(false));
-        let computed = Arc::new(AtomicUsize::new(0));
+        let loads = Arc::new(AtomicUsize::new(0));
         let tasks: Vec<_> = (0..3)
             .map(|_| {
-                let (flights, store, computed) =
-                    (Arc::clone(&flights), Arc::clone(&store), Arc::clone(&computed));
+                let (flights, store, loads) = (Arc::clone(&flights), Arc::clone(&store), Arc::clone(&loads));
                 spawn(async move {
                     loop {
-                        let gone = flights.finished_count(&id().key);
+                        let finished = flights.finished_count(&id().key);
                         if *store.lock() {
                             return;
                         }
                         match flights.join(id()).await {
-                            Role::Leader(_) if flights.finished_count(&id().key) != gone => {}
+                            Role::Leader(_) if flights.finished_count(&id().key) != finished => {}
                             Role::Leader(mut lead) => {
-                                computed.fetch_add(1, Ordering::SeqCst);
+                                loads.fetch_add(1, Ordering::SeqCst);
                                 lead.finish(shared());
                                 *store.lock() = true;
                                 drop(lead);
@@ -269,14 +267,14 @@ fn readers_of_a_store() {
         for task in tasks {
             task.await.unwrap();
         }
-        assert_eq!(computed.load(Ordering::SeqCst), 1, "what was stored is computed again");
+        assert_eq!(loads.load(Ordering::SeqCst), 1, "an entry that was stored is loaded again");
         assert_eq!(flights.len(), 0, "a flight is left behind");
     });
 }
 
 #[test]
-fn what_was_stored_since_a_reader_looked_is_not_computed_again() {
-    explore("what_was_stored_since_a_reader_looked_is_not_computed_again", readers_of_a_store);
+fn an_entry_stored_after_the_lookup_is_not_loaded_again() {
+    explore("an_entry_stored_after_the_lookup_is_not_loaded_again", readers_of_a_store);
 }
 
 /// One group of a store, and its data.
@@ -284,7 +282,7 @@ struct Store {
     /// 1 before the invalidation, 2 after it.
     generation: Mutex<u128>,
     version: Mutex<u32>,
-    /// Mints that were asked for.
+    /// The number of mints.
     asked: AtomicUsize,
 }
 
@@ -312,7 +310,7 @@ impl Store {
     }
 }
 
-/// Two branches of a computation depend on a group and then read its data, while that is changed and
+/// Two branches of a load depend on a group and then read its data, while the data changes and the group is
 /// invalidated.
 fn two_branches_depend_on_a_group() {
     block_on(async {
@@ -343,20 +341,20 @@ fn two_branches_depend_on_a_group() {
         assert_eq!(sealed.groups.len(), 1);
         let current: GenerationVector = [generation(2)].into_iter().collect();
         assert!(sealed.storable);
-        assert!(oldest == 2 || sealed.vector != current, "old data under a generation of after its change");
-        assert_eq!(context.seal().groups.len(), 0, "the end comes once");
+        assert!(oldest == 2 || sealed.vector != current, "old data under a generation from after its change");
+        assert_eq!(context.seal().groups.len(), 0, "a load is sealed once");
     });
 }
 
 #[test]
-fn data_read_before_an_invalidation_never_has_a_generation_of_after_it() {
-    explore("data_read_before_an_invalidation_never_has_a_generation_of_after_it", || {
+fn data_read_before_an_invalidation_never_has_a_later_generation() {
+    explore("data_read_before_an_invalidation_never_has_a_later_generation", || {
         two_branches_depend_on_a_group();
     });
 }
 
-/// A branch is dropped while it waits for a generation; the computation ends at any moment.
-fn a_branch_is_given_up() {
+/// A branch is dropped while it waits for a generation. The load ends at any moment.
+fn a_branch_is_cancelled() {
     block_on(async {
         let store = Store::new();
         let context = store.context();
@@ -388,6 +386,6 @@ fn a_branch_is_given_up() {
 }
 
 #[test]
-fn a_computation_that_gave_up_waiting_for_a_generation_is_not_stored() {
-    explore("a_computation_that_gave_up_waiting_for_a_generation_is_not_stored", a_branch_is_given_up);
+fn a_load_with_a_cancelled_depend_is_not_stored() {
+    explore("a_load_with_a_cancelled_depend_is_not_stored", a_branch_is_cancelled);
 }

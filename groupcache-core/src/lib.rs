@@ -99,6 +99,7 @@ mod sync;
 mod time_limit;
 mod typed;
 
+#[doc(inline)]
 pub use crate::backend::Backend;
 pub use crate::backend::boxed::BoxBackend;
 pub use crate::cache::{Cache, CacheBuilder};
@@ -111,7 +112,7 @@ pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::invalidator::{BoxInvalidator, Invalidator, RecordingInvalidator};
 pub use crate::load_context::{LoadContext, depend};
 pub use crate::options::EntryOptions;
-pub use crate::outcome::{Loaded, Miss, Served, ServedFrom, StorePolicy, ToStore};
+pub use crate::outcome::{Expiring, Loaded, Miss, Served, ServedFrom, StorePolicy, ToStore};
 pub use crate::read::ReadOutcome;
 pub use crate::read::refresh::Refresh;
 pub use crate::stats::Stats;
@@ -121,7 +122,7 @@ pub use crate::strategy::by_tag::ByTag;
 pub use crate::strategy::call::{Arguments, Call, NamedCall};
 pub use crate::strategy::key_strategy::KeyStrategy;
 pub use crate::strategy::model::{ArgumentText, Model, Models, check_fields, groups_of};
-pub use crate::typed::KeyedCache;
+pub use crate::typed::keyed::KeyedCache;
 
 /// The examples of the README, as tests.
 #[cfg(doctest)]

@@ -1,6 +1,7 @@
 //! The context of a load: the groups that it depends on, and the generations they had before it read their
 //! data.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -112,16 +113,15 @@ pub(crate) trait Minter: Send + Sync {
 }
 
 struct State {
-    dependencies: Vec<Dependency>,
+    dependencies: BTreeMap<Group, Dependency>,
     guards: Vec<GenerationGuard>,
-    late: Vec<Group>,
+    late: BTreeSet<Group>,
     expires_at: Option<Instant>,
     storable: bool,
     sealed: bool,
 }
 
 struct Dependency {
-    group: Group,
     generation: Generation,
     /// Whether this load has declared the group. Otherwise an earlier load of the key did, and the generation
     /// was read in case this one does too.
@@ -176,7 +176,7 @@ impl LoadContext {
                 for (group, generation) in unknown.iter().zip(minted.vector.iter()) {
                     #[cfg(groupcache_mutants)]
                     if crate::mutants::is_on("later_generation") {
-                        state.dependencies.retain(|known| known.group != *group);
+                        state.dependencies.remove(group);
                     }
                     // Another task may have declared the group meanwhile. Both generations are from before
                     // this task reads, but only the earlier one is from before the other task reads.
@@ -196,8 +196,8 @@ impl LoadContext {
     pub fn depend_late(&self, groups: impl Into<Groups>) {
         let mut state = self.0.state.lock();
         for group in &groups.into() {
-            if !state.declare(group) && !state.late.contains(group) {
-                state.late.push(group.clone());
+            if !state.declare(group) {
+                state.late.insert(group.clone());
             }
         }
     }
@@ -214,9 +214,9 @@ impl LoadContext {
 
     pub(crate) fn new(cache: CacheId, minter: Arc<dyn Minter>) -> Self {
         let state = State {
-            dependencies: Vec::new(),
+            dependencies: BTreeMap::new(),
             guards: Vec::new(),
-            late: Vec::new(),
+            late: BTreeSet::new(),
             expires_at: None,
             storable: true,
             sealed: false,
@@ -250,15 +250,15 @@ impl LoadContext {
     pub(crate) fn seal(&self) -> Sealed {
         let mut state = self.0.state.lock();
         state.sealed = true;
-        let mut declared: Vec<_> =
-            state.dependencies.drain(..).filter(|dependency| dependency.declared).collect();
-        declared.sort_by(|one, other| one.group.cmp(&other.group));
-        let vector = declared.iter().map(|dependency| dependency.generation).collect();
+        let mut declared = std::mem::take(&mut state.dependencies);
+        declared.retain(|_, dependency| dependency.declared);
+        // In the order of the groups, as a list of groups is.
+        let vector = declared.values().map(|dependency| dependency.generation).collect();
         Sealed {
-            groups: declared.into_iter().map(|dependency| dependency.group).collect(),
+            groups: declared.into_keys().collect(),
             vector,
             guards: std::mem::take(&mut state.guards),
-            late: std::mem::take(&mut state.late),
+            late: std::mem::take(&mut state.late).into_iter().collect(),
             expires_at: state.expires_at,
             storable: state.storable,
         }
@@ -277,6 +277,7 @@ impl LoadContext {
     pub(crate) fn after_nested_read(&self, cache: CacheId, entry: &Entry, expires_at: Option<Instant>) {
         if !self.is_of(cache) {
             self.depend_late(entry.groups().clone());
+            self.expire_at(expires_at);
             return;
         }
         let mut state = self.0.state.lock();
@@ -290,6 +291,12 @@ impl LoadContext {
         }
         state.expires_at = earlier(state.expires_at, expires_at);
     }
+
+    /// Ends the time to live of the loaded value at `expires_at` at the latest.
+    fn expire_at(&self, expires_at: Option<Instant>) {
+        let mut state = self.0.state.lock();
+        state.expires_at = earlier(state.expires_at, expires_at);
+    }
 }
 
 /// Notices a `depend` that is dropped before it has its generations.
@@ -298,7 +305,7 @@ struct CancelledDepend<'a>(&'a LoadContext);
 impl Drop for CancelledDepend<'_> {
     fn drop(&mut self) {
         #[cfg(groupcache_mutants)]
-        if crate::mutants::is_on("given_up_unnoticed") {
+        if crate::mutants::is_on("cancelled_unnoticed") {
             return;
         }
         self.0.do_not_store();
@@ -331,16 +338,16 @@ impl Drop for NestedRead {
 impl State {
     /// Marks `group` as declared if its generation is known. Returns whether it is.
     fn declare(&mut self, group: &Group) -> bool {
-        let known = self.dependencies.iter_mut().find(|dependency| dependency.group == *group);
+        let known = self.dependencies.get_mut(group);
         known.map(|dependency| dependency.declared = true).is_some()
     }
 
     fn has(&self, group: &Group, generation: Generation) -> bool {
-        self.dependencies.iter().any(|known| known.group == *group && known.generation == generation)
+        self.dependencies.get(group).is_some_and(|known| known.generation == generation)
     }
 
     fn add(&mut self, group: Group, generation: Generation, declared: bool) {
-        self.dependencies.push(Dependency { group, generation, declared });
+        self.dependencies.insert(group, Dependency { generation, declared });
     }
 }
 
@@ -354,7 +361,7 @@ fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
 impl fmt::Debug for LoadContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.0.state.lock();
-        let declared = state.dependencies.iter().filter(|known| known.declared).map(|known| &known.group);
+        let declared = state.dependencies.iter().filter(|(_, known)| known.declared).map(|(group, _)| group);
         f.debug_struct("LoadContext")
             .field("groups", &declared.collect::<Vec<_>>())
             .field("storable", &state.storable)

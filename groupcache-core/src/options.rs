@@ -84,7 +84,8 @@ impl EntryOptions {
     }
 
     /// Sets for how long after its time to live an entry is still served while one reader loads a new value
-    /// (RFC 5861, section 3). An invalidated entry is not served, except with
+    /// (RFC 5861, section 3). With pages and [`get_or_revalidate`](crate::Cache::get_or_revalidate), it loads in
+    /// the background. An invalidated entry is not served, except with
     /// [`serve_invalidated_entries_while_stale`](Self::serve_invalidated_entries_while_stale).
     ///
     /// Defaults to zero, which is off. The backend keeps entries for the longer of this window and that of
@@ -168,10 +169,46 @@ impl EntryOptions {
         self
     }
 
+    /// Returns the time to live of entries, if set.
+    #[must_use]
+    pub const fn entry_time_to_live(&self) -> Option<Duration> {
+        self.time_to_live
+    }
+
+    /// Returns by which fraction of it a time to live is shortened at most.
+    #[must_use]
+    pub const fn jitter_fraction(&self) -> f64 {
+        self.jitter
+    }
+
+    /// Returns for how long an expired entry is served while a new value is loaded.
+    #[must_use]
+    pub const fn stale_while_revalidate_window(&self) -> Duration {
+        self.stale_while_revalidate
+    }
+
+    /// Returns for how long an expired entry is served if the load of a new value fails.
+    #[must_use]
+    pub const fn stale_if_error_window(&self) -> Duration {
+        self.stale_if_error
+    }
+
+    /// Returns whether invalidated entries may be served as stale.
+    #[must_use]
+    pub const fn serves_invalidated_entries(&self) -> bool {
+        self.serve_invalidated
+    }
+
     /// Returns the time to live of negative results, if set.
     #[must_use]
     pub const fn negative(&self) -> Option<Duration> {
         self.negative_time_to_live
+    }
+
+    /// Returns how long a lease lasts if its process dies, or `None` without leases.
+    #[must_use]
+    pub const fn lease_duration(&self) -> Option<Duration> {
+        self.lease
     }
 
     /// Returns how much longer than its time to live the backend keeps an entry, to serve it as stale.
@@ -202,6 +239,19 @@ mod tests {
         assert!(jittered.iter().all(|time| *time <= hour && *time >= hour.mul_f64(0.899)));
         assert!(jittered.iter().any(|time| *time != jittered[0]));
         assert_eq!(EntryOptions::new().jittered(hour), hour);
+    }
+
+    #[test]
+    fn options_return_what_was_set() {
+        let [one, two, three, four, five] = [1, 2, 3, 4, 5].map(Duration::from_secs);
+        let options = EntryOptions::new().time_to_live(one).jitter(0.5).stale_while_revalidate(two);
+        let options = options.stale_if_error(three).negative_time_to_live(four).lease(five);
+        assert_eq!((options.entry_time_to_live(), options.jitter_fraction()), (Some(one), 0.5));
+        let windows = (options.stale_while_revalidate_window(), options.stale_if_error_window());
+        assert_eq!(windows, (two, three));
+        assert_eq!((options.negative(), options.lease_duration()), (Some(four), Some(five)));
+        assert!(!options.serves_invalidated_entries());
+        assert!(options.serve_invalidated_entries_while_stale().serves_invalidated_entries());
     }
 
     #[test]

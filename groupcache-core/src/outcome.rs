@@ -1,9 +1,12 @@
 //! What loaders return, and what reads return.
 
+use std::any::Any;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::data::entry::Memo;
 use crate::data::key::Key;
 
 /// The reason why a read found no usable entry.
@@ -37,6 +40,17 @@ pub struct Loaded<R> {
     pub policy: StorePolicy,
 }
 
+/// A loaded value that lives for a time of its own, for
+/// [`get_or_load_expiring`](crate::Cache::get_or_load_expiring).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "every loader builds it")]
+pub struct Expiring<T> {
+    /// The value.
+    pub value: T,
+    /// How long the value lives, if it is neither invalidated nor evicted.
+    pub time_to_live: Duration,
+}
+
 /// Whether and how a loaded value is stored and shared.
 #[derive(Debug, Clone)]
 #[expect(clippy::exhaustive_enums, reason = "every loader builds it")]
@@ -65,6 +79,7 @@ pub struct ToStore {
     pub key: Option<Key>,
     /// The estimated size in memory of what [`Entry::memo`](crate::Entry::memo) will keep.
     pub memo_bytes: usize,
+    pub(crate) memo: Option<Memo>,
 }
 
 /// The outcome of [`Cache::read`](crate::Cache::read).
@@ -98,6 +113,14 @@ pub enum ServedFrom {
     StaleWhileRevalidate,
 }
 
+impl<T> Expiring<T> {
+    /// Returns a value that lives for `time_to_live`.
+    #[must_use]
+    pub const fn new(value: T, time_to_live: Duration) -> Self {
+        Self { value, time_to_live }
+    }
+}
+
 impl<R> Loaded<R> {
     /// Returns a value that is stored as `body`, for as long as the options of the cache say.
     #[must_use]
@@ -116,6 +139,14 @@ impl ToStore {
     /// Stores `body` under the reader's key, for as long as the options of the cache say.
     #[must_use]
     pub const fn new(body: Bytes) -> Self {
-        Self { body, time_to_live: None, key: None, memo_bytes: 0 }
+        Self { body, time_to_live: None, key: None, memo_bytes: 0, memo: None }
+    }
+
+    /// Makes `value` what [`Entry::memo`](crate::Entry::memo) returns in this process: the body need not be
+    /// decoded. `bytes` is its estimated size in memory.
+    #[must_use]
+    pub fn with_memo<T: Any + Send + Sync>(mut self, value: Arc<T>, bytes: usize) -> Self {
+        (self.memo, self.memo_bytes) = (Some(Memo(value)), bytes);
+        self
     }
 }

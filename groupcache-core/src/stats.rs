@@ -69,6 +69,9 @@ counters! {
     /// Loaded values that were not to be stored: private ones, ones that depend on a group found too late,
     /// ones without a key, and ones whose generations the backend did not return.
     loads_not_stored,
+    /// Loaded values that were refused, because they cannot be encoded or would be decoded as other values.
+    /// Their readers got them; [`loads_not_stored`](Self::loads_not_stored) counts them too.
+    values_refused,
     /// Mints, of any number of generations each.
     mints,
     /// Mints that failed. The values of these loads were not stored.

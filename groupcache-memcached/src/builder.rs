@@ -1,6 +1,8 @@
 //! The builder of a backend.
 
 use std::fmt;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use groupcache_core::{Clock, Error, Result};
 use crate::backend::MemcachedBackend;
 use crate::error::NAME;
 use crate::placement::{Membership, Placement};
+use crate::resolver::Resolver;
 use crate::routing::ServerList;
 use crate::server::Server;
 use crate::servers::Servers;
@@ -127,11 +130,58 @@ impl MemcachedBackendBuilder {
         self
     }
 
+    /// Sets the function that resolves the names of servers. Defaults to the resolver of the operating system.
+    ///
+    /// The function receives `host:port`, in lower case, and returns the addresses in the order in which to try
+    /// them. Servers that are given as IP addresses are not resolved.
+    ///
+    /// All addresses of a name must lead to one server. If they do not, every call that needs the server
+    /// fails with [`Configuration`](groupcache_core::ErrorKind::Configuration), and the message names the
+    /// addresses.
+    ///
+    /// ```
+    /// use groupcache_memcached::MemcachedBackend;
+    ///
+    /// let backend = MemcachedBackend::builder("memcached://cache-1,cache-2")
+    ///     .resolver(|name| async move {
+    ///         let host = if name.starts_with("cache-1:") { 1 } else { 2 };
+    ///         Ok(vec![([10, 0, 0, host], 11211).into()])
+    ///     })
+    ///     .build()?;
+    /// # drop(backend);
+    /// # Ok::<(), groupcache_core::Error>(())
+    /// ```
+    pub fn resolver<Resolving>(
+        mut self,
+        resolve: impl Fn(String) -> Resolving + Send + Sync + 'static,
+    ) -> Self
+    where
+        Resolving: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
+    {
+        self.settings.resolver = Resolver::new(resolve);
+        self
+    }
+
+    /// Sets the maximum age of a resolved name. Defaults to 10 seconds.
+    ///
+    /// A name is resolved again in the background when half of it is over, if the server is in use. If all of
+    /// it is over, as after an idle time, the next call waits for the resolution. If the name leads elsewhere,
+    /// all connections to the server are replaced. A name that cannot be resolved is taken to lead where it
+    /// led.
+    ///
+    /// Before a name moves to another server, the old one must be stopped, or cut off for longer than this. See
+    /// [names of servers](crate#names-of-servers).
+    pub const fn resolve_interval(mut self, interval: Duration) -> Self {
+        self.settings.resolve_interval = interval;
+        self
+    }
+
     /// Sets the function that creates the circuit breaker of each server. Defaults to
     /// [`CircuitBreaker::new`].
     ///
     /// While the breaker of a server is open, calls that need the server fail at once. Invalidations and
-    /// deletions are sent all the same. A breaker with `failures_to_open(0)` never opens.
+    /// deletions are sent all the same. Calls that fail because all connections are in use, or because a
+    /// connection that worked before does not respond, are not counted. A breaker with `failures_to_open(0)` never opens.
     pub fn circuit_breaker(mut self, breaker: impl Fn() -> CircuitBreaker + Send + Sync + 'static) -> Self {
         self.breaker = Box::new(breaker);
         self
@@ -198,11 +248,22 @@ impl MemcachedBackendBuilder {
     }
 }
 
+/// Returns the names of the servers, or what is wrong with them. An invalid list itself may contain a password.
+fn names(setting: &str, servers: &str) -> Vec<String> {
+    #[cfg(groupcache_mutants)]
+    if groupcache_core::mutants::is_on("debug_of_servers") {
+        return vec![servers.to_owned()];
+    }
+    let list = ServerList::parse(setting, servers);
+    list.map_or_else(|error| vec![error.to_string()], |list| list.names().to_vec())
+}
+
 impl fmt::Debug for MemcachedBackendBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let overlap = self.overlap_servers.as_deref().map(|servers| names("overlap", servers));
         f.debug_struct("MemcachedBackendBuilder")
-            .field("servers", &self.servers)
-            .field("overlap", &self.overlap_servers)
+            .field("servers", &names("servers", &self.servers))
+            .field("overlap", &overlap)
             .field("key_prefix", &self.key_prefix)
             .field("overlap_key_prefix", &self.overlap_key_prefix)
             .field("settings", &self.settings)
@@ -242,6 +303,8 @@ mod tests {
         assert_refused(builder().max_connections(usize::MAX), "max_connections");
         assert_refused(builder().response_time_limit(Duration::MAX), "response_time_limit");
         assert_refused(builder().backoff(Duration::ZERO, Duration::MAX), "backoff");
+        assert_refused(builder().resolve_interval(Duration::ZERO), "resolve_interval");
+        assert_refused(builder().resolve_interval(Duration::MAX), "resolve_interval");
         assert_refused(builder().key_prefix("a prefix"), "key_prefix");
         assert_refused(builder().key_prefix("x".repeat(184)), "key_prefix");
     }

@@ -14,13 +14,15 @@ pub(crate) const NAME: &str = "memcached";
 /// A failed request or attempt to connect. Cloned for each caller that waited for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
-    kind: ErrorKind,
+    pub(crate) kind: ErrorKind,
     message: String,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
     pub(crate) remedy: Remedy,
     /// Whether the request may be sent again at once, because the connection was found closed. Never after
     /// a time limit.
     pub(crate) retry: bool,
+    /// Whether the server may be the cause, so that the circuit breaker counts it.
+    pub(crate) is_evidence: bool,
 }
 
 /// What to do about the connections to a server after a failure.
@@ -30,13 +32,17 @@ pub(crate) enum Remedy {
     None,
     /// Repeat the handshake: the server may be another one, or have restarted.
     RepeatHandshake,
-    /// Discard all connections and resolve the address again: nothing listens there.
+    /// Discard all connections and resolve the name again: nothing listens there, or the name leads to
+    /// further addresses.
     Reconnect,
+    /// The same, and remember that the name led away from the server.
+    Leave,
 }
 
 impl Failure {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None, remedy: Remedy::None, retry: false }
+        let (remedy, retry, is_evidence) = (Remedy::None, false, true);
+        Self { kind, message: message.into(), source: None, remedy, retry, is_evidence }
     }
 
     pub(crate) fn protocol(message: impl Into<String>) -> Self {
@@ -62,7 +68,7 @@ impl Failure {
             _ => (ErrorKind::Unavailable, Remedy::RepeatHandshake, false),
         };
         let message = error.to_string();
-        Self { kind, message, source: Some(Arc::new(error)), remedy, retry }
+        Self { source: Some(Arc::new(error)), remedy, retry, ..Self::new(kind, message) }
     }
 
     /// Converts an error of the client library, which includes the error responses of the server.
@@ -97,15 +103,30 @@ impl Failure {
         Self::new(ErrorKind::Refused, message)
     }
 
-    /// The name of the server resolves to another address than before.
-    pub(crate) fn address_changed() -> Self {
+    /// The name of the server resolves to other addresses than before.
+    pub(crate) fn address_changed(remedy: Remedy) -> Self {
         let failure = Self::new(ErrorKind::Unavailable, "the name now resolves to another address");
-        Self { remedy: Remedy::Reconnect, retry: true, ..failure }
+        Self { remedy, retry: true, ..failure }
     }
 
     /// The response is none that the protocol allows for `command`.
     pub(crate) fn unexpected(command: &str) -> Self {
         Self::protocol(format!("unexpected response to `{command}`; does `servers` name a memcached server?"))
+    }
+
+    /// Marks a failure that the server did not cause.
+    pub(crate) fn without_evidence(self) -> Self {
+        Self { is_evidence: false, ..self }
+    }
+
+    /// Returns whether a time limit was exceeded.
+    pub(crate) fn is_late(&self) -> bool {
+        self.kind == ErrorKind::Timeout
+    }
+
+    /// Replaces the message.
+    pub(crate) fn with_message(self, message: String) -> Self {
+        Self { message, ..self }
     }
 
     /// Adds the name of the server to the message.

@@ -26,8 +26,8 @@ pub(crate) struct ServerInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version(pub(crate) u32, pub(crate) u32, pub(crate) u32);
 
-/// Performs the handshake on `stream` and closes it.
-pub(crate) async fn perform(mut stream: TcpStream, clock: &dyn Clock) -> Result<ServerInfo, Failure> {
+/// Performs the handshake on `stream`.
+pub(crate) async fn perform(stream: &mut TcpStream, clock: &dyn Clock) -> Result<ServerInfo, Failure> {
     stream.write_all(REQUESTS).await.map_err(Failure::from_io)?;
     let mut response = Vec::new();
     loop {

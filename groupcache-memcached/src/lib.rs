@@ -38,6 +38,9 @@
 //!   closed.
 //! * **Full servers.** If a server has no memory for an invalidation (`-M`), the generation is deleted
 //!   instead.
+//! * **Silent connections.** Networks may silently drop connections. When a connection that has worked before
+//!   does not respond, its call fails, and the idle connections that have not worked since are closed. The
+//!   circuit breaker counts only what happens on new connections.
 //! * **Matched responses.** Each command carries a number, and its response must repeat it. A connection on
 //!   which a response may still arrive is closed.
 //!
@@ -48,8 +51,7 @@
 //! * Each address in the list belongs to one server for as long as the list is used. An address must not
 //!   move to another server, and must not be that of a proxy that spreads keys or skips servers that are
 //!   down.
-//! * A host name resolves to one server, not to several in turn. It is resolved again for each new
-//!   connection. If it resolves to another address than before, all connections are replaced.
+//! * Each host name leads to one server, as described [below](#names-of-servers).
 //! * All processes use the same list and spell each server alike (`localhost` is not `127.0.0.1`). The order
 //!   does not matter. To change the list, follow [the procedure below](#changing-the-list-of-servers).
 //! * A server that was removed from the list is empty when it joins again.
@@ -59,6 +61,30 @@
 //!
 //! [`MemcachedBackend::advice`] reports what can be detected: `-e`, and servers of `overlap` that are not
 //! empty.
+//!
+//! # Names of servers
+//!
+//! A process resolves the names of servers when it connects, for each new connection, and while it uses them,
+//! at most every [`resolve_interval`](MemcachedBackendBuilder::resolve_interval).
+//!
+//! * **Several addresses.** If a name resolves to several addresses, the backend compares the servers at all
+//!   of them. One server with several addresses is used. Several servers, as behind a headless service of
+//!   Kubernetes, are a [`Configuration`](groupcache_core::ErrorKind::Configuration) error that names the
+//!   addresses: list each server instead. The error also appears if the name leads to one server at first and
+//!   to several later.
+//! * **IPv4 and IPv6.** Of one IPv4 and one IPv6 address, as `localhost` often has, one may refuse connections
+//!   or be unreachable. In all other cases, the server must respond at each address.
+//! * **A name that moves.** A name may move to another server, which must be empty. Before it moves, stop the
+//!   old server, or cut it off from all processes for longer than `resolve_interval`. While both servers can be
+//!   reached, invalidations may be lost. A process notices the move within `resolve_interval` and replaces its
+//!   connections.
+//! * **A name that moves back.** Empty the server first (`flush_all`), or restart it. A process that used the
+//!   server before otherwise refuses it with a `Configuration` error, because it may lack invalidations. The
+//!   same happens if the name leads to several servers in turn.
+//!
+//! The backend does not spread keys over the addresses of a name. The processes would learn of a change of the
+//! addresses at different moments, and such a change is safe only in
+//! [steps](#changing-the-list-of-servers).
 //!
 //! # Limits
 //!
@@ -72,7 +98,9 @@
 //!   [30 days](MemcachedBackendBuilder::default_time_to_live).
 //! * **Leases.** The resolution is one second too: a lease may end up to a second early. While the server of
 //!   a lease is down, every process loads without waiting.
-//! * **Connections.** TLS, authentication, Unix sockets and service discovery are not supported.
+//! * **Connections.** TLS, authentication and Unix sockets are not supported. Service discovery is possible
+//!   with a [`resolver`](MemcachedBackendBuilder::resolver), within the rules for
+//!   [names](#names-of-servers).
 //! * **Versions.** Servers without the meta protocol, or with the one from before it was declared stable, are
 //!   refused.
 //! * **Runtime.** The backend requires a tokio runtime.
@@ -91,7 +119,7 @@
 //! | store | `ms` for the entry, and `mg` without the value for each group, to read its time left |
 //! | delete | `md` |
 //! | release of a lease | `mg`, then a second batch of `md` with the CAS number |
-//! | connect | `version`, `mg`, `stats`, `stats settings` |
+//! | connect | `version`, `mg`, `stats`, `stats settings`; if the name has several addresses, the same to each, and `ms`, `mg` and `md` of one item to compare them |
 //!
 //! * More than 500 commands to one server are sent in several batches, one after the other.
 //! * About twice a day for each group, a store or mint is followed by one more batch that extends the time to
@@ -155,13 +183,17 @@ mod advice;
 mod backend;
 mod builder;
 mod commands;
+mod contact;
 mod error;
+mod evidence;
 mod expiry;
 mod handshake;
 mod leases;
+mod left_servers;
 mod lookups;
 mod placement;
 mod pool;
+mod resolver;
 mod routing;
 mod server;
 mod servers;

@@ -22,17 +22,28 @@ pub(crate) struct ServerList {
 }
 
 impl ServerList {
-    /// Parses `memcached://host:port,host:port`. Errors name `setting`.
+    /// Parses `memcached://host:port,host:port`. Errors name `setting`, and repeat nothing that is not a valid
+    /// address: it may be a password.
     pub(crate) fn parse(setting: &str, url: &str) -> Result<Self> {
         let invalid = |problem: &str| {
             let message = format!("`{setting}` {problem}; expected `memcached://host:port,host:port`");
             Error::configuration(NAME, message)
         };
         let list = url.strip_prefix(SCHEME).ok_or_else(|| invalid("does not begin with `memcached://`"))?;
+        if list.contains('@') {
+            let problem = "contains a user name or a password, which this backend does not support";
+            return Err(invalid(problem));
+        }
         let mut names = Vec::new();
-        for address in list.strip_suffix('/').unwrap_or(list).split(',') {
+        for (position, address) in (1..).zip(list.strip_suffix('/').unwrap_or(list).split(',')) {
             let name = normalized(address);
-            let name = name.ok_or_else(|| invalid(&format!("contains the invalid address `{address}`")))?;
+            #[cfg(groupcache_mutants)]
+            if name.is_none() && groupcache_core::mutants::is_on("repeated_address") {
+                return Err(invalid(&format!("contains the invalid address `{address}`")));
+            }
+            let name = name.ok_or_else(|| {
+                invalid(&format!("contains an invalid address at position {position} of the list"))
+            })?;
             if names.contains(&name) {
                 return Err(invalid(&format!("contains `{name}` twice")));
             }

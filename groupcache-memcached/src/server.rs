@@ -3,19 +3,23 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use groupcache_core::backend::{CircuitBreaker, SharedConnection};
 use groupcache_core::{Error, ErrorKind, Result};
 use memcache::exp::{MetaCommand, MetaCommandResult as Response};
-use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::advice::{self, Advice};
+use crate::contact::{self, Contact};
 use crate::error::{Failure, NAME, Remedy};
+use crate::evidence::{ObservedCall, Progress, Silences};
 use crate::expiry::ServerTime;
-use crate::handshake::{self, ServerInfo};
+use crate::handshake::ServerInfo;
+use crate::left_servers::LeftServers;
 use crate::placement::Membership;
 use crate::pool::Pool;
+use crate::resolver::KnownAddresses;
 use crate::settings::Settings;
 use crate::shared_reads::SharedReads;
 
@@ -41,16 +45,21 @@ pub(crate) struct Connected {
     pool: Pool,
     reads: Arc<SharedReads>,
     address: SocketAddr,
+    addresses: Arc<KnownAddresses>,
     info: ServerInfo,
 }
 
 struct Inner {
     name: String,
+    /// Whether the name is an IP address, which leads nowhere else.
+    is_address: bool,
     membership: Membership,
     settings: Settings,
     breaker: CircuitBreaker,
     connected: SharedConnection<Connected, Failure>,
     handshakes: Mutex<HandshakeState>,
+    left: LeftServers,
+    silences: Silences,
 }
 
 /// Limits how often handshakes are repeated and advice is logged.
@@ -71,8 +80,11 @@ impl Server {
         let connected = SharedConnection::new()
             .backoff(settings.backoff_min, settings.backoff_max)
             .clock(Arc::clone(&settings.clock));
-        let handshakes = Mutex::default();
-        Self(Arc::new(Inner { name, membership, settings, breaker, connected, handshakes }))
+        let (handshakes, left, silences) = (Mutex::default(), LeftServers::default(), Silences::default());
+        let is_address = name.parse::<SocketAddr>().is_ok();
+        let inner =
+            Inner { name, is_address, membership, settings, breaker, connected, handshakes, left, silences };
+        Self(Arc::new(inner))
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -108,9 +120,9 @@ impl Server {
                 self.0.breaker.try_call().ok_or_else(|| self.circuit_open())?
             }
         };
-        let outcome = self.send_with_retry(kind, push_commands).await;
-        call.record(&outcome);
-        outcome
+        let call = ObservedCall::new(call, &self.0.silences);
+        let outcome = self.send_with_retry(kind, &call.progress, push_commands).await;
+        call.end(outcome)
     }
 
     /// Returns the connections, and makes them if there are none.
@@ -133,7 +145,7 @@ impl Server {
 
     /// Returns advice on the configuration that the server reports in a new handshake.
     pub(crate) async fn advice(&self) -> Result<Vec<Advice>, Failure> {
-        let (_, info) = self.handshake().await?;
+        let Contact { info, .. } = self.contact().await?;
         Ok(advice::for_server(self.name(), &info, self.0.settings.max_connections, self.0.membership))
     }
 
@@ -145,23 +157,20 @@ impl Server {
     async fn send_with_retry(
         &self,
         kind: RequestKind,
+        progress: &Progress,
         push_commands: impl Fn(u32, &ServerInfo, &mut Vec<MetaCommand>) + Send,
-    ) -> Result<Vec<Response>> {
+    ) -> Result<Vec<Response>, Failure> {
         let mut attempt = 0;
         loop {
             let connected = self.connected().await?;
             let mut commands = Vec::new();
             push_commands(attempt, &connected.info, &mut commands);
-            let responses = match kind {
-                RequestKind::Read => connected.reads.exchange(commands).await,
-                RequestKind::Write | RequestKind::Invalidation => connected.pool.exchange(commands).await,
-            };
-            match responses {
+            match self.exchange(kind, progress, &connected, commands).await {
                 Ok(responses) => return Ok(responses),
                 Err(failure) => {
                     self.apply_remedy(&connected, failure.remedy);
                     if attempt > 0 || !failure.retry {
-                        return Err(failure.at_server(&self.0.name).into());
+                        return Err(failure.at_server(&self.0.name));
                     }
                     attempt += 1;
                 }
@@ -169,35 +178,130 @@ impl Server {
         }
     }
 
-    async fn connect(&self) -> Result<Connected, Failure> {
-        let (address, info) = self.handshake().await?;
-        let pool = Pool::new(self.0.name.clone(), address, &self.0.settings);
-        let pool = pool.map_err(|failure| failure.at_server(&self.0.name))?;
-        let reads = SharedReads::new(pool.clone());
-        Ok(Connected { pool, reads, address, info })
+    async fn exchange(
+        &self,
+        kind: RequestKind,
+        progress: &Progress,
+        connected: &Arc<Connected>,
+        commands: Vec<MetaCommand>,
+    ) -> Result<Vec<Response>, Failure> {
+        self.resolve_again_if_due(connected).await?;
+        let responses = match kind {
+            RequestKind::Read => connected.reads.exchange(commands, progress).await?,
+            RequestKind::Write | RequestKind::Invalidation => {
+                let set_waiting = |is_waiting| progress.set_waiting(is_waiting);
+                connected.pool.exchange(commands, set_waiting).await?
+            }
+        };
+        #[cfg(groupcache_mutants)]
+        if groupcache_core::mutants::is_on("late_response") {
+            return Ok(responses);
+        }
+        // The response may have taken long, and the name may have moved meanwhile.
+        self.resolve_again_if_due(connected).await?;
+        Ok(responses)
     }
 
-    /// Performs a handshake on a connection of its own, which is closed afterwards: the client library
-    /// offers only the meta protocol on its connections. Returns the address too, so that the pool connects
-    /// to the same server.
-    async fn handshake(&self) -> Result<(SocketAddr, ServerInfo), Failure> {
-        let Settings { connect_time_limit: limit, ref clock, .. } = self.0.settings;
-        let handshake = tokio::time::timeout(limit, async {
-            let stream = TcpStream::connect(&self.0.name).await.map_err(Failure::from_io)?;
-            let address = stream.peer_addr().map_err(Failure::from_io)?;
-            Ok((address, handshake::perform(stream, &**clock).await?))
+    async fn connect(&self) -> Result<Connected, Failure> {
+        let Contact { address, addresses, info } = self.contact().await?;
+        let pool = self.0.left.enter(address, &addresses, &info).and_then(|()| {
+            Pool::new(
+                self.0.name.clone(),
+                address,
+                Arc::clone(&addresses),
+                &self.0.settings,
+                self.0.silences.clone(),
+            )
         });
-        let outcome = match handshake.await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Failure::timeout(limit, "connect_time_limit")),
-        };
-        outcome.map_err(|failure: Failure| failure.at_server(&self.0.name))
+        let pool = pool.map_err(|failure| failure.at_server(&self.0.name))?;
+        let reads = SharedReads::new(pool.clone());
+        Ok(Connected { pool, reads, address, addresses, info })
+    }
+
+    async fn contact(&self) -> Result<Contact, Failure> {
+        let Inner { name, settings, left, .. } = &*self.0;
+        contact::establish(name, settings, left).await.map_err(|failure| failure.at_server(name))
+    }
+
+    /// Resolves the name again, in the background before `resolve_interval` is over and at once afterwards,
+    /// as the process may have been idle or suspended.
+    ///
+    /// # Errors
+    ///
+    /// If the name leads elsewhere. A name that cannot be resolved is taken to lead where it led.
+    async fn resolve_again_if_due(&self, connected: &Arc<Connected>) -> Result<(), Failure> {
+        let Inner { ref settings, is_address, .. } = *self.0;
+        if is_address {
+            return Ok(());
+        }
+        #[cfg(groupcache_mutants)]
+        if groupcache_core::mutants::is_on("resolved_once") {
+            return Ok(());
+        }
+        if connected.addresses.is_left() {
+            return Err(Failure::address_changed(Remedy::Leave));
+        }
+        let age = connected.addresses.age(settings.clock.now());
+        if age < settings.resolve_interval / 2 {
+            return Ok(());
+        }
+        // Boxed, so that calls for which it is not due do not carry this future.
+        Box::pin(self.resolve_again(connected, age)).await
+    }
+
+    async fn resolve_again(&self, connected: &Arc<Connected>, age: Duration) -> Result<(), Failure> {
+        let Settings { resolve_interval: interval, ref clock, .. } = self.0.settings;
+        let resolving = Arc::clone(&connected.addresses.resolving);
+        let turn =
+            if age < interval { resolving.try_lock_owned().ok() } else { Some(resolving.lock_owned().await) };
+        let is_in_use = self.0.connected.current().is_some_and(|current| Arc::ptr_eq(&current, connected));
+        if !is_in_use {
+            return Err(Failure::address_changed(Remedy::None));
+        }
+        let Some(turn) = turn else { return Ok(()) };
+        if connected.addresses.age(clock.now()) < interval / 2 {
+            return Ok(());
+        }
+        let (server, connected) = (self.clone(), Arc::clone(connected));
+        // A task, so that a call that is cancelled does not cancel it for the others.
+        let resolution = tokio::spawn(async move {
+            let _turn = turn;
+            server.resolve(&connected).await
+        });
+        if age < interval { Ok(()) } else { resolution.await.unwrap_or(Ok(())) }
+    }
+
+    async fn resolve(&self, connected: &Arc<Connected>) -> Result<(), Failure> {
+        let Settings { connect_time_limit, ref clock, ref resolver, .. } = self.0.settings;
+        let (now, name) = (clock.now(), &self.0.name);
+        let resolved = timeout(connect_time_limit, resolver.resolve(name)).await;
+        match resolved {
+            Ok(Ok(resolved)) => {
+                if let Some(remedy) = connected.addresses.remedy(&resolved) {
+                    self.apply_remedy(connected, remedy);
+                    return Err(Failure::address_changed(remedy));
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(backend = NAME, server = name, %error, "cannot resolve the name again");
+            }
+            Err(_) => {
+                tracing::debug!(backend = NAME, server = name, "resolving the name again takes too long");
+            }
+        }
+        connected.addresses.resolved(now);
+        Ok(())
     }
 
     fn apply_remedy(&self, connected: &Arc<Connected>, remedy: Remedy) {
         match remedy {
             Remedy::None => {}
             Remedy::Reconnect => self.0.connected.discard(connected),
+            Remedy::Leave => {
+                connected.addresses.leave();
+                self.0.left.leave(connected.address);
+                self.0.connected.discard(connected);
+            }
             Remedy::RepeatHandshake => self.repeat_handshake(connected),
         }
     }
@@ -219,10 +323,14 @@ impl Server {
         drop(handshakes);
         let (server, old) = (self.clone(), Arc::clone(old));
         tokio::spawn(async move {
-            if let Ok(new) = server.connect().await
-                && (new.address != old.address || !new.info.is_same_incarnation(&old.info))
-            {
-                server.0.connected.replace(&old, Arc::new(new));
+            match server.connect().await {
+                Ok(new) if new.address == old.address && new.info.is_same_incarnation(&old.info) => {}
+                Ok(new) => server.0.connected.replace(&old, Arc::new(new)),
+                // The name leads to several servers, or to one that must not be used.
+                Err(failure) if failure.kind == ErrorKind::Configuration => {
+                    server.0.connected.discard(&old);
+                }
+                Err(_) => {}
             }
         });
     }

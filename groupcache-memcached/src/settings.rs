@@ -6,6 +6,7 @@ use std::time::Duration;
 use groupcache_core::{Clock, Error, Result, SystemClock};
 
 use crate::error::NAME;
+use crate::resolver::Resolver;
 
 /// The settings that apply to every server of a backend.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub(crate) struct Settings {
     pub(crate) default_time_to_live: Duration,
     pub(crate) max_entry_bytes: Option<usize>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) resolver: Resolver,
+    pub(crate) resolve_interval: Duration,
 }
 
 impl Settings {
@@ -27,6 +30,7 @@ impl Settings {
             ("connect_time_limit", self.connect_time_limit),
             ("response_time_limit", self.response_time_limit),
             ("default_time_to_live", self.default_time_to_live),
+            ("resolve_interval", self.resolve_interval),
         ] {
             if duration.is_zero() {
                 return Err(invalid(format!("`{setting}` must not be zero")));
@@ -36,6 +40,7 @@ impl Settings {
             ("connect_time_limit", self.connect_time_limit),
             ("response_time_limit", self.response_time_limit),
             ("backoff", self.backoff_max),
+            ("resolve_interval", self.resolve_interval),
         ] {
             if duration > WAIT_MAX {
                 return Err(invalid(format!("`{setting}` must not exceed one day")));
@@ -65,6 +70,8 @@ impl Default for Settings {
             default_time_to_live: Duration::from_secs(30 * 24 * 3600),
             max_entry_bytes: None,
             clock: Arc::new(SystemClock),
+            resolver: Resolver::system(),
+            resolve_interval: Duration::from_secs(10),
         }
     }
 }

@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::error::Failure;
+use crate::evidence::{Progress, SharedProgress};
 use crate::pool::Pool;
 
 /// The reads from one server.
@@ -39,6 +40,7 @@ struct Queue {
 
 struct Waiting {
     commands: Vec<MetaCommand>,
+    progress: SharedProgress,
     /// The runtime of the caller, which drives a task spawned there at least as long as the caller waits.
     runtime: Handle,
     responses: oneshot::Sender<Result<Vec<Response>, Failure>>,
@@ -70,11 +72,13 @@ impl SharedReads {
     pub(crate) async fn exchange(
         self: &Arc<Self>,
         commands: Vec<MetaCommand>,
+        progress: &Progress,
     ) -> Result<Vec<Response>, Failure> {
-        match self.admit(commands) {
+        match self.admit(commands, progress) {
             Admission::Direct(commands) => {
                 let permit = ExchangePermit(Arc::clone(self));
-                let responses = permit.0.pool.exchange(commands).await;
+                let responses =
+                    permit.0.pool.exchange(commands, |is_waiting| progress.set_waiting(is_waiting)).await;
                 self.record_size(&responses);
                 responses
             }
@@ -88,7 +92,7 @@ impl SharedReads {
         }
     }
 
-    fn admit(&self, commands: Vec<MetaCommand>) -> Admission {
+    fn admit(&self, commands: Vec<MetaCommand>, progress: &Progress) -> Admission {
         let mut queue = self.queue();
         let is_large = self.average_bytes.load(Ordering::Relaxed) > SHARED_BYTES_MAX;
         if queue.running < DIRECT_EXCHANGES_MAX || is_large {
@@ -97,7 +101,10 @@ impl SharedReads {
         }
         let (sender, receiver) = oneshot::channel();
         let runtime = Handle::try_current().unwrap_or_else(|_| self.runtime.clone());
-        queue.waiting.push_back(Waiting { commands, runtime, responses: sender });
+        let progress = progress.share();
+        // Until an exchange takes it from the queue.
+        progress.set_waiting(true);
+        queue.waiting.push_back(Waiting { commands, progress, runtime, responses: sender });
         Admission::Queued(receiver)
     }
 
@@ -105,7 +112,10 @@ impl SharedReads {
     async fn exchange_for(&self, mut callers: Vec<Waiting>) {
         let counts: Vec<_> = callers.iter().map(|caller| caller.commands.len()).collect();
         let commands = callers.iter_mut().flat_map(|caller| std::mem::take(&mut caller.commands)).collect();
-        let mut responses = self.pool.exchange(commands).await.map(Vec::into_iter);
+        let set_waiting = |is_waiting| {
+            callers.iter().for_each(|caller| caller.progress.set_waiting(is_waiting));
+        };
+        let mut responses = self.pool.exchange(commands, set_waiting).await.map(Vec::into_iter);
         for (caller, count) in callers.into_iter().zip(counts) {
             let own = responses.as_mut().map(|responses| responses.take(count).collect());
             let own = own.map_err(|failure| failure.clone());

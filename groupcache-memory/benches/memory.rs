@@ -10,8 +10,9 @@ use bytes::Bytes;
 use criterion::{
     BatchSize, BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime,
 };
-use groupcache_core::{Address, Backend, Cache, Entry, Group, Groups, Key, Loaded, Served};
+use groupcache_core::{Address, Backend, Cache, Entry, Error, Group, Groups, Key, Loaded, Served};
 use groupcache_memory::MemoryBackend;
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
 /// Returns a body on the heap, as real ones are.
@@ -38,11 +39,57 @@ fn hit(criterion: &mut Criterion) {
             bencher.to_async(&runtime).iter(|| async { black_box(read(&cache, black_box(&address)).await) });
         });
     }
+    bench.finish();
+}
+
+/// A row of a table.
+#[derive(Clone, Serialize, Deserialize)]
+struct Row {
+    id: u32,
+    title: String,
+    author: String,
+    year: u16,
+}
+
+fn rows(count: u32) -> Vec<Row> {
+    let row = |id| Row { id, title: format!("Title {id}"), author: "Jane Austen".to_owned(), year: 1817 };
+    (0..count).map(row).collect()
+}
+
+/// Hits of typed values. Each builds its key and its groups, which the bare `get` does not.
+fn typed(criterion: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let mut bench = criterion.benchmark_group("typed_hit");
+    let key = Key::of("title").expect("a key");
+    let moka = moka::sync::Cache::builder().max_capacity(1 << 20).build();
+    moka.insert(key.clone(), Arc::new("Emma".to_owned()));
+    bench.bench_function("bare_moka_get", |bencher| bencher.iter(|| black_box(moka.get(black_box(&key)))));
+
+    bench.bench_function("key_and_groups_only", |bencher| {
+        bencher.iter(|| black_box((Key::of("title"), Groups::from(Group::new("book").with("id", 5)))));
+    });
     let cache = Cache::builder(MemoryBackend::with_max_bytes(1 << 20)).build();
-    let title =
-        || cache.get_or_load("title", Group::new("book"), || async { Ok::<_, ()>("Emma".to_owned()) });
-    bench.bench_function("typed_1_group_with_its_key_built", |bencher| {
+    let group = || Group::new("book").with("id", 5);
+    let title = || cache.get_or_load_shared("title", group(), || async { Ok::<_, ()>("Emma".to_owned()) });
+    bench.bench_function("shared_text", |bencher| {
         bencher.to_async(&runtime).iter(|| async { black_box(title().await) });
+    });
+    let title = || cache.get_or_load("title", group(), || async { Ok::<_, ()>("Emma".to_owned()) });
+    bench.bench_function("text", |bencher| {
+        bencher.to_async(&runtime).iter(|| async { black_box(title().await) });
+    });
+    let shared = || cache.get_or_load_shared("rows", group(), || async { Ok::<_, ()>(rows(100)) });
+    bench.bench_function("shared_100_rows", |bencher| {
+        bencher.to_async(&runtime).iter(|| async { black_box(shared().await) });
+    });
+    let copied = || cache.get_or_load("rows", group(), || async { Ok::<_, ()>(rows(100)) });
+    bench.bench_function("100_rows", |bencher| {
+        bencher.to_async(&runtime).iter(|| async { black_box(copied().await) });
+    });
+    bench.bench_function("load_of_100_rows", |bencher| {
+        bencher.to_async(&runtime).iter(|| async {
+            cache.insert("new rows", group(), || async { Ok::<_, Error>(rows(100)) }).await
+        });
     });
     bench.finish();
 }
@@ -104,5 +151,5 @@ fn groups(count: u32) -> Groups {
     (0..count).map(|id| Group::new("book").with("id", id)).collect()
 }
 
-criterion_group!(benches, hit, invalidate);
+criterion_group!(benches, hit, typed, invalidate);
 criterion_main!(benches);

@@ -31,7 +31,7 @@ impl fmt::Display for Advice {
     }
 }
 
-/// Inspects the server and returns the advice. Costs four round trips.
+/// Inspects the server and returns the advice. Costs five round trips.
 pub(crate) async fn inspect(
     connection: &Connection,
     waits_for_replicas: bool,
@@ -39,6 +39,7 @@ pub(crate) async fn inspect(
     let memory = connection.info("memory").await?;
     let persistence = connection.info("persistence").await?;
     let replication = connection.info("replication").await?;
+    let may_use_pttl = connection.may_use_pttl().await?;
     // Many hosted servers refuse `CONFIG`.
     let config = connection.config(&["save", "stop-writes-on-bgsave-error"]).await.unwrap_or_default();
     let configured = |name: &str| config.iter().find(|(known, _)| known == name).map(|(_, value)| value);
@@ -52,6 +53,7 @@ pub(crate) async fn inspect(
         last_save_failed: info_field(&persistence, "rdb_last_bgsave_status") == Some("err"),
         replicas: info_field(&replication, "connected_slaves").and_then(|n| n.parse().ok()).unwrap_or(0),
         waits_for_replicas,
+        knows_no_time_left: !may_use_pttl,
     };
     Ok(facts.advice())
 }
@@ -83,6 +85,7 @@ struct Facts {
     last_save_failed: bool,
     replicas: u32,
     waits_for_replicas: bool,
+    knows_no_time_left: bool,
 }
 
 impl Facts {
@@ -137,9 +140,15 @@ impl Facts {
                 ),
             );
         }
+        if self.knows_no_time_left {
+            advise("acl", NO_TIME_LEFT.into());
+        }
         all
     }
 }
+
+const NO_TIME_LEFT: &str = "the user may not use PTTL: entries with `stale_while_revalidate` or `stale_if_error` \
+                            are never hits, and neither are values that are loaded with them";
 
 #[cfg(test)]
 mod tests {
@@ -173,6 +182,7 @@ mod tests {
             (Facts { saves: Some(true), ..sound() }, "save"),
             (Facts { appends_to_file: true, ..sound() }, "appendonly"),
             (Facts { replicas: 2, ..sound() }, "wait_for_replicas"),
+            (Facts { knows_no_time_left: true, ..sound() }, "acl"),
         ] {
             assert_eq!(settings(&facts), [setting]);
         }

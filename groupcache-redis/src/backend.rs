@@ -82,9 +82,11 @@ impl RedisBackend {
     }
 
     /// Returns whether the circuit breaker is open, so that reads do not reach the server.
+    ///
+    /// In a cluster, returns whether the breaker of any node is open.
     #[must_use]
     pub fn is_circuit_open(&self) -> bool {
-        self.0.breaker.is_open()
+        self.0.breaker.is_open() || self.0.operations.route.is_circuit_open()
     }
 }
 
@@ -160,6 +162,12 @@ impl Inner {
 }
 
 fn end<T>(call: BreakerCall<'_>, outcome: Result<T, Failure>) -> Result<T> {
+    if let Err(failure) = &outcome
+        && failure.server_answers
+    {
+        call.succeeded();
+        return outcome.map_err(Error::from);
+    }
     let outcome = outcome.map_err(Error::from);
     call.record(&outcome);
     outcome
@@ -170,7 +178,7 @@ impl fmt::Debug for RedisBackend {
         f.debug_struct("RedisBackend")
             .field("target", &format_args!("{}", self.0.description))
             .field("key_prefix", &self.0.operations.key_prefix())
-            .field("circuit_open", &self.0.breaker.is_open())
+            .field("circuit_open", &self.is_circuit_open())
             .finish_non_exhaustive()
     }
 }

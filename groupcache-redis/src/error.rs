@@ -21,11 +21,41 @@ pub(crate) struct Failure {
     /// Whether the request may be retried at once on a new connection, because this one was found closed.
     /// Never set after a time limit: the server may still execute the request.
     pub(crate) may_retry: bool,
+    /// Whether the server answers all the same, so that there is no reason to keep other requests away.
+    pub(crate) server_answers: bool,
 }
 
 impl Failure {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: Some(message.into()), source: None, disconnects: false, may_retry: false }
+        Self {
+            kind,
+            message: Some(message.into()),
+            source: None,
+            disconnects: false,
+            may_retry: false,
+            server_answers: false,
+        }
+    }
+
+    /// Returns the failure of a request that was sent to a server which is in another incarnation by now.
+    pub(crate) fn outdated(message: &str) -> Self {
+        let failure = Self::new(ErrorKind::Unavailable, message);
+        Self { disconnects: true, may_retry: true, ..failure }
+    }
+
+    /// Returns this failure of a connection that is of no further use.
+    pub(crate) fn disconnecting(self) -> Self {
+        Self { disconnects: true, ..self }
+    }
+
+    /// Adds the error of the client that caused this failure.
+    pub(crate) fn because(self, source: RedisError) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// Returns this failure of a request to a server that is well otherwise.
+    pub(crate) fn with_server_that_answers(self) -> Self {
+        Self { server_answers: true, ..self }
     }
 
     pub(crate) fn protocol(message: impl Into<String>) -> Self {
@@ -43,9 +73,25 @@ impl Failure {
         failure
     }
 
+    /// Returns the failure of a request that the circuit breaker of a cluster node rejected.
+    pub(crate) fn circuit_open() -> Self {
+        Self::new(ErrorKind::Unavailable, "not sent, as the node did not respond to recent requests")
+    }
+
     /// Returns whether the server had no memory left for a write.
     pub(crate) fn is_out_of_memory(&self) -> bool {
         self.kind == ErrorKind::Capacity
+    }
+
+    /// Returns whether the user has no permission for the command.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        let kind = self.source.as_ref().map(RedisError::kind);
+        kind == Some(redis::ErrorKind::Server(ServerErrorKind::NoPerm))
+    }
+
+    /// Returns whether a setting is wrong.
+    pub(crate) fn is_misconfigured(&self) -> bool {
+        self.kind == ErrorKind::Configuration
     }
 
     /// Returns whether the key holds a value that is not a string.
@@ -92,6 +138,7 @@ pub(crate) fn failure_from(error: RedisError) -> Failure {
         message: message.map(str::to_owned),
         disconnects: error.is_unrecoverable_error() || error.is_timeout() || read_only,
         may_retry: error.is_connection_dropped() && !error.is_timeout(),
+        server_answers: false,
         source: Some(error),
     }
 }

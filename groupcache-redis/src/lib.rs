@@ -30,7 +30,14 @@
 //!   data, or a replica is promoted without the last invalidations, old tokens and entries come back, and
 //!   none of them validates.
 //! * **A connection belongs to one incarnation.** The backend reads the incarnation once for each connection,
-//!   and replaces both together.
+//!   and replaces both together. It opens at least two connections of the client to a server, one for entries
+//!   and one for generations, so that an invalidation does not wait for the bodies of others. All of them must
+//!   lead to the same incarnation, so a process reads where it invalidates.
+//! * **A server that was demoted is noticed by the request itself.** `INFO replication` follows the commands
+//!   in each pipeline. The replies count only if the server is a primary under the `master_replid` of the
+//!   connection. A server that was a replica in the meantime has another one. No timer is involved.
+//! * **An identity must be one.** `run_id` and `master_replid` must be 40 hexadecimal digits that are not all
+//!   alike. If a proxy or a service hides or masks them, connecting fails.
 //! * **What is missing is a miss.** That holds for evicted, expired and flushed keys.
 //! * **A write that was not acknowledged is an error.** Its token is never used. The client library does not
 //!   retry. This crate retries once, with new tokens, and only if the connection turned out to be closed. In
@@ -54,8 +61,10 @@
 //!   The epoch can change while a connection lasts, so each lookup reads it again, in the same pipeline and
 //!   after the keys. [`cluster_check_interval`](RedisBackendBuilder::cluster_check_interval) makes that less
 //!   frequent.
-//! * While a slot is moving back, its keys arrive before the epoch rises. If the owner of a slot redirects to
-//!   such a key (`ASK`), the generation depends on the incarnations of both nodes.
+//! * While a slot moves, the new node has keys of it that the owner redirects to (`ASK`). A generation behind
+//!   such a redirect counts as missing: a lookup returns none, and a mint is refused, so that what is loaded is
+//!   not stored. If the migration is cancelled, invalidations go to the owner again, and do not reach the
+//!   generation at the other node. If the migration begins once more, that generation is visible again.
 //! * An invalidation goes to the node that owns the slot. If that node redirects, it did nothing, and the
 //!   invalidation is sent to the other node with a new token. While a slot moves, its keys move one at a
 //!   time, and `MIGRATE` blocks both nodes meanwhile. For a key that has moved already, the owner of the slot
@@ -71,8 +80,8 @@
 //!
 //! # Limits
 //!
-//! * **Sizes.** Keys and groups have any length. A body has at most 511 MiB
-//!   ([`max_entry_bytes`](RedisBackendBuilder::max_entry_bytes)).
+//! * **Sizes.** Keys and groups have any length. A body has at most 8 MiB, or up to 511 MiB with
+//!   [`max_entry_bytes`](RedisBackendBuilder::max_entry_bytes).
 //! * **Time to live.** The resolution is 1 millisecond, rounded up. The maximum is 100 years. Entries without
 //!   a time to live get the [default](RedisBackendBuilder::default_time_to_live) of 30 days.
 //! * **Clock.** The server expires keys by its own clock. No decision about validity compares two clocks.
@@ -80,13 +89,13 @@
 //!   `master_replid` changes and every entry is a miss once.
 //! * **Snapshots of memory.** A server must not be restored from a copy of its memory, such as a snapshot of
 //!   its virtual machine. That is the same incarnation with older data.
-//! * **One server for each connection.** An address must lead to the same server while a connection lasts.
-//!   `SWAPDB` is not supported, and neither are proxies that spread the commands of one connection over
-//!   several servers.
+//! * **One server for each connection.** A connection must lead to the same server while it lasts. `SWAPDB` is
+//!   not supported, and neither are proxies that spread the commands of one connection over several servers.
+//!   An address that leads to several servers by turns is an error when the backend connects.
 //! * **Leases.** The backend releases a lease with `EVAL`. If the user in the URL may not use that, leases
 //!   expire.
-//! * **Circuit breaker.** A cluster has a single circuit breaker. While one node is down, lookups that need
-//!   only other nodes may also be skipped.
+//! * **Dead nodes.** If a node of a cluster does not answer, what it has counts as missing, and invalidations
+//!   that need it fail. The other nodes are used as before. Each node has a circuit breaker of its own.
 //!
 //! These cases need attention from the operator:
 //!
@@ -102,17 +111,24 @@
 //! * **A primary is cut off together with some of your processes.** It answers them until the partition ends.
 //!   Set [`wait_for_replicas`](RedisBackendBuilder::wait_for_replicas), so that it acknowledges no
 //!   invalidations, and `min-replicas-to-write`. It cannot know what *other* processes invalidate meanwhile.
-//! * **A server becomes a replica by hand, with its connections open.** The backend reads from it for up to
-//!   one [`watch_interval`](RedisBackendBuilder::watch_interval).
-//! * **A migration of a slot is abandoned (`SETSLOT STABLE`) after the receiving node crashed or failed
-//!   over.** The epoch of the first node stays as it was, so a lost invalidation may be undone. Raise the
-//!   epoch with `CLUSTER BUMPEPOCH` there, or remove the keys of the slot.
+//! * **An address leads to another primary, and the old one continues.** Examples are a change of a DNS name
+//!   and a virtual address. The backend connects to the address once per
+//!   [`watch_interval`](RedisBackendBuilder::watch_interval), which resolves the name again, and leaves the
+//!   old server if another one answers, or none. Until then, for up to that interval and the time to connect,
+//!   a process reads and invalidates on the old server. Demote or stop the old primary first: then it serves
+//!   nothing from that moment on.
+//! * **An address leads back to a primary that it led to before.** That server missed the invalidations in
+//!   between. Restart it, or make it a replica for a moment, before the address leads to it again. A process
+//!   that was connected to both refuses the first one otherwise. Others cannot know.
+//! * **A migration of a slot is cancelled, and keys that had moved already are moved back.** What is invalidated
+//!   while the owner lacks a key does not reach that key, and neither does what the other node lost in a crash.
+//!   Remove the keys at the other node instead, or complete the migration. To begin the migration again is safe.
 //!
 //! # Cost
 //!
 //! | operation | one round trip of |
 //! |---|---|
-//! | lookup | `MGET` of the entry and all generations; with the time left `MULTI`, `MGET`, `PTTL`, `EXEC` |
+//! | lookup | `MGET` of the entry and all generations; with the time left between two `PTTL` |
 //! | several lookups | one `MGET` each, pipelined |
 //! | mint | for each group `SET NX GET PX` and `PEXPIRE`, pipelined; before 7.0 `SET NX PX`, `GET` and `PEXPIRE` |
 //! | bump | for each group `SET XX KEEPTTL`, pipelined, then `WAIT` if set; one more round trip of `UNLINK` if the server is out of memory |
@@ -121,17 +137,58 @@
 //! | lease | a mint of the groups that have no generation, and `SET NX GET PX` of the lease, pipelined |
 //! | release | `EVAL` of `GET` and `UNLINK` |
 //!
-//! In a cluster, each operation goes to all nodes concerned at once. There is one `GET` for each key instead
-//! of `MGET`, and `CLUSTER INFO` follows lookups, mints and leases. A key whose slot has moved or is moving
-//! costs one more round trip.
+//! `INFO replication` follows in the same pipeline. It takes the server about 1 µs, and 360 bytes of the reply.
 //!
-//! Connecting takes the client's `HELLO` or `AUTH`, `SELECT` and `CLIENT SETINFO`, and then one round trip of
-//! two `INFO`, in a cluster with `CLUSTER INFO`. With Sentinel, a query to a sentinel precedes and follows.
-//! The same `INFO` is sent once per [`watch_interval`](RedisBackendBuilder::watch_interval). In a cluster,
+//! In a cluster, each operation goes to all nodes concerned at once. There is one `GET` for each key instead
+//! of `MGET`, and `CLUSTER INFO` follows where generations are read, minted or leased. A key whose slot has
+//! moved or is moving costs one more round trip.
+//!
+//! Concurrent lookups share requests: while two are on their way to a server, in a cluster one to a node, the
+//! lookups that come meanwhile wait, and go out together in the next. They share its `INFO` or `CLUSTER INFO`
+//! too. A lookup never joins a request that was sent before the lookup began. Where entries are larger than
+//! 16 KiB on average, each lookup has a request of its own.
+//!
+//! Connecting takes the client's `HELLO` or `AUTH`, `SELECT` and `CLIENT SETINFO` for each connection of the
+//! client, and then one round trip of two `INFO`, in a cluster with `CLUSTER INFO`. At the same time the
+//! backend tries each command that it needs on a key that does not exist. With Sentinel, a query to all
+//! sentinels precedes and follows. The same `INFO` is sent once per
+//! [`watch_interval`](RedisBackendBuilder::watch_interval), and once more on a new connection. In a cluster,
 //! one node is sent `CLUSTER SLOTS` as often.
 //!
-//! One connection serves all tasks. The commands are described at <https://redis.io/docs/latest/commands/>.
+//! The connections serve all tasks. The commands are described at <https://redis.io/docs/latest/commands/>.
 //! The backend needs a tokio runtime.
+//!
+//! # Permissions
+//!
+//! The user in the URL needs these commands, on keys that begin with the
+//! [`key_prefix`](RedisBackendBuilder::key_prefix):
+//!
+//! ```text
+//! ACL SETUSER cache on >password ~groupcache:* +mget +get +set +pexpire +unlink +info
+//! ```
+//!
+//! If one of them is missing, connecting fails with an error that names it. `INFO` is in the category
+//! `@dangerous`, so `-@dangerous` alone is not enough: add `+info` after it.
+//!
+//! | permission | what it adds |
+//! |---|---|
+//! | `+pttl` | entries with `stale_while_revalidate` or `stale_if_error`, and reads inside of loads: without it, the former are never hits, and what is loaded with the latter is not kept |
+//! | `+eval` | leases are released when a load ends, and do not have to expire |
+//! | `+wait` | [`wait_for_replicas`](RedisBackendBuilder::wait_for_replicas), which needs it |
+//! | `+config\|get` | more [advice](RedisBackend::advice), about `save` and `stop-writes-on-bgsave-error` |
+//! | `+client\|setinfo` | the name of the client in `CLIENT LIST` |
+//! | `+select` | a database other than 0, which needs it |
+//!
+//! `MULTI` is not used. A cluster needs `+cluster|slots +cluster|info +asking` as well, and no `MGET`. Before
+//! Redis 7.0, permissions for subcommands are those of the command, such as `+cluster`. A sentinel needs
+//! `+sentinel|get-master-addr-by-name +sentinel|master`.
+//!
+//! # Services
+//!
+//! The backend works with servers and services that show the identity of a server in `INFO`, and keep a
+//! connection on one server. Redis Enterprise (recognised by `rlec_version`) and Dragonfly (which has no
+//! `run_id`) do not, and connecting to them is an error. `docs/services.md` in the repository lists hosted
+//! services, and the settings to check.
 //!
 //! # Features
 //!
@@ -154,9 +211,11 @@ mod builder;
 mod connection;
 mod error;
 mod operations;
+mod permissions;
 mod route;
 mod server;
 mod settings;
+mod urls;
 
 pub use redis;
 

@@ -31,14 +31,16 @@ impl Server {
     /// Parses the sections `server` and `replication` of `INFO`, followed in a cluster by `CLUSTER INFO`.
     pub(crate) fn from_info(info: &str) -> Result<Self, Failure> {
         let field = |name: &str| {
-            info_field(info, name).ok_or_else(|| {
-                Failure::protocol(format!(
-                    "`INFO` has no `{name}`, without which the incarnation of the server is unknown"
-                ))
-            })
+            info_field(info, name).ok_or_else(|| Failure::protocol(format!("`INFO` has no `{name}`")))
         };
-        let run_id = field("run_id")?.to_owned();
-        let replication_id = field("master_replid")?.to_owned();
+        if info_field(info, "rlec_version").is_some() {
+            return Err(unsuitable(
+                "`rlec_version`",
+                "the connection leads to a proxy in front of several servers",
+            ));
+        }
+        let run_id = identity(info, "run_id")?.to_owned();
+        let replication_id = identity(info, "master_replid")?.to_owned();
         let mut digest = blake3::Hasher::new_derive_key(INCARNATION_CONTEXT);
         for part in [&run_id, &replication_id] {
             digest.update(&(part.len() as u64).to_be_bytes()).update(part.as_bytes());
@@ -60,6 +62,27 @@ impl Server {
             is_primary: field("role")? == "master",
             is_cluster: info_field(info, "redis_mode") == Some("cluster"),
         })
+    }
+
+    /// Returns whether `info`, the section `replication` of a later `INFO`, is that of a primary that has been
+    /// one since this connection was made.
+    ///
+    /// A primary that is demoted and promoted again draws another replication ID.
+    pub(crate) fn is_same_primary(&self, info: &str) -> bool {
+        let mut role = false;
+        let mut replication_id = false;
+        // Every hit goes through here: one pass for both fields.
+        for line in info.lines() {
+            match line.split_once(':') {
+                Some(("role", value)) => role = value == "master",
+                Some(("master_replid", value)) => {
+                    replication_id = value == self.replication_id;
+                    break;
+                }
+                _ => {}
+            }
+        }
+        role && replication_id
     }
 
     /// Fails unless generations may be read from this server.
@@ -92,17 +115,6 @@ impl Server {
         Generation::new(u128::from_be_bytes(token) ^ self.incarnation)
     }
 
-    /// Returns this server as seen through `owner`, which owns the slot of a key and redirected to this
-    /// server because it has the key already.
-    ///
-    /// Until this server owns the slot, its own incarnation does not show that the imported key may be older
-    /// than what it had before. The incarnation of the owner does.
-    pub(crate) fn importing_from(&self, owner: &Self) -> Self {
-        let mut digest = blake3::Hasher::new_derive_key(IMPORTING_CONTEXT);
-        digest.update(&self.incarnation.to_be_bytes()).update(&owner.incarnation.to_be_bytes());
-        Self { incarnation: finish(&digest), ..self.clone() }
-    }
-
     pub(crate) fn has_set_nx_get(&self) -> bool {
         self.version >= SET_NX_GET
     }
@@ -131,6 +143,32 @@ pub(crate) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'))
 }
 
+/// Returns a field that identifies the server, and fails unless it can: 40 hexadecimal digits that a server drew.
+fn identity<'a>(info: &'a str, name: &str) -> Result<&'a str, Failure> {
+    let Some(value) = info_field(info, name) else {
+        return Err(unsuitable(&format!("no `{name}`"), "the incarnation of the server is unknown"));
+    };
+    #[cfg(groupcache_mutants)]
+    if groupcache_core::mutants::is_on("constant_identity") {
+        return Ok(value);
+    }
+    let is_hexadecimal = value.len() == 40 && value.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if !is_hexadecimal || value.bytes().all(|digit| digit == value.as_bytes()[0]) {
+        let reason = "which no server draws, so the incarnation of the server is unknown";
+        return Err(unsuitable(&format!("`{name}:{value}`"), reason));
+    }
+    Ok(value)
+}
+
+/// Returns the failure for a server whose `INFO` has `found`.
+fn unsuitable(found: &str, reason: &str) -> Failure {
+    let message = format!(
+        "`INFO` has {found}: {reason}; so do Redis Enterprise (`rlec_version`), Dragonfly and some proxies, \
+         with which this backend cannot work"
+    );
+    Failure::new(ErrorKind::Configuration, message)
+}
+
 fn finish(digest: &blake3::Hasher) -> u128 {
     let mut bytes = [0; 16];
     digest.finalize_xof().fill(&mut bytes);
@@ -146,9 +184,8 @@ pub(crate) const NOT_A_CLUSTER: &str = "`cluster` is set, but the server is not 
 /// Redis 7.0 accepts `NX` and `GET` in one `SET`, and has `PEXPIRE` with `GT`.
 const SET_NX_GET: Version = Version(7, 0, 0);
 
-// Generations depend on these strings: processes that share a server must agree on them.
+// Generations depend on this string: processes that share a server must agree on it.
 const INCARNATION_CONTEXT: &str = "groupcache-redis 2026-11 one life of one server";
-const IMPORTING_CONTEXT: &str = "groupcache-redis 2026-11 a key on its way";
 
 #[cfg(test)]
 mod tests {
@@ -161,31 +198,69 @@ mod tests {
         )
     }
 
-    fn server(run_id: &str, replication_id: &str) -> Server {
-        Server::from_info(&info(run_id, replication_id, "master")).unwrap()
+    /// Returns an identity as servers draw it, different for each letter.
+    fn drawn(letter: char) -> String {
+        format!("{letter}123456789").repeat(4)
+    }
+
+    fn server(run_id: char, replication_id: char) -> Server {
+        Server::from_info(&info(&drawn(run_id), &drawn(replication_id), "master")).unwrap()
     }
 
     #[test]
     fn a_generation_is_the_token_and_the_incarnation_of_the_server() {
         let token = [7; TOKEN_BYTES];
-        let generation = server("a", "x").generation(&token);
+        let generation = server('a', 'b').generation(&token);
         assert!(generation.is_some());
-        assert_eq!(server("a", "x").generation(&token), generation);
-        assert_ne!(server("b", "x").generation(&token), generation, "another run");
-        assert_ne!(server("a", "y").generation(&token), generation, "promoted again");
-        assert_ne!(server("ax", "").generation(&token), generation, "the parts are delimited");
-        assert_ne!(server("a", "x").generation(&[8; TOKEN_BYTES]), generation, "another token");
-        assert_eq!(server("a", "x").generation(&token[1..]), None);
+        assert_eq!(server('a', 'b').generation(&token), generation);
+        assert_ne!(server('c', 'b').generation(&token), generation, "another run");
+        assert_ne!(server('a', 'c').generation(&token), generation, "promoted again");
+        assert_ne!(server('b', 'a').generation(&token), generation, "the parts have an order");
+        assert_ne!(server('a', 'b').generation(&[8; TOKEN_BYTES]), generation, "another token");
+        assert_eq!(server('a', 'b').generation(&token[1..]), None);
     }
 
     #[test]
     fn only_a_primary_with_an_identity_is_accepted() {
-        assert!(server("a", "x").check(false).is_ok());
-        assert!(Server::from_info(&info("a", "x", "slave")).unwrap().check(false).is_err());
-        let without = info("a", "x", "master").replace("run_id", "other_id");
-        assert!(Server::from_info(&without).is_err());
-        let node = info("a", "x", "master").replace("standalone", "cluster");
+        assert!(server('a', 'b').check(false).is_ok());
+        let one = |role| info(&drawn('a'), &drawn('b'), role);
+        assert!(Server::from_info(&one("slave")).unwrap().check(false).is_err());
+        let node = one("master").replace("standalone", "cluster");
         assert!(Server::from_info(&node).unwrap().check(false).is_err());
+    }
+
+    #[test]
+    fn an_identity_that_no_server_draws_is_named() {
+        let masked = "0".repeat(40);
+        for wrong in ["", "a", &masked, &"f".repeat(40), &drawn('a')[1..], &drawn('x'), &drawn('a').repeat(2)]
+        {
+            for (field, info) in [
+                ("run_id", info(wrong, &drawn('b'), "master")),
+                ("master_replid", info(&drawn('a'), wrong, "master")),
+            ] {
+                let error = groupcache_core::Error::from(Server::from_info(&info).unwrap_err());
+                assert_eq!(error.kind(), ErrorKind::Configuration);
+                assert!(error.to_string().contains(field), "{error}");
+            }
+        }
+        let without = info(&drawn('a'), &drawn('b'), "master").replace("run_id", "other_id");
+        let error = groupcache_core::Error::from(Server::from_info(&without).unwrap_err());
+        assert!(
+            error.to_string().contains("no `run_id`") && error.to_string().contains("Dragonfly"),
+            "{error}"
+        );
+        let enterprise = info(&drawn('a'), &drawn('b'), "master") + "rlec_version:7.4.2-54\r\n";
+        let error = groupcache_core::Error::from(Server::from_info(&enterprise).unwrap_err());
+        assert!(error.to_string().contains("`rlec_version`"), "{error}");
+    }
+
+    #[test]
+    fn a_primary_is_the_same_until_it_is_demoted() {
+        let primary = server('a', 'b');
+        assert!(primary.is_same_primary(&info("", &drawn('b'), "master")));
+        assert!(!primary.is_same_primary(&info("", &drawn('b'), "slave")), "demoted");
+        assert!(!primary.is_same_primary(&info("", &drawn('c'), "master")), "and promoted again");
+        assert!(!primary.is_same_primary(""));
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(crate) struct ConnectionSettings {
     /// The maximum age of what is known about the incarnation of a cluster node.
     pub(crate) cluster_check_interval: Duration,
     pub(crate) wait_for_replicas: Option<ReplicaWait>,
+    /// A name under `key_prefix` that no key has, to try the permissions of the user with.
+    pub(crate) trial_key: String,
     /// Whether a connection has logged the advice, which happens once per backend.
     pub(crate) advice_logged: Arc<AtomicBool>,
 }
@@ -69,6 +71,12 @@ impl ConnectionSettings {
     pub(crate) fn connect_share(&self, count: usize) -> Duration {
         self.connect_time_limit / u32::try_from(count + 1).unwrap_or(u32::MAX)
     }
+
+    /// Returns how long each sentinel may take. All are queried at once, before and after the connection to
+    /// the primary is made. One that does not answer leaves time for the rest.
+    pub(crate) fn sentinel_time_limit(&self) -> Duration {
+        self.connect_time_limit / 4
+    }
 }
 
 impl Default for ConnectionSettings {
@@ -82,6 +90,7 @@ impl Default for ConnectionSettings {
             backoff_max: Duration::from_secs(2),
             cluster_check_interval: Duration::ZERO,
             wait_for_replicas: None,
+            trial_key: String::new(),
             advice_logged: Arc::default(),
         }
     }
@@ -92,7 +101,7 @@ impl Default for EntrySettings {
         Self {
             key_prefix: "groupcache".into(),
             default_time_to_live: Duration::from_secs(30 * 24 * 3600),
-            max_entry_bytes: ENTRY_BYTES_MAX,
+            max_entry_bytes: ENTRY_BYTES_DEFAULT,
             clock: Arc::new(SystemClock),
         }
     }
@@ -130,3 +139,6 @@ impl fmt::Debug for Target {
 /// The longest string of the protocol (`proto-max-bulk-len`), less room for the key, groups and
 /// generations that an entry has beside its body.
 pub(crate) const ENTRY_BYTES_MAX: usize = (512 << 20) - (1 << 20);
+
+/// A body that even 1 Gbit/s transfers in a quarter of the default read time limit.
+pub(crate) const ENTRY_BYTES_DEFAULT: usize = 8 << 20;

@@ -1,5 +1,6 @@
-//! What a hit costs beside a bare multi-get of the same keys, with the same client on the same servers.
-//! Compare the figures of one run with each other, not with those of another.
+//! A hit compared with a bare multi-get of the same keys, with the same client on the same servers.
+//!
+//! Compare the figures of one run with each other, not with those of another run.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use groupcache_core::{Address, Backend, Cache, Entry, Group, Groups, Key, Loaded, Served};
 use groupcache_memcached::MemcachedBackend;
 use groupcache_memcached::memcache::exp::{AsyncMetaClient, Get, Router};
-use groupcache_tests::memcached::MemcachedServers;
+use groupcache_tests::memcached_server::MemcachedServers;
 use tokio::runtime::Runtime;
 
 #[path = "beside/mod.rs"]
@@ -23,7 +24,7 @@ fn hit(criterion: &mut Criterion) {
     let mut bench = criterion.benchmark_group("hit");
     bench.sample_size(20).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
     for servers in [1, 3] {
-        // One thread each: where there are more, both have connections to the same only by chance.
+        // One thread each. With several threads, chance decides which connections share one.
         let Some(servers) = MemcachedServers::start(servers, &["-m", "256", "-t", "1"]) else { return };
         hit_on(&servers, &mut bench);
     }
@@ -32,12 +33,12 @@ fn hit(criterion: &mut Criterion) {
 
 fn hit_on(servers: &MemcachedServers, bench: &mut BenchmarkGroup<'_, WallTime>) {
     let runtime = Runtime::new().expect("a runtime");
-    let patience = Duration::from_secs(10);
+    let time_limit = Duration::from_secs(10);
     let backend = MemcachedBackend::builder(servers.url())
         .max_connections(CONNECTIONS)
-        .connect_time_limit(patience)
-        .response_time_limit(patience);
-    let cache = Cache::builder(backend.build().expect("builds")).read_time_limit(patience).build();
+        .connect_time_limit(time_limit)
+        .response_time_limit(time_limit);
+    let cache = Cache::builder(backend.build().expect("builds")).read_time_limit(time_limit).build();
     for (kibibytes, groups, concurrency) in
         [(1, 1, 1), (1, 1, 64), (1, 1, 256), (64, 1, 1), (64, 1, 64), (64, 1, 256), (1, 4, 64), (1, 16, 64)]
     {
@@ -45,7 +46,7 @@ fn hit_on(servers: &MemcachedServers, bench: &mut BenchmarkGroup<'_, WallTime>) 
             key: Key::of(&(kibibytes, groups)).expect("a key"),
             groups: (0..groups).map(|id| Group::new("book").with("id", id)).collect(),
         };
-        runtime.block_on(fill(cache.backend(), &address, kibibytes * 1024));
+        runtime.block_on(store(cache.backend(), &address, kibibytes * 1024));
         let count = servers.0.len();
         let name = format!("{count}_servers/{kibibytes}_KiB/{groups}_groups/{concurrency}_at_once");
 
@@ -73,7 +74,7 @@ fn hit_on(servers: &MemcachedServers, bench: &mut BenchmarkGroup<'_, WallTime>) 
     }
 }
 
-/// Knows where each key is.
+/// Routes each key to the server that has it.
 struct Found(HashMap<Vec<u8>, usize>);
 
 impl Router for Found {
@@ -84,7 +85,7 @@ impl Router for Found {
 
 async fn bare_client(servers: &MemcachedServers, keys: &[String]) -> AsyncMetaClient {
     let on = |key: &String| {
-        let has = |said: String| said.starts_with("HD");
+        let has = |reply: String| reply.starts_with("HD");
         servers.0.iter().position(|server| has(server.command(&format!("mg {key} s\r\nmn"), "MN")))
     };
     let found = keys.iter().map(|key| (key.clone().into_bytes(), on(key).expect("on one of them"))).collect();
@@ -99,7 +100,7 @@ async fn bare_client(servers: &MemcachedServers, keys: &[String]) -> AsyncMetaCl
         .expect("connects")
 }
 
-/// What the backend calls them.
+/// The names that the backend gives them.
 fn stored_keys(address: &Address) -> Arc<Vec<String>> {
     let hex = |hash: [u8; 32]| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let entry = format!("groupcache:e:{}", hex(address.key.hash()));
@@ -107,7 +108,7 @@ fn stored_keys(address: &Address) -> Arc<Vec<String>> {
     Arc::new(std::iter::once(entry).chain(groups).collect())
 }
 
-async fn fill(backend: &MemcachedBackend, address: &Address, bytes: usize) {
+async fn store(backend: &MemcachedBackend, address: &Address, bytes: usize) {
     let groups: &Groups = &address.groups;
     let vector = backend.mint(groups).await.expect("mints").vector;
     let body = Bytes::from(vec![b'x'; bytes]);

@@ -1,4 +1,4 @@
-//! Bookstores of processes of their own.
+//! The example `bookstore` as a process.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -6,26 +6,26 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// The example `bookstore`, as the workspace's tests have built it. Killed when dropped.
+/// The example `bookstore`, as `cargo test --workspace` builds it. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Bookstore {
     process: Child,
     address: String,
 }
 
-/// What it answers.
+/// A response of the bookstore.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     head: String,
     body: String,
 }
 
 impl Bookstore {
-    /// Starts one on this database and store, on a free port.
+    /// Starts a bookstore on this database and this backend, on a free port.
     ///
     /// # Panics
     ///
-    /// If it does not start.
+    /// Panics if the bookstore is not built or does not start.
     #[must_use]
     pub fn start(database: &str, backend: &str) -> Self {
         let mut program = std::env::current_exe().expect("a path");
@@ -37,23 +37,23 @@ impl Bookstore {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| {
-                panic!("{}: {error}; it is built with the workspace's tests", program.display())
+                panic!("{}: {error}; build it with `cargo build --example bookstore`", program.display())
             });
         let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
-        let first = lines.next().expect("it says where it listens").expect("text");
+        let first = lines.next().expect("it prints its address").expect("text");
         let address = first[first.find("http://").expect("a URL") + 7..].trim_end_matches('/').to_owned();
-        // Reads on, so that the program never waits for a reader.
+        // Reads on, so that the program never blocks on its standard output.
         std::thread::spawn(move || lines.for_each(drop));
         Self { process, address }
     }
 
-    /// Asks under one host name, as a load balancer in front of all would.
+    /// Sends a request with the same host name to every bookstore, as a load balancer does.
     ///
     /// # Panics
     ///
-    /// If it does not answer.
+    /// Panics if the bookstore does not respond.
     #[must_use]
-    pub fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+    pub fn send(&self, method: &str, path: &str, body: &str) -> Response {
         let mut stream = TcpStream::connect(&self.address).expect("it listens");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
         let length = body.len();
@@ -62,33 +62,33 @@ impl Bookstore {
              content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
         );
         stream.write_all(request.as_bytes()).expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        Answer { head: head.to_lowercase(), body: body.to_owned() }
+        let mut response = String::new();
+        stream.read_to_string(&mut response).expect("a response");
+        let (head, body) = response.split_once("\r\n\r\n").expect("a head");
+        Response { head: head.to_lowercase(), body: body.to_owned() }
     }
 
-    /// The same for a page.
+    /// Sends a GET request.
     #[must_use]
-    pub fn get(&self, path: &str) -> Answer {
-        self.ask("GET", path, "")
+    pub fn get(&self, path: &str) -> Response {
+        self.send("GET", path, "")
     }
 }
 
-impl Answer {
-    /// The status.
+impl Response {
+    /// Returns the status.
     #[must_use]
     pub fn status(&self) -> &str {
         self.head.split(' ').nth(1).unwrap_or_default()
     }
 
-    /// The body.
+    /// Returns the body.
     #[must_use]
     pub fn body(&self) -> &str {
         &self.body
     }
 
-    /// A header, by its name in lower case; empty if there is none.
+    /// Returns a header by its name in lower case, or an empty string.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
         let line = self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
@@ -104,22 +104,22 @@ impl Drop for Bookstore {
     }
 }
 
-/// What to put for a book of this title.
+/// Returns the body of a PUT request for a book.
 #[must_use]
 pub fn book(title: &str) -> String {
     format!(r#"{{"title": "{title}", "author_id": 1, "genre": "novel", "year": 1817}}"#)
 }
 
-/// What each of two processes is to see of the other where they share a database and a store.
+/// Checks that each of two processes sees the changes of the other, with a shared database and store.
 ///
 /// # Panics
 ///
-/// If they do not.
+/// Panics if one of them does not.
 pub fn behave_as_one(one: &Bookstore, other: &Bookstore) {
     for path in ["/books/5", "/books", "/authors/1", "/feed/json/novel/10", "/about"] {
         let first = one.get(path);
         assert_eq!(first.header("cache-status"), "groupcache; fwd=uri-miss; stored", "{path}");
-        // The store is under way when the answer is; the other process sees it once it is done.
+        // The entry is stored after the response, and the other process sees it only then.
         let mut second = other.get(path);
         for _ in 0..100 {
             if second.header("cache-status") == "groupcache; hit" {
@@ -131,14 +131,14 @@ pub fn behave_as_one(one: &Bookstore, other: &Bookstore) {
         assert_eq!(second.header("cache-status"), "groupcache; hit", "{path}");
     }
 
-    // What is written through one is seen through the other by the very next read.
+    // The next read of one process shows a write through the other.
     for round in 0..50 {
         let (writer, reader) = if round % 2 == 0 { (one, other) } else { (other, one) };
         let title = format!("Title of round {round}");
-        assert_eq!(writer.ask("PUT", "/api/books/5", &book(&title)).status(), "200");
+        assert_eq!(writer.send("PUT", "/api/books/5", &book(&title)).status(), "200");
         for path in ["/books/5", "/api/books/5", "/authors/1", "/books", "/feed/json/novel/100"] {
             assert!(reader.get(path).body.contains(&title), "{path} in round {round}");
         }
     }
-    assert_eq!(other.get("/about").header("cache-status"), "groupcache; hit", "others stay");
+    assert_eq!(other.get("/about").header("cache-status"), "groupcache; hit", "unrelated pages stay cached");
 }

@@ -1,4 +1,4 @@
-//! Backends on memcached that are wrong on purpose: what the history check must find.
+//! A backend on memcached with one of several mistakes, which the check of a history must find.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,30 +13,30 @@ use crate::broken::Retry;
 const NAME: &str = "plain";
 const TIME_LIMIT: Duration = Duration::from_millis(60);
 
-/// What becomes of the keys of a server that does not answer.
+/// How operations on the keys of a server end while it does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "tests choose one")]
 pub enum WhenDown {
-    /// They cannot be had.
+    /// They fail.
     Err,
-    /// They are on the next server meanwhile, as many clients have it: wrong.
+    /// They go to the next server, as in many clients, which is wrong.
     NextServer,
 }
 
-/// A backend as one would write it in an afternoon.
+/// A simple backend on several memcached servers.
 #[derive(Clone)]
-pub struct PlainMemcached {
+pub struct NaiveMemcached {
     servers: Arc<[AsyncMetaClient]>,
     retry: Retry,
     when_down: WhenDown,
 }
 
-impl PlainMemcached {
-    /// One on these servers, `memcached://host:port,host:port`.
+impl NaiveMemcached {
+    /// Makes a backend on the servers of `url`, `memcached://host:port,host:port`.
     ///
     /// # Panics
     ///
-    /// If one of them is none.
+    /// Panics if `url` has an invalid address.
     pub async fn new(url: &str, retry: Retry, when_down: WhenDown) -> Self {
         let mut servers = Vec::new();
         for address in url.trim_start_matches("memcached://").split(',') {
@@ -83,7 +83,7 @@ fn generation(value: &[u8]) -> Option<Generation> {
     Generation::new(u128::from_be_bytes(value.try_into().ok()?))
 }
 
-impl Backend for PlainMemcached {
+impl Backend for NaiveMemcached {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -149,9 +149,9 @@ impl Backend for PlainMemcached {
     }
 }
 
-impl std::fmt::Debug for PlainMemcached {
+impl std::fmt::Debug for NaiveMemcached {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PlainMemcached")
+        f.debug_struct("NaiveMemcached")
             .field("retry", &self.retry)
             .field("when_down", &self.when_down)
             .finish_non_exhaustive()

@@ -1,6 +1,7 @@
-//! Runs a test under many schedules of its tasks, which shuttle chooses: at random, by probabilistic
-//! concurrency testing (Burckhardt et al., ASPLOS 2010), or all there are. Part of the unit tests of
-//! the crates that have such tests, as only these see the crate's own types.
+//! Runs a test under many schedules of its tasks.
+//!
+//! shuttle chooses the schedules: at random, by probabilistic concurrency testing (Burckhardt et al., ASPLOS
+//! 2010), or all of them. The crates include this file in their unit tests, as only those see private types.
 
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -8,17 +9,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 
-/// How many schedules of each kind for each seed.
+/// How many schedules of each kind each seed gives.
 const SCHEDULES: usize = 1000;
-/// Two of them the same every time, two new ones.
+/// Half of the seeds are the same in every run, half are new.
 const SEEDS: u64 = 4;
-/// How many preemptions a schedule of the second kind has, at most, and one.
+/// One more than the maximum number of preemptions of a schedule by probabilistic concurrency testing.
 const DEPTH: usize = 4;
-/// More schedules than this are not all run.
-const ALL_AT_MOST: usize = 1_000_000;
+/// The maximum number of schedules of a test that runs under all of them.
+const ALL_SCHEDULES_MAX: usize = 1_000_000;
 
-/// Runs `test` under random schedules: `GROUPCACHE_TEST_SCALE` times as many as in CI, or those of the
-/// seed that `GROUPCACHE_TEST_SEED` names, to repeat a failure.
+/// Runs `test` under random schedules.
+///
+/// `GROUPCACHE_TEST_SCALE` is a factor of their number. `GROUPCACHE_TEST_SEED` is the only seed, which
+/// repeats a failure.
 pub(crate) fn explore(name: &str, test: impl Fn() + Clone + Send + Sync + 'static) {
     let number = |variable| -> Option<u64> { std::env::var(variable).ok()?.parse().ok() };
     let fresh = RandomState::new();
@@ -46,12 +49,12 @@ pub(crate) fn explore(name: &str, test: impl Fn() + Clone + Send + Sync + 'stati
     }
 }
 
-/// Runs `test`, which has to be small, under all schedules there are.
+/// Runs `test` under all schedules. The test has to be small.
 pub(crate) fn explore_all(test: impl Fn() + Send + Sync + 'static) {
-    let all = DfsScheduler::new(Some(ALL_AT_MOST), false);
+    let all = DfsScheduler::new(Some(ALL_SCHEDULES_MAX), false);
     let run = Runner::new(all, config()).run(test);
-    println!("{run} schedules, which are all");
-    assert!(run < ALL_AT_MOST, "there are more schedules than {ALL_AT_MOST}");
+    println!("all {run} schedules");
+    assert!(run < ALL_SCHEDULES_MAX, "there are more than {ALL_SCHEDULES_MAX} schedules");
 }
 
 fn config() -> Config {

@@ -1,9 +1,8 @@
-//! The check of the first promise: every read against the newest invalidation that was acknowledged
-//! before it began.
+//! Histories: readers and writers of caches on real servers, and a check of every read.
 //!
-//! A world of rows with version numbers. Writers raise the version of a row, then invalidate its
-//! group, and note the version once that was acknowledged. Readers note what is acknowledged, read a
-//! page of one or two rows through a cache, and complain if it shows less than they noted.
+//! Each row has a version. A writer commits the next version of a row, invalidates its group, and records
+//! the version once the invalidation is acknowledged. A reader notes the acknowledged versions, reads a page
+//! of one or two rows through a cache, and reports a stale read if the page shows an older version.
 
 use std::fmt;
 use std::future::Future;
@@ -17,56 +16,56 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// How to run a history.
+/// How a history runs.
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::exhaustive_structs, reason = "tests build it")]
 pub struct Plan {
-    /// How many rows there are, each a group of its own.
+    /// The number of rows, each with a group of its own.
     pub rows: usize,
-    /// How many pages show the same row: the more there are, the longer one of them is not looked at,
-    /// and the older is what may come back.
+    /// The number of pages of the same row. With more pages, each is read less often, so an older entry can
+    /// return.
     pub pages: usize,
-    /// How many tasks read.
+    /// The number of tasks that read.
     pub readers: usize,
-    /// How many tasks change rows.
+    /// The number of tasks that change rows.
     pub writers: usize,
-    /// How long a writer rests after each change.
+    /// How long a writer sleeps after each change.
     pub pause: Duration,
-    /// How many reads and invalidations to do at least.
+    /// The minimum number of reads and invalidations.
     pub operations: u64,
-    /// What else a history ends by.
+    /// The maximum duration.
     pub time_limit: Duration,
-    /// When a writer tells the cache.
+    /// The order of a commit and its invalidation.
     pub order: Order,
 }
 
-/// When a writer tells the cache.
+/// The order of a commit and its invalidation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "tests choose one")]
 pub enum Order {
-    /// As the rules have it.
+    /// The correct order.
     CommitThenInvalidate,
-    /// Wrong: what is cached between the two stays.
+    /// The wrong order: an entry that is stored between the two stays valid.
     InvalidateThenCommit,
 }
 
-/// What happened.
+/// What happened during a history.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Report {
-    /// Reads, each of which was answered.
+    /// Reads, all of which returned a page.
     pub reads: u64,
-    /// Reads that ran no computation of their own.
+    /// Reads without a load of their own.
     pub cached: u64,
     /// Invalidations that were acknowledged.
     pub acknowledged: u64,
-    /// Invalidations that were not.
+    /// Invalidations that failed.
     pub failed: u64,
-    /// Reads that returned less than they had to.
+    /// Stale reads.
     pub stale: u64,
-    /// The first of them.
+    /// The first stale read.
     pub first_stale: Option<String>,
-    /// The longest that a read took.
+    /// The duration of the slowest read.
     pub slowest_read: Duration,
 }
 
@@ -94,25 +93,26 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// For what is wrong on purpose: enough operations to find it.
+    /// Returns a plan with enough operations to find a mistake.
     #[must_use]
     pub fn short() -> Self {
         Self { operations: 5_000, time_limit: Duration::from_secs(20), ..Self::default() }
     }
 
-    /// Many invalidations under way at once, and pages that are not looked at for a while.
+    /// Has many invalidations in flight at once, and pages that are seldom read.
     #[must_use]
     pub fn with_many_writers(self) -> Self {
         Self { writers: 12, pages: 24, pause: Duration::from_millis(15), ..self }
     }
 }
 
-/// Runs what is wrong on purpose until it shows. Whether one run of a few seconds meets the moment at
-/// which it matters is up to chance, so it has several.
+/// Repeats a history with a mistake until it has a stale read.
+///
+/// Chance decides whether a run of a few seconds has one, so several runs are allowed.
 ///
 /// # Panics
 ///
-/// If it never shows.
+/// Panics if no run has a stale read.
 pub async fn finds_stale_reads(mut attempt: impl AsyncFnMut() -> Report) {
     const ATTEMPTS: u32 = 6;
     for _ in 0..ATTEMPTS {
@@ -122,22 +122,22 @@ pub async fn finds_stale_reads(mut attempt: impl AsyncFnMut() -> Report) {
             return;
         }
     }
-    panic!("nothing found in {ATTEMPTS} attempts");
+    panic!("no stale read in {ATTEMPTS} attempts");
 }
 
 impl Report {
-    /// Nothing stale, and enough done for that to mean something.
+    /// Asserts that no read was stale, and that there were enough operations, invalidations and hits.
     ///
     /// # Panics
     ///
-    /// Otherwise.
+    /// Panics otherwise.
     pub fn assert_sound(&self, plan: &Plan) {
         println!("{self}");
         assert_eq!(self.stale, 0, "{self}");
         let operations = self.reads + self.acknowledged + self.failed;
         assert!(operations >= plan.operations, "only {operations} operations: {self}");
-        assert!(self.acknowledged > 100, "hardly an invalidation: {self}");
-        assert!(self.cached > self.reads / 20, "hardly a hit: {self}");
+        assert!(self.acknowledged > 100, "too few invalidations: {self}");
+        assert!(self.cached > self.reads / 20, "too few hits: {self}");
     }
 }
 
@@ -152,8 +152,9 @@ impl fmt::Display for Report {
     }
 }
 
-/// Runs readers and writers on all caches, which share a store, while `faults` goes on; until the
-/// faults are over and enough is done.
+/// Runs readers and writers on all caches, which share a store.
+///
+/// Ends when `faults` is over and the plan is done.
 pub async fn run<B: Backend>(caches: &[Cache<B>], plan: Plan, faults: impl Future<Output = ()>) -> Report {
     let versions = || (0..plan.rows).map(|_| AtomicU64::new(1)).collect();
     let world = Arc::new(World {
@@ -190,7 +191,7 @@ async fn read<B: Backend>(world: Arc<World>, cache: Cache<B>, plan: Plan) {
         let (row, also, page, slow) = {
             let mut random = rand::rng();
             let mut pick = |limit: usize| random.random_range(0..limit);
-            // Some rows are read far more often than others.
+            // Rows with low numbers are read far more often.
             let row = pick(plan.rows).min(pick(plan.rows));
             let also = (pick(4) == 0).then(|| (row + 1) % plan.rows);
             (row, also, pick(plan.pages), pick(8))
@@ -199,13 +200,13 @@ async fn read<B: Backend>(world: Arc<World>, cache: Cache<B>, plan: Plan) {
         let floor: Vec<u64> =
             rows.iter().map(|row| world.acknowledged[*row].load(Ordering::SeqCst)).collect();
         let groups: Vec<Group> = rows.iter().map(|row| group(*row)).collect();
-        let ran = AtomicBool::new(false);
+        let loaded = AtomicBool::new(false);
         let began = Instant::now();
         let load = async || {
-            ran.store(true, Ordering::Relaxed);
+            loaded.store(true, Ordering::Relaxed);
             let shown: Vec<u64> =
                 rows.iter().map(|row| world.committed[*row].load(Ordering::SeqCst)).collect();
-            // What was read is old by the time that it is stored.
+            // A slow load makes it likely that the row changes before the page is stored.
             if slow < 2 {
                 tokio::time::sleep(Duration::from_millis(1 + slow as u64 * 3)).await;
             }
@@ -214,7 +215,7 @@ async fn read<B: Backend>(world: Arc<World>, cache: Cache<B>, plan: Plan) {
         let Ok(shown) = cache.get_or_load(&("page", &rows, page), groups, load).await;
         own.slowest_read = own.slowest_read.max(began.elapsed());
         own.reads += 1;
-        own.cached += u64::from(!ran.load(Ordering::Relaxed));
+        own.cached += u64::from(!loaded.load(Ordering::Relaxed));
         if shown.iter().zip(&floor).any(|(shown, floor)| shown < floor) {
             own.stale += 1;
             own.first_stale.get_or_insert_with(|| format!("rows {rows:?} at {shown:?}, not {floor:?}"));
@@ -230,7 +231,7 @@ async fn read<B: Backend>(world: Arc<World>, cache: Cache<B>, plan: Plan) {
     all.first_stale = all.first_stale.take().or(own.first_stale);
 }
 
-/// Each writer has rows of its own, so that versions are acknowledged in order.
+/// Changes rows of its own, so that their versions are acknowledged in order.
 async fn write<B: Backend>(world: Arc<World>, caches: Vec<Cache<B>>, writer: usize, plan: Plan) {
     let mut own = Report::default();
     let rows: Vec<usize> = (writer..plan.rows).step_by(plan.writers).collect();
@@ -263,11 +264,11 @@ async fn write<B: Backend>(world: Arc<World>, caches: Vec<Cache<B>>, writer: usi
     all.failed += own.failed;
 }
 
-/// So many, or as many as the environment says in `GROUPCACHE_HISTORY_OPERATIONS`.
+/// Returns `GROUPCACHE_HISTORY_OPERATIONS` from the environment, or `default` if it is not set.
 #[must_use]
-pub fn operations(unless_set: u64) -> u64 {
+pub fn operations(default: u64) -> u64 {
     let set = std::env::var("GROUPCACHE_HISTORY_OPERATIONS").ok();
-    set.and_then(|count| count.parse().ok()).unwrap_or(unless_set)
+    set.and_then(|count| count.parse().ok()).unwrap_or(default)
 }
 
 fn group(row: usize) -> Group {

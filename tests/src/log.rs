@@ -1,4 +1,4 @@
-//! What the crates log, kept for a test to look at.
+//! The log of the crates, for assertions.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -7,38 +7,60 @@ use tracing::field::{Field, Visit};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
-/// What is logged at the level of information or above. Clones are the same log.
-#[derive(Debug, Clone, Default)]
-pub struct Log(Arc<Mutex<Vec<(Level, String)>>>);
+/// Messages at some level and above. Clones share the log.
+#[derive(Debug, Clone)]
+pub struct Log {
+    lines: Arc<Mutex<Vec<(Level, String)>>>,
+    /// Messages below this level are not recorded.
+    least: Level,
+    /// Whether to record the messages of other crates than those of groupcache too.
+    everywhere: bool,
+}
 
 impl Log {
-    /// Keeps what this thread logs until the guard is dropped.
+    /// Records the messages of this thread at level INFO and above until the guard is dropped.
     #[must_use]
     pub fn start() -> (Self, DefaultGuard) {
-        let log = Self::default();
+        Self::with(Level::INFO, false)
+    }
+
+    /// Records the messages of this thread at every level and of every crate until the guard is dropped.
+    #[must_use]
+    pub fn start_with_everything() -> (Self, DefaultGuard) {
+        Self::with(Level::TRACE, true)
+    }
+
+    fn with(least: Level, everywhere: bool) -> (Self, DefaultGuard) {
+        let log = Self { lines: Arc::default(), least, everywhere };
         (log.clone(), tracing::subscriber::set_default(log))
     }
 
-    /// How many warnings, or errors, have this in their text.
+    /// Returns all messages.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().expect("no panic").iter().map(|(_, text)| text.clone()).collect()
+    }
+
+    /// Returns how many warnings and errors contain `about`.
     #[must_use]
     pub fn warnings(&self, about: &str) -> usize {
         self.count(|level, text| level < Level::INFO && text.contains(about))
     }
 
-    /// How many lines are no warnings.
+    /// Returns how many messages have level INFO.
     #[must_use]
     pub fn infos(&self) -> usize {
         self.count(|level, _| level == Level::INFO)
     }
 
     fn count(&self, matches: impl Fn(Level, &str) -> bool) -> usize {
-        self.0.lock().expect("no panic").iter().filter(|(level, text)| matches(*level, text)).count()
+        self.lines.lock().expect("no panic").iter().filter(|(level, text)| matches(*level, text)).count()
     }
 }
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::INFO && metadata.target().starts_with("groupcache")
+        *metadata.level() <= self.least && (self.everywhere || metadata.target().starts_with("groupcache"))
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -58,7 +80,7 @@ impl Subscriber for Log {
         }
         let mut text = Text(String::new());
         event.record(&mut text);
-        self.0.lock().expect("no panic").push((*event.metadata().level(), text.0));
+        self.lines.lock().expect("no panic").push((*event.metadata().level(), text.0));
     }
 
     fn enter(&self, _: &span::Id) {}

@@ -1,4 +1,4 @@
-//! A TCP proxy that delays, cuts and redirects, for faults between a client and its server.
+//! A TCP proxy that delays, closes and redirects connections between clients and a server.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Listens on a free port of the loopback interface and passes on, until dropped.
+/// Listens on a free port of the loopback interface and forwards to a server, until dropped.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
@@ -22,119 +22,138 @@ pub struct Proxy {
 struct Shared {
     upstream: AtomicU16,
     next: AtomicU64,
-    /// How many pieces clients have sent.
-    pieces: AtomicU64,
+    /// How many chunks clients have sent.
+    chunks: AtomicU64,
     gate: watch::Sender<Gate>,
-    /// What the server says, and what the client hears instead: of the same length.
+    /// Bytes of the server, and the bytes of the same length that the client gets instead.
     rewrite: Option<(&'static [u8], &'static [u8])>,
-    /// What closes a connection instead of being passed on, and what was.
+    /// Bytes of a client that close its connection instead of being forwarded.
     refused: Option<&'static [u8]>,
-    kept: Mutex<Vec<Vec<u8>>>,
+    /// Bytes of a client that make its connection hang.
+    held: Option<&'static [u8]>,
+    dropped: Mutex<Vec<Vec<u8>>>,
 }
 
-/// Which connections, counted from 0, are held or cut.
+/// Which connections, counted from 0, are held or closed.
 #[derive(Debug, Clone, Copy, Default)]
 struct Gate {
     held_below: u64,
     cut_below: u64,
+    holds_replies: bool,
 }
 
 impl Proxy {
-    /// A proxy in front of this port.
+    /// Makes a proxy in front of this port.
     ///
     /// # Panics
     ///
-    /// If there is no free port.
+    /// Panics if there is no free port.
     pub async fn start(upstream: u16) -> Self {
-        Self::with(upstream, None, None).await
+        Self::with(upstream, None, None, None).await
     }
 
-    /// A proxy through which the client hears the second text instead of the first.
+    /// Makes a proxy that replaces `original` with `replacement` in the replies of the server.
     ///
     /// # Panics
     ///
-    /// If the texts are of different lengths, or there is no free port.
-    pub async fn rewriting(upstream: u16, said: &'static str, heard: &'static str) -> Self {
-        assert_eq!(said.len(), heard.len(), "the protocol counts bytes");
-        Self::with(upstream, Some((said.as_bytes(), heard.as_bytes())), None).await
+    /// Panics if the texts have different lengths or there is no free port.
+    pub async fn rewriting(upstream: u16, original: &'static str, replacement: &'static str) -> Self {
+        assert_eq!(original.len(), replacement.len(), "the protocol counts bytes");
+        Self::with(upstream, Some((original.as_bytes(), replacement.as_bytes())), None, None).await
     }
 
-    /// A proxy that closes the connection, instead of passing it on, when a client says this.
+    /// Makes a proxy that closes the connection of a client that sends `text`.
     ///
     /// # Panics
     ///
-    /// If there is no free port.
-    pub async fn refusing(upstream: u16, said: &'static str) -> Self {
-        Self::with(upstream, None, Some(said.as_bytes())).await
+    /// Panics if there is no free port.
+    pub async fn refusing(upstream: u16, text: &'static str) -> Self {
+        Self::with(upstream, None, Some(text.as_bytes()), None).await
+    }
+
+    /// Makes a proxy that forwards no more on the connection of a client that sends `text`, unless the client
+    /// sends `UNLINK` with it, as it does when it tries its permissions.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no free port.
+    pub async fn holding(upstream: u16, text: &'static str) -> Self {
+        Self::with(upstream, None, None, Some(text.as_bytes())).await
     }
 
     async fn with(
         upstream: u16,
         rewrite: Option<(&'static [u8], &'static [u8])>,
         refused: Option<&'static [u8]>,
+        held: Option<&'static [u8]>,
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let (gate, _) = watch::channel(Gate::default());
         let upstream = AtomicU16::new(upstream);
-        let (next, pieces, kept) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
-        let shared = Arc::new(Shared { upstream, next, pieces, gate, rewrite, refused, kept });
+        let (next, chunks, dropped) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::default());
+        let shared = Arc::new(Shared { upstream, next, chunks, gate, rewrite, refused, held, dropped });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self { port, shared, accepting }
     }
 
-    /// The port it listens on.
+    /// Returns the port of the proxy.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// How clients reach the server through it.
+    /// Returns the URL of a Redis server behind the proxy.
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// What was not passed on, one item for each connection that was closed for it.
+    /// Returns the chunks that were not forwarded, one for each connection that was closed for it.
     #[must_use]
     pub fn refused(&self) -> Vec<Vec<u8>> {
-        self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.dropped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many pieces clients have sent on all connections: what one writes at once is one, up to 64 KiB.
+    /// Returns how many chunks clients have sent. One write of a client is one chunk, up to 64 KiB.
     #[must_use]
-    pub fn pieces(&self) -> u64 {
-        self.shared.pieces.load(Ordering::SeqCst)
+    pub fn chunks(&self) -> u64 {
+        self.shared.chunks.load(Ordering::SeqCst)
     }
 
-    /// How many connections there have been.
+    /// Returns how many connections the proxy has accepted.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.shared.next.load(Ordering::SeqCst)
     }
 
-    /// New connections lead to this port from now on.
+    /// Forwards new connections to this port.
     pub fn redirect(&self, upstream: u16) {
         self.shared.upstream.store(upstream, Ordering::SeqCst);
     }
 
-    /// Holds back what is sent on the connections there are, in both directions; new ones pass.
+    /// Delays both directions of the existing connections. New connections are forwarded.
     pub fn hold_existing(&self) {
         let next = self.shared.next.load(Ordering::SeqCst);
         self.shared.gate.send_modify(|gate| gate.held_below = next);
     }
 
-    /// Holds back what is sent on all connections, new ones too.
+    /// Delays both directions of all connections, the new ones too.
     pub fn hold_all(&self) {
         self.shared.gate.send_modify(|gate| gate.held_below = u64::MAX);
     }
 
-    /// Passes on what was held back, even if who sent it is gone.
-    pub fn release(&self) {
-        self.shared.gate.send_modify(|gate| gate.held_below = 0);
+    /// Delays the replies of the server on all connections.
+    pub fn hold_replies(&self) {
+        self.shared.gate.send_modify(|gate| gate.holds_replies = true);
     }
 
-    /// Closes the connections there are.
+    /// Forwards everything that was delayed, even if its sender has closed the connection.
+    pub fn release(&self) {
+        self.shared.gate.send_modify(|gate| (gate.held_below, gate.holds_replies) = (0, false));
+    }
+
+    /// Closes the existing connections.
     pub fn cut(&self) {
         let next = self.shared.next.load(Ordering::SeqCst);
         self.shared.gate.send_modify(|gate| gate.cut_below = next);
@@ -144,7 +163,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.accepting.abort();
-        self.shared.gate.send_modify(|gate| *gate = Gate { held_below: 0, cut_below: u64::MAX });
+        self.shared.gate.send_modify(|gate| *gate = Gate { cut_below: u64::MAX, ..Gate::default() });
     }
 }
 
@@ -155,12 +174,12 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         tokio::spawn(async move {
             let upstream = shared.upstream.load(Ordering::SeqCst);
             let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, upstream)).await else { return };
-            // Without, small answers wait for each other.
+            // Without it, small replies wait for each other.
             let _best_effort = (client.set_nodelay(true), server.set_nodelay(true));
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
-            tokio::spawn(pass_on(from_client, to_server, Arc::clone(&shared), number, Direction::ToServer));
-            tokio::spawn(pass_on(from_server, to_client, shared, number, Direction::ToClient));
+            tokio::spawn(forward(from_client, to_server, Arc::clone(&shared), number, Direction::ToServer));
+            tokio::spawn(forward(from_server, to_client, shared, number, Direction::ToClient));
         });
     }
 }
@@ -171,7 +190,7 @@ enum Direction {
     ToClient,
 }
 
-async fn pass_on(
+async fn forward(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     shared: Arc<Shared>,
@@ -187,27 +206,37 @@ async fn pass_on(
         };
         let Ok(length @ 1..) = read else { return };
         if direction == Direction::ToServer {
-            shared.pieces.fetch_add(1, Ordering::SeqCst);
+            shared.chunks.fetch_add(1, Ordering::SeqCst);
         }
         let bytes = &mut buffer[..length];
         match (direction, shared.rewrite, shared.refused) {
-            (Direction::ToClient, Some((said, heard)), _) => {
-                while let Some(at) = bytes.windows(said.len()).position(|window| window == said) {
-                    bytes[at..at + heard.len()].copy_from_slice(heard);
+            (Direction::ToClient, Some((original, replacement)), _) => {
+                while let Some(at) = bytes.windows(original.len()).position(|window| window == original) {
+                    bytes[at..at + replacement.len()].copy_from_slice(replacement);
                 }
             }
             (Direction::ToServer, _, Some(refused))
                 if bytes.windows(refused.len()).any(|window| window == refused) =>
             {
-                shared.kept.lock().unwrap_or_else(PoisonError::into_inner).push(bytes.to_vec());
+                shared.dropped.lock().unwrap_or_else(PoisonError::into_inner).push(bytes.to_vec());
                 return;
             }
+            (Direction::ToServer, ..) if is_held(bytes, &shared) => std::future::pending().await,
             _ => {}
         }
-        let open = gate.wait_for(|gate| number >= gate.held_below || number < gate.cut_below).await;
+        let passes = |gate: &Gate| {
+            let is_held = gate.holds_replies && direction == Direction::ToClient;
+            number >= gate.held_below && !is_held || number < gate.cut_below
+        };
+        let open = gate.wait_for(passes).await;
         if open.map_or(true, |gate| number < gate.cut_below) || to.write_all(&buffer[..length]).await.is_err()
         {
             return;
         }
     }
+}
+
+fn is_held(bytes: &[u8], shared: &Shared) -> bool {
+    let has = |word: &[u8]| bytes.windows(word.len()).any(|window| window == word);
+    shared.held.is_some_and(|held| has(held) && !has(b"UNLINK"))
 }

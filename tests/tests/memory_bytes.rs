@@ -1,5 +1,6 @@
-//! What a backend in memory counts beside what the process allocates. Alone in its process, as anything else
-//! that runs allocates too.
+//! The bytes that the memory backend counts, compared with the bytes that the process allocates.
+//!
+//! This test has a binary of its own, as any other test in the process would allocate too.
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -17,13 +18,13 @@ static ALLOCATED: PeakAlloc = PeakAlloc;
 
 const ENTRIES: usize = 2000;
 
-/// How many bytes were allocated for each that the backend counts.
-async fn allocated_per_counted(fill: impl AsyncFnOnce(Cache<MemoryBackend>)) -> f64 {
+/// Returns how many bytes the process allocates for each that the backend counts.
+async fn allocated_per_counted(insert_all: impl AsyncFnOnce(Cache<MemoryBackend>)) -> f64 {
     let backend = MemoryBackend::with_max_bytes(1 << 30);
     let cache = Cache::builder(backend.clone()).build();
     let before = ALLOCATED.current_usage();
-    fill(cache.clone()).await;
-    // moka keeps what is new in buffers first.
+    insert_all(cache.clone()).await;
+    // moka buffers new entries first.
     for _ in 0..10 {
         backend.run_pending_tasks();
     }
@@ -32,8 +33,7 @@ async fn allocated_per_counted(fill: impl AsyncFnOnce(Cache<MemoryBackend>)) -> 
     allocated as f64 / backend.size_bytes() as f64
 }
 
-/// Pages with so many headers, a body and a query of so many bytes, each asked for twice: the second time from
-/// memory.
+/// Requests pages twice, the second time from memory. Each has this many headers and bytes of body and query.
 async fn pages(headers: usize, body_bytes: usize, query_bytes: usize) -> f64 {
     allocated_per_counted(async |cache| {
         let pages = Pages::new(cache);
@@ -59,7 +59,7 @@ async fn pages(headers: usize, body_bytes: usize, query_bytes: usize) -> f64 {
     .await
 }
 
-/// Values of so many bytes that depend on so many groups of their own, with names of so many bytes.
+/// Loads values of this many bytes, each with this many groups of its own whose names have this many bytes.
 async fn values(bytes: usize, groups: usize, name_bytes: usize) -> f64 {
     allocated_per_counted(async |cache| {
         for number in 0..ENTRIES {
@@ -85,7 +85,7 @@ async fn no_more_is_allocated_than_is_counted_and_not_much_less() {
         ("a value of groups with long names", values(10, 3, 1_000).await),
     ];
     for (row, ratio) in rows {
-        println!("{row}: {ratio:.2} bytes allocated for each that is counted");
+        println!("{row}: {ratio:.2} bytes allocated for each byte counted");
     }
     for (row, ratio) in rows {
         assert!((0.7..1.15).contains(&ratio), "{row}: {ratio:.2}");

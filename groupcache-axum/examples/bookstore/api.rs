@@ -8,15 +8,10 @@ use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::AppState;
 use crate::database;
 use crate::error::ApiError;
 use crate::model::{Author, Book, NewBook, is_slug};
-
-const LONGEST_TITLE: usize = 300;
-const LONGEST_GENRE: usize = 40;
-/// Feeds write dates, and their formats have four digits for a year.
-const YEARS: std::ops::RangeInclusive<i64> = -9999..=9999;
+use crate::state::AppState;
 
 pub(crate) async fn book(
     State(state): State<AppState>,
@@ -42,7 +37,7 @@ pub(crate) async fn insert_book(
 ) -> Result<impl IntoResponse, ApiError> {
     let Json(body) = body?;
     if body.id.is_some() {
-        return Err(invalid("id", "a new book is given its id, it brings none"));
+        return Err(invalid("id", "must not be given for a new book"));
     }
     let new = body.checked()?;
     let pool = state.pool.clone();
@@ -51,7 +46,7 @@ pub(crate) async fn insert_book(
         let inserted = database::insert_book(&pool, new).await;
         inserted.map_err(|error| write_error(error, author_id))
     };
-    let book = to_the_end(state, write, |book| (None, Some(book))).await?;
+    let book = run_to_completion(state, write, |book| (None, Some(book))).await?;
     let location = format!("/api/books/{}", book.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(book)))
 }
@@ -64,7 +59,7 @@ pub(crate) async fn replace_book(
     let Path(id) = id?;
     let Json(body) = body?;
     if let Some(other) = body.id.filter(|other| *other != id) {
-        return Err(ApiError::BadRequest(format!("id: the body says {other}, the address says {id}")));
+        return Err(ApiError::BadRequest(format!("id: {other} in the body, {id} in the address")));
     }
     let new = body.checked()?;
     let pool = state.pool.clone();
@@ -73,7 +68,7 @@ pub(crate) async fn replace_book(
         let replaced = database::replace_book(&pool, id, new).await;
         replaced.map_err(|error| write_error(error, author_id))?.ok_or_else(|| no_such_book(id))
     };
-    let (_, new) = to_the_end(state, write, |(old, new)| (Some(old), Some(new))).await?;
+    let (_, new) = run_to_completion(state, write, |(old, new)| (Some(old), Some(new))).await?;
     Ok(Json(new))
 }
 
@@ -87,7 +82,7 @@ pub(crate) async fn delete_book(
         let deleted = database::delete_book(&pool, id).await?;
         deleted.ok_or_else(|| no_such_book(id))
     };
-    let deleted = to_the_end(state, write, |book| (Some(book), None)).await?;
+    let deleted = run_to_completion(state, write, |book| (Some(book), None)).await?;
     Ok(Json(Deleted { deleted }))
 }
 
@@ -99,8 +94,8 @@ pub(crate) async fn no_such_method() -> ApiError {
     ApiError::MethodNotAllowed
 }
 
-/// A book as clients send it. Its fields are what `GET` gives, so that an answer can be
-/// changed and sent back; one that is none of ours is most likely a mistake and is refused.
+/// A book as clients send it. It has the fields of a `GET` response, so that a client can modify and return
+/// one. Unknown fields are most likely mistakes, and are rejected.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BookBody {
@@ -111,31 +106,30 @@ pub(crate) struct BookBody {
     year: i64,
 }
 
-/// What is left to tell of a book that is gone.
+/// The response to a `DELETE`.
 #[derive(Serialize)]
 pub(crate) struct Deleted {
     deleted: Book,
 }
 
 impl BookBody {
-    /// The book, if all its fields make sense. Whether the author exists is left to the
-    /// database, which alone can tell at the moment of the write.
+    /// Validates the fields. The database checks whether the author exists when the book is written.
     fn checked(self) -> Result<NewBook, ApiError> {
         if self.title.trim().is_empty() {
             return Err(invalid("title", "must not be empty"));
         }
-        if self.title.chars().count() > LONGEST_TITLE {
-            return Err(invalid("title", format!("must not be longer than {LONGEST_TITLE} characters")));
+        if self.title.chars().count() > TITLE_CHARS_MAX {
+            return Err(invalid("title", format!("must not be longer than {TITLE_CHARS_MAX} characters")));
         }
         if self.title.chars().any(char::is_control) {
             return Err(invalid("title", "must not contain control characters"));
         }
-        if self.genre.len() > LONGEST_GENRE || !is_slug(&self.genre) {
+        if self.genre.len() > GENRE_BYTES_MAX || !is_slug(&self.genre) {
             return Err(invalid(
                 "genre",
                 format!(
                     "must be lower-case words joined by hyphens, such as science-fiction, \
-                     in at most {LONGEST_GENRE} characters"
+                     in at most {GENRE_BYTES_MAX} characters"
                 ),
             ));
         }
@@ -146,26 +140,25 @@ impl BookBody {
     }
 }
 
-/// Runs a write and what follows its commit, whether or not the client stays.
+/// Runs a write and the invalidation after its commit to completion, even if the client disconnects.
 ///
-/// A client that disconnects takes its request's future with it, wherever that happens to be.
-/// Between the commit and the word to the cache that would leave pages that nobody ever makes
-/// anew. So both run in a task of their own, and the end of the program waits for that task.
+/// When a client disconnects, the future of its request is dropped. Between commit and invalidation that
+/// would leave stale pages. So both run in a task of their own, and a shutdown waits for that task.
 ///
-/// `old_and_new` finds the book before and after the write in what the write returns.
-async fn to_the_end<T: Send + 'static>(
+/// `old_and_new` returns the book before and after the write from the output of the write.
+async fn run_to_completion<T: Send + 'static>(
     state: AppState,
     write: impl Future<Output = Result<T, ApiError>> + Send + 'static,
     old_and_new: fn(&T) -> (Option<&Book>, Option<&Book>),
 ) -> Result<T, ApiError> {
-    let running = state.writes.clone().read_owned().await;
+    let write_guard = state.writes.clone().read_owned().await;
     let task = tokio::spawn(async move {
-        let _running = running;
+        let _write_guard = write_guard;
         let written = write.await?;
-        // The write is committed from here on.
+        // The write is committed.
         let (old, new) = old_and_new(&written);
-        if let Err(error) = announce(&state, old, new).await {
-            return Err(ApiError::CacheNotTold {
+        if let Err(error) = invalidate_pages(&state, old, new).await {
+            return Err(ApiError::WriteNotInvalidated {
                 reason: error.to_string(),
                 state: match new {
                     Some(new) => ("book", json!(new)),
@@ -178,12 +171,16 @@ async fn to_the_end<T: Send + 'static>(
     task.await?
 }
 
-/// Tells the cache, in one round trip, what a committed write has changed: `old` is the book as it
-/// was, `new` as it is now. A book that moved to another author or genre concerns both.
-async fn announce(state: &AppState, old: Option<&Book>, new: Option<&Book>) -> groupcache_core::Result<()> {
+/// Invalidates, in one round trip, the pages that show the book before or after a committed write. A book
+/// that moves to another author or genre is on the pages of both.
+async fn invalidate_pages(
+    state: &AppState,
+    old: Option<&Book>,
+    new: Option<&Book>,
+) -> groupcache_core::Result<()> {
     let mut changes = state.pages.changes();
     for book in [old, new].into_iter().flatten() {
-        // All books, this book, this author's books: what the model says.
+        // `saved`: the pages of all books, of this book, and of its author. `view`: the feeds of its genre.
         changes = changes.saved(book).view("feed", [("feed_name", &book.genre)]);
     }
     changes.invalidate().await
@@ -197,7 +194,7 @@ fn invalid(field: &'static str, problem: impl Into<String>) -> ApiError {
     ApiError::Invalid { field, problem: problem.into() }
 }
 
-/// The only reference a book has is the one to its author.
+/// Converts an error of a write. The only foreign key of a book is its author.
 fn write_error(error: sqlx::Error, author_id: i64) -> ApiError {
     match error.as_database_error() {
         Some(refused) if refused.is_foreign_key_violation() => {
@@ -206,3 +203,8 @@ fn write_error(error: sqlx::Error, author_id: i64) -> ApiError {
         _ => error.into(),
     }
 }
+
+const TITLE_CHARS_MAX: usize = 300;
+const GENRE_BYTES_MAX: usize = 40;
+/// The date formats of feeds have four digits for a year.
+const YEARS: std::ops::RangeInclusive<i64> = -9999..=9999;

@@ -13,19 +13,19 @@ Usage: bookstore [OPTIONS]
 
 Options:
   --listen ADDR             IP address and port to serve on [default: 127.0.0.1:3000]
-  --backend NAME            where cached pages are kept: memory, a Redis server as
+  --backend NAME            where cached pages are stored: memory, a Redis server as
                             redis://[:PASSWORD@]HOST[:PORT][/DATABASE], a Redis Cluster
-                            as several of them, separated by commas, or memcached
+                            as several URLs separated by commas, or memcached
                             servers as memcached://HOST[:PORT],... [default: memory]
-  --database sqlite://PATH  database file, created and filled if it has no tables yet
+  --database sqlite://PATH  database file, created and filled if it has no tables
                             [default: groupcache-bookstore.sqlite in the system's
                             directory for temporary files]
-  --help                    print this and end
+  --help                    print this help and exit
 ";
 
 const DATABASE_SCHEME: &str = "sqlite://";
 
-/// What the command line asks for.
+/// The command line, parsed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Run(Arguments),
@@ -36,17 +36,16 @@ pub(crate) enum Command {
 pub(crate) struct Arguments {
     pub(crate) listen: SocketAddr,
     pub(crate) backend: Backend,
-    /// The database file. Always absolute, because SQLite would read some relative paths as
-    /// something other than a path.
+    /// The database file. Always absolute: SQLite takes some relative paths for something else.
     pub(crate) database: PathBuf,
 }
 
-/// Where cached pages are kept.
+/// The store of the cached pages.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     Memory,
     Redis(String),
-    /// Some of its nodes.
+    /// The URLs of some of its nodes.
     RedisCluster(Vec<String>),
     Memcached(String),
 }
@@ -61,21 +60,21 @@ impl Default for Arguments {
     }
 }
 
-/// What is wrong with the command line. What the user typed is shown quoted and escaped, so
-/// the message stays one line whatever it was.
+/// A mistake in the command line. `Display` quotes and escapes user input, so that the message is always one
+/// line.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ArgumentError {
     #[error("unknown option {0:?}; --help lists the options")]
     UnknownOption(String),
     #[error("unexpected argument {0:?}; --help lists the options")]
     UnexpectedArgument(OsString),
-    #[error("--{option}: a value is missing; {expected}")]
+    #[error("--{option}: missing value; {expected}")]
     MissingValue { option: &'static str, expected: &'static str },
     #[error("--{option} {value:?}: {expected}")]
     BadValue { option: &'static str, value: OsString, expected: &'static str },
 }
 
-/// Reads the command line, of which the first item is the program's own name.
+/// Parses the command line. Its first item is the name of the program.
 pub(crate) fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Command, ArgumentError> {
     let mut parser = lexopt::Parser::from_iter(line);
     let mut arguments = Arguments::default();
@@ -129,7 +128,7 @@ const BACKEND: ValueOption<Backend> = ValueOption {
     expected: "expected memory, redis://HOST or memcached://HOST,HOST",
     read: |value| match value.split_once("://") {
         None if value == "memory" => Some(Backend::Memory),
-        // A comma alone may be part of a password.
+        // A comma alone does not separate nodes: it may be part of a password.
         Some(("redis", nodes)) if nodes.contains(",redis://") => {
             let nodes: Vec<_> = nodes.split(",redis://").map(|node| format!("redis://{node}")).collect();
             nodes.iter().all(|node| node != "redis://").then_some(Backend::RedisCluster(nodes))
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_given_means_the_defaults() {
+    fn an_empty_command_line_means_the_defaults() {
         assert_eq!(parsed(&[]), Ok(Command::Run(Arguments::default())));
     }
 
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn several_nodes_are_a_cluster() {
+    fn several_redis_urls_are_a_cluster() {
         let backend = |value: &str| match parsed(&["--backend", value]) {
             Ok(Command::Run(arguments)) => Some(arguments.backend),
             _ => None,
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_is_one_line_with_the_option_and_the_value() {
+    fn every_error_is_one_line_with_the_option_and_the_value() {
         let cases: [(&[&str], &[&str]); 12] = [
             (&["--listen", "3000"], &["--listen", "\"3000\""]),
             (&["--listen", "a\nb"], &["--listen", "\"a\\nb\""]),
@@ -215,7 +214,7 @@ mod tests {
             (&["books"], &["\"books\""]),
         ];
         for (line, parts) in cases {
-            let message = parsed(line).expect_err("is refused").to_string();
+            let message = parsed(line).expect_err("the line is invalid").to_string();
             assert!(!message.contains('\n'), "{message}");
             for part in parts {
                 assert!(message.contains(part), "{part} is missing in: {message}");

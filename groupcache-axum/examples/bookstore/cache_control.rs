@@ -1,4 +1,4 @@
-//! Looking at the cache, and making it forget.
+//! The counters of the cache, and invalidation by path and by tag.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -6,10 +6,10 @@ use groupcache_core::{ErrorKind, Stats};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::AppState;
 use crate::error::ApiError;
+use crate::state::AppState;
 
-/// What the cache has done since the start.
+/// The counters of the cache since the start.
 #[derive(Serialize)]
 pub(crate) struct CacheStats {
     backend: &'static str,
@@ -30,13 +30,13 @@ pub(crate) async fn stats(State(state): State<AppState>) -> Json<CacheStats> {
     })
 }
 
-/// The body is the path.
+/// Takes the path as the request's body.
 pub(crate) async fn uncache_path(
     State(state): State<AppState>,
     body: String,
 ) -> Result<Json<Value>, ApiError> {
     let path = body.trim();
-    state.pages.uncache_from_path(path).await.map_err(not_uncached)?;
+    state.pages.uncache_from_path(path).await.map_err(uncache_error)?;
     Ok(Json(json!({ "uncached": { "path": path } })))
 }
 
@@ -44,13 +44,13 @@ pub(crate) async fn uncache_tag(
     State(state): State<AppState>,
     Path(tag): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    state.pages.uncache_from_tag(&tag).await.map_err(not_uncached)?;
+    state.pages.uncache_from_tag(&tag).await.map_err(uncache_error)?;
     Ok(Json(json!({ "uncached": { "tag": tag } })))
 }
 
-fn not_uncached(error: groupcache_core::Error) -> ApiError {
+fn uncache_error(error: groupcache_core::Error) -> ApiError {
     match error.kind() {
         ErrorKind::Configuration => ApiError::BadRequest(error.to_string()),
-        _ => ApiError::NotUncached(error),
+        _ => ApiError::NotInvalidated(error),
     }
 }

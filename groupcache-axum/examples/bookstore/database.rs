@@ -1,4 +1,4 @@
-//! The SQLite database: opening and filling it, reading it, writing to it.
+//! The SQLite database: opening, filling, reading and writing it.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,49 +10,26 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use crate::model::{Author, Book, BookWithAuthor, NewBook};
 
-const BOOKS_CSV: &str = include_str!("books.csv");
-
-/// `AUTOINCREMENT` so that the id of a deleted book is never given to another one: an address
-/// that once showed a book shows that book or nothing.
-const SCHEMA: &str = "
-CREATE TABLE authors (
-    id   INTEGER PRIMARY KEY AUTOINCREMENT,
-    name TEXT NOT NULL UNIQUE
-) STRICT;
-CREATE TABLE books (
-    id        INTEGER PRIMARY KEY AUTOINCREMENT,
-    title     TEXT NOT NULL,
-    author_id INTEGER NOT NULL REFERENCES authors (id),
-    genre     TEXT NOT NULL,
-    year      INTEGER NOT NULL
-) STRICT;
-CREATE INDEX books_by_author ON books (author_id, year, id);
-CREATE INDEX books_by_genre ON books (genre, year DESC, id DESC);
-";
-
-/// How long to wait for another connection's write, or for a free connection.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
     #[error(transparent)]
     Sqlite(#[from] sqlx::Error),
-    #[error("the list of books to fill it with: {0}")]
+    #[error("reading the list of books failed: {0}")]
     Csv(#[from] csv::Error),
-    #[error("the file already guards a table named like one of ours, but not all of ours")]
-    NotOurs,
+    #[error("the file has one of the tables `authors` and `books`, but not both")]
+    ForeignTables,
 }
 
-/// Opens the database file, creating and filling what is not there yet.
+/// Opens the database file. Creates and fills it if it has no tables.
 pub(crate) async fn open(path: &Path) -> Result<SqlitePool, OpenError> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
         .foreign_keys(true)
         .journal_mode(SqliteJournalMode::Wal)
-        .busy_timeout(PATIENCE);
+        .busy_timeout(WAIT_LIMIT);
     let pool =
-        SqlitePoolOptions::new().max_connections(8).acquire_timeout(PATIENCE).connect_with(options).await?;
+        SqlitePoolOptions::new().max_connections(8).acquire_timeout(WAIT_LIMIT).connect_with(options).await?;
     fill_if_empty(&pool).await?;
     Ok(pool)
 }
@@ -68,7 +45,7 @@ pub(crate) async fn author(pool: &SqlitePool, id: i64) -> sqlx::Result<Option<Au
     sqlx::query_as("SELECT id, name FROM authors WHERE id = ?").bind(id).fetch_optional(pool).await
 }
 
-/// All books, by title.
+/// Returns all books, by title.
 pub(crate) async fn books_with_authors(pool: &SqlitePool) -> sqlx::Result<Vec<BookWithAuthor>> {
     sqlx::query_as(
         "SELECT books.id, title, author_id, genre, year, authors.name AS author
@@ -79,7 +56,7 @@ pub(crate) async fn books_with_authors(pool: &SqlitePool) -> sqlx::Result<Vec<Bo
     .await
 }
 
-/// One author's books, oldest first.
+/// Returns the books of an author, oldest first.
 pub(crate) async fn books_of_author(pool: &SqlitePool, author_id: i64) -> sqlx::Result<Vec<Book>> {
     sqlx::query_as(
         "SELECT id, title, author_id, genre, year FROM books
@@ -90,7 +67,7 @@ pub(crate) async fn books_of_author(pool: &SqlitePool, author_id: i64) -> sqlx::
     .await
 }
 
-/// The `limit` newest books of a genre, newest first; none if there is no such genre.
+/// Returns the `limit` newest books of a genre, newest first, or none if there is no such genre.
 pub(crate) async fn newest_books_of_genre(
     pool: &SqlitePool,
     genre: &str,
@@ -107,13 +84,13 @@ pub(crate) async fn newest_books_of_genre(
     .await
 }
 
-/// The genres that have books, by name.
+/// Returns the genres that have books, by name.
 pub(crate) async fn genres(pool: &SqlitePool) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar("SELECT DISTINCT genre FROM books ORDER BY genre").fetch_all(pool).await
 }
 
-/// Gives the book `id` a new state. Returns the old state and the new one, after the commit,
-/// or `None` if there is no such book.
+/// Replaces the book `id`. Returns the old and the new book after the commit, or `None` if there is no such
+/// book.
 pub(crate) async fn replace_book(
     pool: &SqlitePool,
     id: i64,
@@ -136,7 +113,7 @@ pub(crate) async fn replace_book(
     Ok(Some((old, new)))
 }
 
-/// Adds a book. Returns it with its id, after the commit.
+/// Inserts a book. Returns it with its id after the commit.
 pub(crate) async fn insert_book(pool: &SqlitePool, new: NewBook) -> sqlx::Result<Book> {
     let mut transaction = begin_write(pool).await?;
     let inserted = sqlx::query("INSERT INTO books (title, author_id, genre, year) VALUES (?, ?, ?, ?)")
@@ -150,7 +127,7 @@ pub(crate) async fn insert_book(pool: &SqlitePool, new: NewBook) -> sqlx::Result
     Ok(new.with_id(inserted.last_insert_rowid()))
 }
 
-/// Removes a book. Returns what it was, after the commit, or `None` if there is no such book.
+/// Deletes the book `id`. Returns it after the commit, or `None` if there is no such book.
 pub(crate) async fn delete_book(pool: &SqlitePool, id: i64) -> sqlx::Result<Option<Book>> {
     let mut transaction = begin_write(pool).await?;
     let Some(old) = book_in(&mut transaction, id).await? else {
@@ -161,8 +138,8 @@ pub(crate) async fn delete_book(pool: &SqlitePool, id: i64) -> sqlx::Result<Opti
     Ok(Some(old))
 }
 
-/// Begins a transaction that guards the write lock from the start. One that began as a reader
-/// could be refused the lock later, at once and without waiting, if another write came between.
+/// Begins a transaction that holds the write lock from the start. A transaction that began with a read would
+/// fail at its first write, without waiting, if another write was committed in between.
 async fn begin_write(pool: &SqlitePool) -> sqlx::Result<Transaction<'static, Sqlite>> {
     pool.begin_with("BEGIN IMMEDIATE").await
 }
@@ -174,9 +151,8 @@ async fn book_in(connection: &mut SqliteConnection, id: i64) -> sqlx::Result<Opt
         .await
 }
 
-/// Creates and fills the tables in one transaction: a start that is killed half-way leaves a
-/// file without tables, which the next start fills; and of two starts at once the second one
-/// finds the work done.
+/// Creates and fills the tables in one transaction. If the process is killed, the file has no tables, and the
+/// next start fills it. If two processes start at once, the second one finds the tables.
 async fn fill_if_empty(pool: &SqlitePool) -> Result<(), OpenError> {
     let mut transaction = begin_write(pool).await?;
     let tables: i64 = sqlx::query_scalar(
@@ -187,7 +163,7 @@ async fn fill_if_empty(pool: &SqlitePool) -> Result<(), OpenError> {
     match tables {
         0 => {}
         2 => return Ok(()),
-        _ => return Err(OpenError::NotOurs),
+        _ => return Err(OpenError::ForeignTables),
     }
     sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
     fill(&mut transaction).await?;
@@ -195,7 +171,7 @@ async fn fill_if_empty(pool: &SqlitePool) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// A line of the list of books.
+/// A row of the list of books.
 #[derive(Deserialize)]
 struct Row {
     id: i64,
@@ -205,7 +181,7 @@ struct Row {
     year: i64,
 }
 
-/// Inserts the list of books; authors get ids in the order in which they first appear.
+/// Inserts the list of books. Authors get ids in the order of their first appearance.
 async fn fill(connection: &mut SqliteConnection) -> Result<(), OpenError> {
     let mut author_ids = HashMap::new();
     for row in csv::Reader::from_reader(BOOKS_CSV.as_bytes()).deserialize() {
@@ -233,17 +209,39 @@ async fn fill(connection: &mut SqliteConnection) -> Result<(), OpenError> {
     Ok(())
 }
 
+const BOOKS_CSV: &str = include_str!("books.csv");
+
+/// `AUTOINCREMENT` never reuses the id of a deleted book: a URL shows the same book for ever, or none.
+const SCHEMA: &str = "
+CREATE TABLE authors (
+    id   INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+CREATE TABLE books (
+    id        INTEGER PRIMARY KEY AUTOINCREMENT,
+    title     TEXT NOT NULL,
+    author_id INTEGER NOT NULL REFERENCES authors (id),
+    genre     TEXT NOT NULL,
+    year      INTEGER NOT NULL
+) STRICT;
+CREATE INDEX books_by_author ON books (author_id, year, id);
+CREATE INDEX books_by_genre ON books (genre, year DESC, id DESC);
+";
+
+/// How long to wait for the write of another connection, or for a free connection.
+const WAIT_LIMIT: Duration = Duration::from_secs(5);
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::is_slug;
 
     #[test]
-    fn the_list_of_books_is_in_order() {
+    fn the_list_of_books_is_valid() {
         let mut books_of_genre = HashMap::new();
         let rows = csv::Reader::from_reader(BOOKS_CSV.as_bytes()).into_deserialize();
         for (row, id) in rows.zip(1..) {
-            let row: Row = row.expect("is a row");
+            let row: Row = row.expect("the row is valid");
             assert_eq!(row.id, id, "ids have no gaps");
             assert!(is_slug(&row.genre), "{} is a slug", row.genre);
             for text in [&row.title, &row.author] {

@@ -1,5 +1,4 @@
-//! What can go wrong while answering, and how it is told: as a page to people, as JSON to
-//! programs.
+//! The errors of handlers: an HTML page for pages and feeds, JSON for the API.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -19,18 +18,17 @@ pub(crate) enum PageError {
     NotFound(String),
     #[error("{0}")]
     BadRequest(String),
-    #[error("This page only answers to GET.")]
+    #[error("This page supports only GET.")]
     MethodNotAllowed,
-    #[error("the database: {0}")]
+    #[error("database access failed: {0}")]
     Database(#[from] sqlx::Error),
-    #[error("writing an Atom feed: {0}")]
+    #[error("writing an Atom feed failed: {0}")]
     Atom(#[from] atom_syndication::Error),
-    #[error("writing an RSS feed: {0}")]
+    #[error("writing an RSS feed failed: {0}")]
     Rss(#[from] rss::Error),
 }
 
-/// A part of the path that is not of the right kind, such as a word for a number, names
-/// nothing we have.
+/// A path argument of the wrong type, such as a word for a number, is a page that does not exist.
 impl From<PathRejection> for PageError {
     fn from(_: PathRejection) -> Self {
         Self::NotFound("There is no page at this address.".to_owned())
@@ -50,7 +48,7 @@ impl IntoResponse for PageError {
                 (
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "Something went wrong",
-                    "This is our fault, not yours. Please try again later.".to_owned(),
+                    "The page could not be loaded. Please try again later.".to_owned(),
                 )
             }
         };
@@ -67,20 +65,20 @@ pub(crate) enum ApiError {
     BadRequest(String),
     #[error("{field}: {problem}")]
     Invalid { field: &'static str, problem: String },
-    #[error("there is no such method at this address")]
+    #[error("this address does not support the method")]
     MethodNotAllowed,
     #[error("{}", .0.body_text())]
     Body(#[from] JsonRejection),
-    #[error("the database: {0}")]
+    #[error("database access failed: {0}")]
     Database(#[from] sqlx::Error),
-    #[error("the cache was not told: {0}")]
-    NotUncached(groupcache_core::Error),
-    #[error("a write: {0}")]
+    #[error("the cache was not invalidated: {0}")]
+    NotInvalidated(groupcache_core::Error),
+    #[error("the write failed: {0}")]
     Interrupted(#[from] tokio::task::JoinError),
-    /// The write is in the database and stays there, but the cache may still show what was
-    /// before. `state` is what the answer would have told, had it gone well.
-    #[error("the write stands, but the cache was not told: {reason}")]
-    CacheNotTold { reason: String, state: (&'static str, Value) },
+    /// The write is committed, but pages may still show the old state. `state` is what a successful response
+    /// would contain.
+    #[error("the write stands, but the cache was not invalidated: {reason}")]
+    WriteNotInvalidated { reason: String, state: (&'static str, Value) },
 }
 
 impl From<PathRejection> for ApiError {
@@ -98,7 +96,7 @@ impl IntoResponse for ApiError {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Body(rejection) => rejection.status(),
             Self::Database(_) | Self::Interrupted(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::CacheNotTold { .. } | Self::NotUncached(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::WriteNotInvalidated { .. } | Self::NotInvalidated(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         let mut message = self.to_string();
         if status.is_server_error() {
@@ -108,14 +106,14 @@ impl IntoResponse for ApiError {
             "something went wrong in the bookstore".clone_into(&mut message);
         }
         let mut body = Map::from_iter([("error".to_owned(), json!(message))]);
-        if let Self::CacheNotTold { state: (name, state), .. } = self {
+        if let Self::WriteNotInvalidated { state: (name, state), .. } = self {
             body.insert(name.to_owned(), state);
         }
         (status, Json(body)).into_response()
     }
 }
 
-/// Like `eprintln!`, but a closed standard error is no reason to panic.
+/// Prints a line to standard error. Unlike `eprintln!`, does not panic if it is closed.
 pub(crate) fn log(line: impl Display) {
     let _written = writeln!(io::stderr(), "{line}");
 }

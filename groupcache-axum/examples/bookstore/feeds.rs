@@ -1,7 +1,7 @@
 //! The newest books of a genre as a feed, in three formats.
 //!
-//! A feed is made of nothing but the data and the server's address: the same books give the
-//! same bytes, whenever they are asked for. Dates are therefore the books' own.
+//! A feed depends only on the data and the URL of the server: the same books give the same bytes at any time.
+//! That is why its dates are those of the books.
 
 use atom_syndication as atom;
 use axum::extract::rejection::PathRejection;
@@ -11,13 +11,10 @@ use axum::response::{IntoResponse, Response};
 use maud::html;
 use serde_json::json;
 
-use crate::AppState;
 use crate::database;
 use crate::error::PageError;
 use crate::model::{BookWithAuthor, year_text};
-use crate::render::base_url;
-
-const MOST_ENTRIES: u32 = 100;
+use crate::state::AppState;
 
 pub(crate) async fn feed(
     State(state): State<AppState>,
@@ -26,12 +23,12 @@ pub(crate) async fn feed(
 ) -> Result<Response, PageError> {
     let Path((format, genre, num_entries)) = path?;
     let format = Format::named(&format).ok_or_else(|| {
-        PageError::NotFound(format!("There is no feed format {format}; there are atom, rss and json."))
+        PageError::NotFound(format!("There is no feed format {format}. The formats are atom, rss and json."))
     })?;
     let num_entries =
-        num_entries.parse().ok().filter(|number| (1..=MOST_ENTRIES).contains(number)).ok_or_else(|| {
+        num_entries.parse().ok().filter(|number| (1..=ENTRIES_MAX).contains(number)).ok_or_else(|| {
             PageError::BadRequest(format!(
-                "The number of entries must be from 1 to {MOST_ENTRIES}, not {num_entries}."
+                "The number of entries must be from 1 to {ENTRIES_MAX}, not {num_entries}."
             ))
         })?;
     let books = database::newest_books_of_genre(&state.pool, &genre, num_entries).await?;
@@ -39,7 +36,7 @@ pub(crate) async fn feed(
         return Err(PageError::NotFound(format!("There is no genre {genre}.")));
     }
 
-    let base_url = &base_url(&headers, &state);
+    let base_url = &state.base_url(&headers);
     let feed = Feed {
         id: format!("{ID_PREFIX}genre/{genre}"),
         title: format!("Bookstore: {genre}"),
@@ -55,9 +52,6 @@ pub(crate) async fn feed(
     };
     Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
 }
-
-/// Ids are not addresses, so that they stay the same wherever the server runs.
-const ID_PREFIX: &str = "tag:bookstore.example,2025:";
 
 #[derive(Clone, Copy)]
 enum Format {
@@ -80,7 +74,7 @@ impl Format {
     }
 }
 
-/// A feed before it has a format.
+/// A feed in no particular format.
 struct Feed {
     id: String,
     title: String,
@@ -169,7 +163,7 @@ impl Feed {
                 .map(|entry| rss::Item {
                     title: Some(entry.title),
                     link: Some(entry.url),
-                    // Readers take a description as HTML.
+                    // Feed readers interpret the description as HTML.
                     description: Some(html! { (entry.summary) }.into_string()),
                     categories: vec![rss::Category { name: entry.genre, domain: None }],
                     guid: Some(rss::Guid { value: entry.id, permalink: false }),
@@ -212,18 +206,18 @@ impl Feed {
     }
 }
 
-/// Entries are newest first.
+/// Returns the date of the newest entry, which is the first.
 fn newest(entries: &[Entry]) -> atom::FixedDateTime {
     entries.first().map(|entry| entry.date).unwrap_or_default()
 }
 
-/// The first day of a year. The formats know no years before the first or after the 9999th;
-/// the summary tells the real one.
+/// Returns the first day of a year. The formats have no years before 1 or after 9999; the summary has the
+/// real one.
 fn first_day(year: i64) -> atom::FixedDateTime {
     format!("{:04}-01-01T00:00:00Z", year.clamp(1, 9999)).parse().unwrap_or_default()
 }
 
-/// `text` without the characters that XML cannot hold, not even escaped.
+/// Removes the characters that XML cannot represent, not even escaped.
 fn xml_text(text: &str) -> String {
     text.replace(
         |char| {
@@ -233,3 +227,8 @@ fn xml_text(text: &str) -> String {
         "",
     )
 }
+
+const ENTRIES_MAX: u32 = 100;
+
+/// Ids are not URLs, so that they are the same on every server.
+const ID_PREFIX: &str = "tag:bookstore.example,2025:";

@@ -3,16 +3,7 @@
 use axum::http::StatusCode;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-/// Part of every page, so that a page needs nothing but itself.
-const STYLE: &str = include_str!("style.css");
-
-/// An icon in the page itself spares a request for one.
-const ICON: &str = "data:image/svg+xml,\
-    <svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'>\
-    <rect x='2' y='1' width='12' height='14' rx='1.5' fill='%239a3b26'/>\
-    <path d='M5 1v14' stroke='%23fff'/></svg>";
-
-/// A whole page with `content` below its heading.
+/// Returns a complete page with `content` below its heading.
 pub(crate) fn page(title: &str, content: &Markup) -> Markup {
     html! {
         (DOCTYPE)
@@ -43,7 +34,7 @@ pub(crate) fn page(title: &str, content: &Markup) -> Markup {
     }
 }
 
-/// The page that tells of an error.
+/// Returns the page of an error.
 pub(crate) fn error_page(status: StatusCode, title: &str, text: &str) -> Markup {
     page(
         title,
@@ -53,3 +44,12 @@ pub(crate) fn error_page(status: StatusCode, title: &str, text: &str) -> Markup 
         },
     )
 }
+
+/// The style is part of every page, so that a page needs no other request.
+const STYLE: &str = include_str!("style.css");
+
+/// The icon is part of every page, too.
+const ICON: &str = "data:image/svg+xml,\
+    <svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'>\
+    <rect x='2' y='1' width='12' height='14' rx='1.5' fill='%239a3b26'/>\
+    <path d='M5 1v14' stroke='%23fff'/></svg>";

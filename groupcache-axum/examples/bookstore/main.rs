@@ -1,8 +1,8 @@
 //! A small bookstore: HTML pages, a JSON API and feeds over one SQLite file.
 //!
-//! Its pages are cached until the data they show changes: `routes.rs` says which page depends on
-//! what, and `announce` in `api.rs` tells what a write has changed. This file starts the program
-//! and ends it in good order.
+//! Its pages are cached until the data they show changes. `routes.rs` declares what each page depends on, and
+//! `invalidate_pages` in `api.rs` invalidates the pages after a write. This file starts the program and shuts
+//! it down.
 
 mod api;
 mod arguments;
@@ -15,6 +15,7 @@ mod model;
 mod pages;
 mod render;
 mod routes;
+mod state;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -30,31 +31,12 @@ use groupcache_core::{BoxBackend, Cache};
 use groupcache_memcached::MemcachedBackend;
 use groupcache_memory::MemoryBackend;
 use groupcache_redis::RedisBackend;
-use sqlx::SqlitePool;
 use tokio::net::TcpListener;
-use tokio::sync::{RwLock, watch};
+use tokio::sync::watch;
 
 use crate::arguments::{Arguments, Backend, Command};
 use crate::database::OpenError;
-
-/// How long open requests may take to finish once the program was told to end.
-const GRACE: Duration = Duration::from_secs(10);
-
-/// How much memory the cached pages may take.
-const CACHE_BYTES: u64 = 64 << 20;
-
-/// What every handler can reach.
-#[derive(Clone)]
-pub(crate) struct AppState {
-    pub(crate) pool: SqlitePool,
-    pub(crate) pages: Pages,
-    /// Where this server listens, without a slash at the end: for links in answers to requests that
-    /// do not say how they got here.
-    pub(crate) base_url: Arc<str>,
-    /// Every write guards this for reading until it is wholly done; the end of the program
-    /// takes it for writing, and so waits for the writes whose client has already gone.
-    pub(crate) writes: Arc<RwLock<()>>,
-}
+use crate::state::AppState;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -64,15 +46,15 @@ async fn main() -> ExitCode {
             print_line(arguments::HELP.trim_end());
             return ExitCode::SUCCESS;
         }
-        Err(error) => return refuse(&error),
+        Err(error) => return exit_with(&error),
     };
     match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => refuse(&error),
+        Err(error) => exit_with(&error),
     }
 }
 
-/// Why the program cannot run, with the option to change if there is one.
+/// Why the program cannot run. Names the option to change, if there is one.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
     #[error("--listen {address}: {source}")]
@@ -81,23 +63,23 @@ enum RunError {
     Database { path: PathBuf, source: OpenError },
     #[error("--backend: {0}")]
     Backend(groupcache_core::Error),
-    #[error("the routes: {0}")]
+    #[error("invalid routes: {0}")]
     Routes(#[from] groupcache_core::Error),
-    #[error("unable to watch for the signal to end: {0}")]
+    #[error("listening for the shutdown signal failed: {0}")]
     Signal(io::Error),
 }
 
 async fn run(arguments: Arguments) -> Result<(), RunError> {
     let unable_to_listen = |source| RunError::Listen { address: arguments.listen, source };
     let listener = TcpListener::bind(arguments.listen).await.map_err(unable_to_listen)?;
-    let base_url = base_url(listener.local_addr().map_err(unable_to_listen)?);
+    let listen_url = listen_url(listener.local_addr().map_err(unable_to_listen)?);
 
     let pool = database::open(&arguments.database)
         .await
         .map_err(|source| RunError::Database { path: arguments.database.clone(), source })?;
 
-    let end = end_signal().map_err(RunError::Signal)?;
-    print_line(format_args!("Bookstore: {base_url}/"));
+    let shutdown = shutdown_signal().map_err(RunError::Signal)?;
+    print_line(format_args!("Bookstore: {listen_url}/"));
     print_line(format_args!("Database:  {}", arguments.database.display()));
     let backend = backend(&arguments.backend).await?;
     print_line(format_args!("Backend:   {}", groupcache_core::Backend::name(&backend)));
@@ -105,60 +87,60 @@ async fn run(arguments: Arguments) -> Result<(), RunError> {
     let state = AppState {
         pool,
         pages: Pages::new(Cache::builder(backend).build()),
-        base_url: base_url.into(),
+        listen_url: listen_url.into(),
         writes: Arc::default(),
     };
     let router = routes::router(state.clone())?;
-    serve(listener, router, state, end).await.map_err(unable_to_listen)
+    serve(listener, router, state, shutdown).await.map_err(unable_to_listen)
 }
 
-/// Opens the backend. A server that is not there yet is no reason not to start: pages are made anew each
-/// time until it is.
+/// Opens the backend. If its server cannot be reached, the program starts nevertheless: every request runs
+/// its handler until the server can be reached.
 async fn backend(chosen: &Backend) -> Result<BoxBackend, RunError> {
     let redis = match chosen {
-        Backend::Memory => return Ok(BoxBackend::new(MemoryBackend::with_max_bytes(CACHE_BYTES))),
+        Backend::Memory => return Ok(BoxBackend::new(MemoryBackend::with_max_bytes(CACHE_BYTES_MAX))),
         Backend::Redis(url) => RedisBackend::builder(url),
         Backend::RedisCluster(nodes) => RedisBackend::builder(&nodes[0]).cluster(&nodes[1..]),
         Backend::Memcached(servers) => {
             let memcached = MemcachedBackend::builder(servers).key_prefix("bookstore").build();
             let memcached = memcached.map_err(RunError::Backend)?;
-            go_on_without(memcached.connect().await)?;
+            tolerate_transient(memcached.connect().await)?;
             return Ok(BoxBackend::new(memcached));
         }
     };
     let redis = redis.key_prefix("bookstore").build().map_err(RunError::Backend)?;
-    go_on_without(redis.connect().await)?;
+    tolerate_transient(redis.connect().await)?;
     Ok(BoxBackend::new(redis))
 }
 
-/// Says so if a server is not there yet.
-fn go_on_without(connected: groupcache_core::Result<()>) -> Result<(), RunError> {
+/// Logs a transient error, and returns any other one.
+fn tolerate_transient(connected: groupcache_core::Result<()>) -> Result<(), RunError> {
     match connected {
         Err(error) if error.is_transient() => {
-            error::log(format_args!("bookstore: going on without: {error}"))
+            error::log(format_args!("bookstore: starting without the backend: {error}"))
         }
         connected => connected.map_err(RunError::Backend)?,
     }
     Ok(())
 }
 
-/// Serves until `end` comes, then lets open requests and writes finish within [`GRACE`].
+/// Serves until `shutdown` completes, then lets open requests and writes finish within [`GRACE_PERIOD`].
 async fn serve(
     listener: TcpListener,
     router: Router,
     state: AppState,
-    end: impl Future<Output = ()> + Send + 'static,
+    shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let (told_to_end, mut ending) = watch::channel(false);
+    let (sender, mut is_shutting_down) = watch::channel(false);
     tokio::spawn(async move {
-        end.await;
-        told_to_end.send_replace(true);
+        shutdown.await;
+        sender.send_replace(true);
     });
 
-    let mut end_of_accepting = ending.clone();
+    let mut stop_accepting = is_shutting_down.clone();
     let server = axum::serve(listener, router)
         .with_graceful_shutdown(async move {
-            drop(end_of_accepting.wait_for(|told| *told).await);
+            drop(stop_accepting.wait_for(|is_shutting_down| *is_shutting_down).await);
         })
         .into_future();
 
@@ -168,20 +150,20 @@ async fn serve(
         state.pool.close().await;
         Ok(())
     };
-    let out_of_patience = async {
-        drop(ending.wait_for(|told| *told).await);
-        tokio::time::sleep(GRACE).await;
+    let grace_period_over = async {
+        drop(is_shutting_down.wait_for(|is_shutting_down| *is_shutting_down).await);
+        tokio::time::sleep(GRACE_PERIOD).await;
     };
     tokio::select! {
         result = finish => result,
-        () = out_of_patience => Ok(()),
+        () = grace_period_over => Ok(()),
     }
 }
 
-/// Completes on ctrl-c or SIGTERM. Both are watched as soon as this returns, so that one which
-/// comes before anybody waits is not lost.
+/// Returns a future that completes on ctrl-c or SIGTERM. Registers for both at once, so that a signal before
+/// the first poll is not lost.
 #[cfg(unix)]
-fn end_signal() -> io::Result<impl Future<Output = ()> + Send> {
+fn shutdown_signal() -> io::Result<impl Future<Output = ()> + Send> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -194,9 +176,9 @@ fn end_signal() -> io::Result<impl Future<Output = ()> + Send> {
     })
 }
 
-/// Completes on ctrl-c.
+/// Returns a future that completes on ctrl-c.
 #[cfg(not(unix))]
-fn end_signal() -> io::Result<impl Future<Output = ()> + Send> {
+fn shutdown_signal() -> io::Result<impl Future<Output = ()> + Send> {
     Ok(async {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await
@@ -204,8 +186,8 @@ fn end_signal() -> io::Result<impl Future<Output = ()> + Send> {
     })
 }
 
-/// The address to put into links: one that can be visited even if we listen on every address.
-fn base_url(mut address: SocketAddr) -> String {
+/// Returns the URL to use in links: one that can be visited even if the server listens on every address.
+fn listen_url(mut address: SocketAddr) -> String {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -215,14 +197,20 @@ fn base_url(mut address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
-/// Says in one line why the program does not run.
-fn refuse(error: &dyn Display) -> ExitCode {
+/// Prints an error in one line, and returns the exit code of a program that could not run.
+fn exit_with(error: &dyn Display) -> ExitCode {
     let line = error.to_string().replace(['\n', '\r'], " ");
     error::log(format_args!("bookstore: {line}"));
     ExitCode::from(2)
 }
 
-/// Like `println!`, but a closed standard output is no reason to panic.
+/// Prints a line to standard output. Unlike `println!`, does not panic if it is closed.
 fn print_line(line: impl Display) {
     let _written = writeln!(io::stdout(), "{line}");
 }
+
+/// How long open requests may take to finish during a shutdown.
+const GRACE_PERIOD: Duration = Duration::from_secs(10);
+
+/// The memory limit of the cached pages.
+const CACHE_BYTES_MAX: u64 = 64 << 20;

@@ -1,4 +1,4 @@
-//! What the bookstore knows: books and their authors.
+//! The data of the bookstore: books and their authors.
 
 use groupcache_core::Model;
 use serde::{Deserialize, Serialize};
@@ -9,17 +9,17 @@ pub(crate) struct Book {
     pub(crate) title: String,
     pub(crate) author_id: i64,
     pub(crate) genre: String,
-    /// Year of first publication; a negative one is before our era.
+    /// The year of the first publication. Negative years are BC.
     pub(crate) year: i64,
 }
 
 impl Model for Book {
     const NAME: &'static str = "book";
-    /// Pages show one book, or the books of one author.
+    // Pages show one book, or the books of one author.
     const GROUPS: &'static [&'static [&'static str]] = &[&["id"], &["author_id"]];
 }
 
-/// A book that has no id of its own: one to be inserted, or the new state of an existing one.
+/// A book without an id: one to insert, or the replacement of an existing one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct NewBook {
     pub(crate) title: String,
@@ -45,7 +45,7 @@ impl Model for Author {
     const GROUPS: &'static [&'static [&'static str]] = &[&["id"]];
 }
 
-/// A book with its author's name, for lists that show both.
+/// A book with the name of its author.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
 pub(crate) struct BookWithAuthor {
     #[sqlx(flatten)]
@@ -53,13 +53,13 @@ pub(crate) struct BookWithAuthor {
     pub(crate) author: String,
 }
 
-/// A year as people write it.
+/// Formats a year.
 pub(crate) fn year_text(year: i64) -> String {
     if year < 0 { format!("{} BC", year.unsigned_abs()) } else { year.to_string() }
 }
 
-/// Whether `text` is lower-case words and digits joined by single hyphens, as genres are:
-/// they are part of addresses, and so are kept free of anything that needs escaping there.
+/// Returns whether `text` consists of lower-case words and digits joined by single hyphens. Genres do,
+/// because they are part of URLs and should need no escaping there.
 pub(crate) fn is_slug(text: &str) -> bool {
     text.split('-').all(|word| {
         !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())

@@ -6,15 +6,13 @@ use axum::http::HeaderMap;
 use groupcache_core::{Group, Model, depend};
 use maud::{Markup, html};
 
-use crate::AppState;
 use crate::database;
 use crate::error::PageError;
 use crate::layout::page;
 use crate::model::{Author, Book, BookWithAuthor, year_text};
-use crate::render::base_url;
+use crate::state::AppState;
 
-/// Explains the demonstration. It shows nothing that is in the database, so it never changes
-/// while the program runs.
+/// Explains the demonstration. Shows no data, so no write makes it stale.
 pub(crate) async fn home(State(state): State<AppState>, headers: HeaderMap) -> Markup {
     page(
         "Welcome to the bookstore",
@@ -23,42 +21,41 @@ pub(crate) async fn home(State(state): State<AppState>, headers: HeaderMap) -> M
                 "A small shop whose pages are cached until the data they show changes."
             }
             p {
-                "The first visit to a page makes it from the database. Later visits get it from "
-                "the cache, until a write changes a book that is on it; then exactly the pages "
-                "that show this book are made anew. No page waits for a time to run out, and "
-                "none is ever older than the data."
+                "The first request for a page loads it from the database. Later requests are "
+                "served from the cache until a write changes a book that the page shows. Then "
+                "exactly the pages that show this book are loaded again. No page has to expire "
+                "first, and none is ever older than the data."
             }
             p {
-                "The header " code { "x-render" } " of a page is the number of the run that "
-                "made it. The same number twice: the page came from the cache. A new number: "
-                "it was made again."
+                "The header " code { "x-render" } " of a page is the number of the handler run "
+                "that made it. If two responses have the same number, the second one came from "
+                "the cache. A new number means that the page was loaded again."
             }
             (places())
-            (experiments(&base_url(&headers, &state)))
+            (experiments(&state.base_url(&headers)))
         },
     )
 }
 
-/// What this program is made of. Like the home page it never changes.
+/// Describes this program. Shows no data, like the home page.
 pub(crate) async fn about() -> Markup {
     page(
         "About",
         &html! {
             p {
-                "This bookstore sells nothing. It shows well-known books, their authors, their "
-                "genres and the years in which they first came out, all in one SQLite file "
-                "that is filled at the first start."
+                "This bookstore sells nothing. It shows well-known books with their authors, "
+                "genres and years of first publication. The data is in one SQLite file, which "
+                "is filled at the first start."
             }
             p {
-                "It offers the same data in three ways: as pages to read, as JSON to read and "
-                "write, and as feeds to follow. One book is therefore part of many answers: its "
-                "own page, its JSON, the list of all books, its author's page, and the feeds of "
-                "its genre. A change of that one book makes all of them out of date at once, "
-                "and leaves all others as they are."
+                "The same data is available as HTML pages, as a JSON API, and as feeds. One book "
+                "is therefore part of many responses: its own page, its JSON, the list of all "
+                "books, the page of its author, and the feeds of its genre. A change of that "
+                "book makes all of them stale at once, and no other response."
             }
             p {
-                "This page and the " a href="/" { "home page" } " show no data at all, so no "
-                "write ever makes them out of date."
+                "This page and the " a href="/" { "home page" } " show no data, so no write "
+                "makes them stale."
             }
         },
     )
@@ -103,7 +100,7 @@ pub(crate) async fn book(
     let book = database::book(&state.pool, id)
         .await?
         .ok_or_else(|| PageError::NotFound(format!("There is no book number {id}.")))?;
-    // Found out only now; declared before it is read.
+    // The author is known only now. Declare the dependency before reading the author.
     depend(Group::new(Author::NAME).with("id", book.author_id)).await;
     let author = database::author(&state.pool, book.author_id).await?;
     Ok(page(
@@ -164,13 +161,13 @@ pub(crate) async fn no_such_method() -> PageError {
     PageError::MethodNotAllowed
 }
 
-/// The home page's list of what there is to visit.
+/// Lists the addresses of the bookstore.
 fn places() -> Markup {
     const PLACES: [(&str, &[&str]); 5] = [
         ("Pages", &["/books", "/books/1", "/books/50", "/authors/1", "/authors/25"]),
         ("JSON", &["/api/books/1", "/api/books/50", "/api/authors/1", "/api/authors/25"]),
         ("Feeds", &["/feed/atom/novel/10", "/feed/rss/fantasy/10", "/feed/json/mystery/10"]),
-        ("Never changing", &["/", "/about"]),
+        ("Without data", &["/", "/about"]),
         ("The cache itself", &["/stats"]),
     ];
     html! {
@@ -189,26 +186,26 @@ fn places() -> Markup {
     }
 }
 
-/// The home page's commands to copy.
+/// Lists commands to copy.
 fn experiments(base_url: &str) -> Markup {
     html! {
         h2 { "Try it" }
-        p { "Look at a page twice, and see that it is made once:" }
+        p { "Request a page twice. The handler runs once:" }
         pre { code { "curl -si " (base_url) "/books/1 | grep -i x-render" } }
-        p { "Change the book. Its pages are made anew at the next visit, all others stay:" }
+        p { "Change the book. The next request loads its pages again; all others stay cached:" }
         pre {
             code {
                 "curl -X PUT " (base_url) "/api/books/1 -H 'content-type: application/json' \\\n"
                 r#"  -d '{"title": "A New Title", "author_id": 1, "genre": "novel", "year": 1813}'"#
             }
         }
-        p { "Make the cache forget one page:" }
+        p { "Invalidate one page:" }
         pre {
             code {
                 "curl -X POST " (base_url) "/uncache/path -d /books"
             }
         }
-        p { "Make the cache forget the pages that carry a tag:" }
+        p { "Invalidate the pages with a tag:" }
         pre { code { "curl -X POST " (base_url) "/uncache/tag/static" } }
     }
 }

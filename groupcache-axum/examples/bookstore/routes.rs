@@ -1,4 +1,4 @@
-//! All routes, and what each page depends on.
+//! The routes, and what each page depends on.
 
 use axum::Router;
 use axum::routing::{any, get, post};
@@ -6,13 +6,13 @@ use groupcache_core::Result;
 
 use crate::model::{Author, Book};
 use crate::render::counted;
-use crate::{AppState, api, cache_control, feeds, pages};
+use crate::state::AppState;
+use crate::{api, cache_control, feeds, pages};
 
-/// The application.
+/// Returns the application. Fails if a wrapper does not fit its route or its model.
 ///
-/// Every `counted` handler marks the answers that it really makes; the cache around it keeps them,
-/// mark and all, and answers in its place without the count going up. A wrapper that does not fit its
-/// route or its model is an error here, before the first request.
+/// `counted` marks the responses of a handler with the number of its run. The cache around it stores them
+/// with their mark, so a repeated number shows a hit.
 pub(crate) fn router(state: AppState) -> Result<Router> {
     let cached = &state.pages;
 
@@ -34,7 +34,7 @@ pub(crate) fn router(state: AppState) -> Result<Router> {
         .fallback(api::no_such_route)
         .method_not_allowed_fallback(api::no_such_method);
 
-    let shown = cached
+    let site = cached
         .router()
         .route("/", get(cached.tagged("home").named("home").wrap(counted(pages::home))))
         .route("/about", get(cached.tagged("static").named("about").wrap(counted(pages::about))))
@@ -42,7 +42,7 @@ pub(crate) fn router(state: AppState) -> Result<Router> {
             "/books",
             get(cached.against_models::<(Book, Author)>().named("books").wrap(counted(pages::books))),
         )
-        // Whose author it shows is found out by the handler, which declares that itself.
+        // The handler loads the author of the book, and declares the dependency itself.
         .route("/books/{id}", get(cached.against_model::<Book>().named("book").wrap(counted(pages::book))))
         .route(
             "/authors/{id}",
@@ -62,11 +62,11 @@ pub(crate) fn router(state: AppState) -> Result<Router> {
         .route("/uncache/tag/{tag}", post(cache_control::uncache_tag))
         .build()?;
 
-    Ok(shown
+    Ok(site
         .fallback(pages::no_such_page)
         .method_not_allowed_fallback(pages::no_such_method)
         .nest("/api", api)
-        // Nesting takes all that is below this address, but not the address itself.
+        // `nest` does not match the prefix itself.
         .route("/api/", any(api::no_such_route))
         .with_state(state))
 }

@@ -1,4 +1,4 @@
-//! What the tests of this crate share: a small application's pages, and asking it.
+//! What the tests share: pages in memory, two models, and requests.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 #![allow(clippy::future_not_send, reason = "tests that need `Send` futures have `Send` services")]
@@ -48,7 +48,7 @@ pub(crate) fn book(id: i64, author_id: i64) -> Book {
     Book { id, title: "A Title".to_owned(), author_id }
 }
 
-/// Counts how often handlers run.
+/// Counts the runs of handlers.
 #[derive(Clone, Default)]
 pub(crate) struct Runs(Arc<AtomicU64>);
 
@@ -84,7 +84,7 @@ pub(crate) async fn text(response: Response) -> String {
     String::from_utf8(to_bytes(response.into_body(), usize::MAX).await.unwrap().to_vec()).unwrap()
 }
 
-/// The body that a GET of this path is answered with.
+/// Returns the body of the response to a `GET` of this path.
 pub(crate) async fn body<S>(app: &S, path: &str) -> String
 where
     S: Service<Request, Response = Response, Error = Infallible> + Clone,
@@ -92,6 +92,7 @@ where
     text(send(app, get(path)).await).await
 }
 
+/// Returns the `Cache-Status`.
 pub(crate) fn status(response: &Response) -> &str {
     response.headers()["cache-status"].to_str().unwrap()
 }

@@ -78,6 +78,12 @@ impl CircuitBreaker {
         }
     }
 
+    /// Creates a closed breaker with the settings of this one, for another server of the same backend.
+    #[must_use]
+    pub fn for_another_server(&self) -> Self {
+        Self { clock: Arc::clone(&self.clock), failures: AtomicU32::new(0), open: Mutex::new(None), ..*self }
+    }
+
     /// Sets the number of consecutive failures that opens the breaker; with zero it never opens. Defaults to 5.
     #[must_use]
     pub const fn failures_to_open(mut self, count: u32) -> Self {
@@ -196,7 +202,13 @@ impl CircuitBreaker {
     fn on_cancel(&self, is_probe: bool, started: Instant) {
         if self.clock.now().saturating_duration_since(started) >= self.slow_call {
             self.on_failure(is_probe, None);
-        } else if is_probe && let Some(open) = &mut *self.open.lock() {
+        } else {
+            self.release_probe(is_probe);
+        }
+    }
+
+    fn release_probe(&self, is_probe: bool) {
+        if is_probe && let Some(open) = &mut *self.open.lock() {
             open.probing = false;
         }
     }
@@ -213,6 +225,13 @@ impl BreakerCall<'_> {
     pub fn failed(mut self, error: &Error) {
         self.reported = true;
         self.breaker.on_failure(self.is_probe, Some(error));
+    }
+
+    /// Ends a call whose outcome is no evidence about the store, such as one that failed before anything was sent.
+    /// It counts neither as success nor as failure, and the next call may be a probe.
+    pub fn inconclusive(mut self) {
+        self.reported = true;
+        self.breaker.release_probe(self.is_probe);
     }
 
     /// Reports `outcome`: as [`failed`](Self::failed) if it is a [transient](Error::is_transient) error, as
@@ -302,6 +321,29 @@ mod tests {
     }
 
     #[test]
+    fn an_inconclusive_call_changes_nothing_and_the_next_may_be_a_probe() {
+        let clock = ManualClock::new();
+        let breaker = breaker(&clock);
+        fail(&breaker, 2);
+        for _ in 0..5 {
+            let call = breaker.try_call().unwrap();
+            // As long as a cancelled call that counts as a failure.
+            clock.advance(PAUSE);
+            call.inconclusive();
+        }
+        assert!(!breaker.is_open());
+        fail(&breaker, 1);
+        assert!(breaker.is_open(), "the failures before still count");
+        clock.advance(PAUSE);
+        let probe = breaker.try_call().unwrap();
+        clock.advance(PAUSE);
+        probe.inconclusive();
+        assert!(breaker.is_open());
+        breaker.try_call().unwrap().succeeded();
+        assert!(!breaker.is_open());
+    }
+
+    #[test]
     fn after_the_pause_one_probe_at_a_time_is_permitted() {
         let clock = ManualClock::new();
         let breaker = breaker(&clock);
@@ -384,6 +426,21 @@ mod tests {
         let refused = std::io::Error::other("connection refused");
         let error = Error::new(ErrorKind::Unavailable, "test").with_source(refused);
         assert_eq!(ErrorChain(&error).to_string(), format!("{error}: connection refused"));
+    }
+
+    #[test]
+    fn the_breaker_of_another_server_has_the_settings_and_is_closed() {
+        let clock = ManualClock::new();
+        let first = breaker(&clock);
+        fail(&first, 3);
+        let second = first.for_another_server();
+        assert!(!second.is_open());
+        fail(&second, 2);
+        assert!(!second.is_open());
+        fail(&second, 1);
+        assert!(second.is_open());
+        clock.advance(PAUSE);
+        assert!(second.try_call().is_some());
     }
 
     #[test]

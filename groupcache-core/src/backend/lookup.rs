@@ -74,7 +74,8 @@ pub struct Minted {
 /// Keeps generations in existence between a lookup or a mint and the store of an entry.
 ///
 /// A backend that drops generations which no entry uses returns a guard, and the load holds it until its
-/// entry is stored. Backends whose generations expire by time return [`GenerationGuard::none`].
+/// entry is stored. All other backends return [`GenerationGuard::none`], also those that evict: a guard is
+/// never needed for safety. An entry whose generation was evicted during its load is a miss.
 #[derive(Default)]
 pub struct GenerationGuard(Option<Box<dyn Any + Send + Sync>>);
 

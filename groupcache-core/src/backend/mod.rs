@@ -9,11 +9,13 @@ pub(crate) mod circuit_breaker;
 pub(crate) mod lease;
 pub(crate) mod lookup;
 pub(crate) mod shared_connection;
+pub(crate) mod shared_reads;
 
 pub use self::circuit_breaker::{BreakerCall, CircuitBreaker};
 pub use self::lease::{LeaseHolder, LeaseName, LeaseOwner, LeaseRequest, Leased};
 pub use self::lookup::{CurrentGenerations, EntryView, Found, GenerationGuard, Lookup, Minted, TimeLeft};
 pub use self::shared_connection::SharedConnection;
+pub use self::shared_reads::{ReadExchange, ReadLimits, SharedReads};
 pub use crate::data::entry::{Generation, GenerationVector, SCHEMA};
 
 use crate::data::entry::Entry;
@@ -48,6 +50,17 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// Every method costs one round trip for any number of groups. Servers that hold different groups are
 /// contacted concurrently.
+///
+/// # Notes for authors
+///
+/// * A bounded store may evict entries and generations independently, in any order. An entry without its
+///   generation is a miss. Evict the least recently used generation, and count lookups and mints as uses:
+///   otherwise popular groups are lost, and their entries with them.
+/// * The time limits of the cache cannot interrupt a call that blocks. Keep such calls short, or move them to
+///   `spawn_blocking`.
+/// * A generation is 128 bits: store `generation.get().to_be_bytes()`, and read it with
+///   [`Generation::new`].
+/// * A backend in this process takes a [`Clock`](crate::Clock), so that tests can advance the time.
 ///
 /// # Examples
 ///
@@ -93,7 +106,11 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 ///     async fn bump(&self, groups: &[Group]) -> Result<()> {
 ///         let mut generations = self.generations.lock().unwrap();
-///         generations.retain(|group, _| !groups.contains(group));
+///         for group in groups {
+///             if let Some(generation) = generations.get_mut(group) {
+///                 *generation = Generation::random();
+///             }
+///         }
 ///         Ok(())
 ///     }
 ///
@@ -131,8 +148,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Returns a short name for errors and logs, such as `memory`.
     fn name(&self) -> &'static str;
 
-    /// Returns the entry under `key`, and the current generation of each of `groups` in order, `None` for those
-    /// without one. Both are read after this call began.
+    /// Returns the entry under `key`, and the current generation of each of `groups` in order, `None` for
+    /// those without one. Both are read after this call began.
     ///
     /// The entry may be stale. An expired one is absent. The time when it expires is returned at least if
     /// `time_left` is [`TimeLeft::Needed`] and the entry has a time to live.
@@ -153,8 +170,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Passes the entry under `key` to `visit`, with the current generation of each of its own groups. Calls
     /// `visit` at most once, and not at all if the entry is absent or expired.
     ///
-    /// For backends that store everything in this process, where it saves a hit the cost of a future. The
-    /// provided method does nothing; the cache then calls [`lookup`](Self::lookup).
+    /// For backends that store everything in this process, where it saves a hit the cost of a future. `visit`
+    /// does not call the backend: it may run under the backend's own lock. The provided method does nothing;
+    /// the cache then calls [`lookup`](Self::lookup).
     fn lookup_now(&self, key: &Key, visit: &mut dyn FnMut(EntryView<'_>)) {
         let (_, _) = (key, visit);
     }

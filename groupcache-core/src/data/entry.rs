@@ -43,8 +43,12 @@ pub struct Entry {
     body: Bytes,
     grace: Duration,
     memo_bytes: usize,
-    memo: OnceLock<Arc<dyn Any + Send + Sync>>,
+    memo: OnceLock<Memo>,
 }
+
+/// A decoded body.
+#[derive(Clone)]
+pub(crate) struct Memo(pub(crate) Arc<dyn Any + Send + Sync>);
 
 impl Generation {
     /// Returns a generation that was never current anywhere: 128 random bits from the cryptographically
@@ -105,6 +109,17 @@ impl Entry {
         self
     }
 
+    /// Sets what [`memo`](Self::memo) returns.
+    pub(crate) fn with_memo(mut self, memo: Option<Memo>) -> Self {
+        self.memo = memo.map_or_else(OnceLock::new, OnceLock::from);
+        self
+    }
+
+    /// Whether room for a memo is counted.
+    pub(crate) const fn has_memo(&self) -> bool {
+        self.memo_bytes > 0
+    }
+
     /// Returns the whole key. The cache compares it on every hit, so a hash collision in a store is a miss.
     #[must_use]
     pub const fn key(&self) -> &Key {
@@ -156,10 +171,10 @@ impl Entry {
     /// `None` if `decode` does, or if the entry already keeps a value of another type.
     pub fn memo<T: Any + Send + Sync>(&self, decode: impl FnOnce(&Bytes) -> Option<T>) -> Option<Arc<T>> {
         let memo = match self.memo.get() {
-            Some(memo) => Arc::clone(memo),
+            Some(memo) => Arc::clone(&memo.0),
             None => {
-                let decoded: Arc<dyn Any + Send + Sync> = Arc::new(decode(&self.body)?);
-                Arc::clone(self.memo.get_or_init(|| decoded))
+                let decoded = Memo(Arc::new(decode(&self.body)?));
+                Arc::clone(&self.memo.get_or_init(|| decoded).0)
             }
         };
         memo.downcast().ok()
@@ -255,6 +270,12 @@ impl fmt::Debug for Generation {
 impl fmt::Debug for GenerationVector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl fmt::Debug for Memo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Memo(..)")
     }
 }
 

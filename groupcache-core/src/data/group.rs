@@ -66,10 +66,17 @@ impl Group {
     ///
     /// Panics if the `Display` implementation of `value` returns an error, as `to_string` does.
     #[must_use]
-    pub fn with(self, field: impl AsRef<str>, value: impl fmt::Display) -> Self {
+    pub fn with(mut self, field: impl AsRef<str>, value: impl fmt::Display) -> Self {
+        let field = field.as_ref();
+        if self.ends_before(field) {
+            put_bytes(&mut self.encoded, field.as_bytes());
+            self.encoded.push(1);
+            put_displayed(&mut self.encoded, format_args!("{value}"));
+            return self;
+        }
         let mut text = Text::default();
-        fmt::write(&mut text, format_args!("{value}")).expect("a value that can be displayed");
-        self.with_field(field.as_ref(), std::str::from_utf8(&text.0).ok())
+        put_displayed(&mut text, format_args!("{value}"));
+        self.with_field(field, Reader::new(&text).str())
     }
 
     /// Adds a field whose value is text already, without the cost of formatting it. Otherwise like
@@ -86,7 +93,7 @@ impl Group {
     }
 
     fn with_field(mut self, field: &str, text: Option<&str>) -> Self {
-        if self.fields().last().is_none_or(|(last, _)| last < field) {
+        if self.ends_before(field) {
             put_field(&mut self.encoded, field, text);
             return self;
         }
@@ -98,6 +105,14 @@ impl Group {
             put_field(&mut group.encoded, name, text);
         }
         group
+    }
+
+    /// Whether all fields come before `field`.
+    fn ends_before(&self, field: &str) -> bool {
+        let mut from = Reader::new(&self.encoded);
+        // Most groups have no field yet.
+        from.bytes().is_some() && from.remaining() == 0
+            || self.fields().last().is_none_or(|(last, _)| last < field)
     }
 
     /// Returns the name.
@@ -149,14 +164,30 @@ impl Group {
     }
 }
 
-/// A formatted value. Short texts need no allocation.
-#[derive(Default)]
-struct Text(SmallVec<[u8; 64]>);
+/// A formatted value and its length. Short texts need no allocation.
+type Text = SmallVec<[u8; 64]>;
 
-impl fmt::Write for Text {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
+/// Appends a formatted value as `put_bytes` would, without formatting it elsewhere first.
+fn put_displayed<const SIZE: usize>(out: &mut SmallVec<[u8; SIZE]>, value: fmt::Arguments<'_>) {
+    struct Append<'a, const SIZE: usize>(&'a mut SmallVec<[u8; SIZE]>);
+
+    impl<const SIZE: usize> fmt::Write for Append<'_, SIZE> {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0.extend_from_slice(text.as_bytes());
+            Ok(())
+        }
+    }
+
+    let start = out.len();
+    out.push(0);
+    fmt::write(&mut Append(out), value).expect("a value that can be displayed");
+    match u8::try_from(out.len() - start - 1) {
+        Ok(length) if length < 0x80 => out[start] = length,
+        _ => {
+            let text = out[start + 1..].to_vec();
+            out.truncate(start);
+            put_bytes(out, &text);
+        }
     }
 }
 
@@ -278,6 +309,13 @@ impl FromIterator<Group> for Groups {
 impl From<Group> for Groups {
     fn from(group: Group) -> Self {
         Self(Arc::from([group]))
+    }
+}
+
+/// The group without fields of this name.
+impl From<&str> for Groups {
+    fn from(name: &str) -> Self {
+        Group::new(name).into()
     }
 }
 

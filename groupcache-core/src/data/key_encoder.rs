@@ -2,22 +2,37 @@
 //!
 //! Every value starts with a tag. Strings, byte strings and numbers delimit themselves; sequences and maps
 //! end with a tag. No encoding is a prefix of another one, so a sequence of encodings decodes in only one
-//! way.
+//! way. Structs and enums have their names in front.
+//!
+//! Maps are written in the order of their encoded keys, and hash sets in that of their encoded elements. serde
+//! presents a set as a sequence, so only the name of the type tells it apart.
 
+use std::any::type_name;
 use std::cell::Cell;
 use std::fmt;
 
 use serde::ser::{self, Serialize};
 
+use crate::data::hash_set::is_hash_set;
 use crate::data::wire::{put_bytes, put_uint};
 use crate::error::{CRATE_NAME, Error, ErrorKind, Result};
 
 /// Encodes `value` and passes the encoding to `read`.
-pub(crate) fn with_encoded<T: Serialize + ?Sized, R>(value: &T, read: impl FnOnce(&[u8]) -> R) -> Result<R> {
+///
+/// With a `name`, the encoding differs from that of every value without one and with another name.
+pub(crate) fn with_encoded<T: Serialize + ?Sized, R>(
+    name: Option<&str>,
+    value: &T,
+    read: impl FnOnce(&[u8]) -> R,
+) -> Result<R> {
     // Taken out of the thread local, because `Serialize` of a value may itself encode a key.
     let mut out = BUFFER.take();
     out.clear();
-    let outcome = match value.serialize(Encoder { out: &mut out }) {
+    if let Some(name) = name {
+        out.push(SPACE);
+        put_bytes(&mut out, name.as_bytes());
+    }
+    let outcome = match encode(value, &mut out) {
         Ok(()) => Ok(read(&out)),
         Err(EncodeError(message)) => Err(Error::new(ErrorKind::Encode, CRATE_NAME).with_message(message)),
     };
@@ -27,12 +42,19 @@ pub(crate) fn with_encoded<T: Serialize + ?Sized, R>(value: &T, read: impl FnOnc
     outcome
 }
 
+fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    value.serialize(Encoder { out, is_hash_set: is_hash_set(type_name::<T>()) })
+}
+
 struct Encoder<'a> {
     out: &'a mut Vec<u8>,
+    is_hash_set: bool,
 }
 
 struct Sequence<'a> {
     out: &'a mut Vec<u8>,
+    /// The encoded elements of a hash set, which are written in their order.
+    set: Option<Vec<Vec<u8>>>,
 }
 
 /// Collects the entries, because they are written in the order of their encoded keys.
@@ -59,17 +81,26 @@ impl Encoder<'_> {
         put_uint(self.out, value);
     }
 
-    fn variant(self, name: &str) -> Self {
-        self.out.push(VARIANT);
-        put_bytes(self.out, name.as_bytes());
+    fn text(self, tag: u8, text: &str) -> Self {
+        self.out.push(tag);
+        put_bytes(self.out, text.as_bytes());
         self
+    }
+
+    /// Writes the name of a struct or an enum, which keeps types with equal fields apart.
+    fn named(self, name: &str) -> Self {
+        self.text(NAMED, name)
+    }
+
+    fn variant(self, name: &str, variant: &str) -> Self {
+        self.named(name).text(VARIANT, variant)
     }
 }
 
 impl<'a> Encoder<'a> {
     fn sequence(self) -> Sequence<'a> {
         self.out.push(SEQ);
-        Sequence { out: self.out }
+        Sequence { out: self.out, set: self.is_hash_set.then(Vec::new) }
     }
 
     fn map(self) -> Map<'a> {
@@ -78,17 +109,34 @@ impl<'a> Encoder<'a> {
     }
 }
 
+impl Sequence<'_> {
+    fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        let Some(set) = &mut self.set else { return encode(value, self.out) };
+        let mut encoded = Vec::new();
+        encode(value, &mut encoded)?;
+        set.push(encoded);
+        Ok(())
+    }
+
+    fn finish(self) {
+        let mut elements = self.set.unwrap_or_default();
+        elements.sort_unstable();
+        elements.iter().for_each(|element| self.out.extend_from_slice(element));
+        self.out.push(END);
+    }
+}
+
 impl Map<'_> {
     fn entry<T: Serialize + ?Sized>(&mut self, key: Vec<u8>, value: &T) -> Result<(), EncodeError> {
         let mut encoded = Vec::new();
-        value.serialize(Encoder { out: &mut encoded })?;
+        encode(value, &mut encoded)?;
         self.entries.push((key, encoded));
         Ok(())
     }
 
     fn field<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), EncodeError> {
         let mut key = Vec::with_capacity(name.len() + 2);
-        name.serialize(Encoder { out: &mut key })?;
+        encode(name, &mut key)?;
         self.entry(key, value)
     }
 
@@ -151,8 +199,7 @@ impl<'a> ser::Serializer for Encoder<'a> {
     }
 
     fn serialize_str(self, value: &str) -> Result<(), EncodeError> {
-        self.out.push(STR);
-        put_bytes(self.out, value.as_bytes());
+        self.text(STR, value);
         Ok(())
     }
 
@@ -169,7 +216,7 @@ impl<'a> ser::Serializer for Encoder<'a> {
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
         self.out.push(SOME);
-        value.serialize(self)
+        encode(value, self.out)
     }
 
     fn serialize_unit(self) -> Result<(), EncodeError> {
@@ -177,35 +224,35 @@ impl<'a> ser::Serializer for Encoder<'a> {
         Ok(())
     }
 
-    fn serialize_unit_struct(self, _name: &'static str) -> Result<(), EncodeError> {
-        self.serialize_unit()
+    fn serialize_unit_struct(self, name: &'static str) -> Result<(), EncodeError> {
+        self.named(name).serialize_unit()
     }
 
     fn serialize_unit_variant(
         self,
-        _: &'static str,
+        name: &'static str,
         _: u32,
         variant: &'static str,
     ) -> Result<(), EncodeError> {
-        self.variant(variant).serialize_unit()
+        self.variant(name, variant).serialize_unit()
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
         self,
-        _: &'static str,
+        name: &'static str,
         value: &T,
     ) -> Result<(), EncodeError> {
-        value.serialize(self)
+        encode(value, self.named(name).out)
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
         self,
-        _: &'static str,
+        name: &'static str,
         _: u32,
         variant: &'static str,
         value: &T,
     ) -> Result<(), EncodeError> {
-        value.serialize(self.variant(variant))
+        encode(value, self.variant(name, variant).out)
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Sequence<'a>, EncodeError> {
@@ -216,36 +263,36 @@ impl<'a> ser::Serializer for Encoder<'a> {
         Ok(self.sequence())
     }
 
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Sequence<'a>, EncodeError> {
-        Ok(self.sequence())
+    fn serialize_tuple_struct(self, name: &'static str, _: usize) -> Result<Sequence<'a>, EncodeError> {
+        Ok(self.named(name).sequence())
     }
 
     fn serialize_tuple_variant(
         self,
-        _: &'static str,
+        name: &'static str,
         _: u32,
         variant: &'static str,
         _: usize,
     ) -> Result<Sequence<'a>, EncodeError> {
-        Ok(self.variant(variant).sequence())
+        Ok(self.variant(name, variant).sequence())
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Map<'a>, EncodeError> {
         Ok(self.map())
     }
 
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Map<'a>, EncodeError> {
-        Ok(self.map())
+    fn serialize_struct(self, name: &'static str, _: usize) -> Result<Map<'a>, EncodeError> {
+        Ok(self.named(name).map())
     }
 
     fn serialize_struct_variant(
         self,
-        _: &'static str,
+        name: &'static str,
         _: u32,
         variant: &'static str,
         _: usize,
     ) -> Result<Map<'a>, EncodeError> {
-        Ok(self.variant(variant).map())
+        Ok(self.variant(name, variant).map())
     }
 }
 
@@ -256,11 +303,11 @@ macro_rules! sequences {
             type Error = EncodeError;
 
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-                value.serialize(Encoder { out: self.out })
+                self.element(value)
             }
 
             fn end(self) -> Result<(), EncodeError> {
-                self.out.push(END);
+                self.finish();
                 Ok(())
             }
         })*
@@ -280,14 +327,14 @@ impl ser::SerializeMap for Map<'_> {
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
         let mut encoded = Vec::new();
-        key.serialize(Encoder { out: &mut encoded })?;
+        encode(key, &mut encoded)?;
         self.entries.push((encoded, Vec::new()));
         Ok(())
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         match self.entries.last_mut() {
-            Some((_, encoded)) => value.serialize(Encoder { out: encoded }),
+            Some((_, encoded)) => encode(value, encoded),
             None => Err(ser::Error::custom("the value of a map came before its key")),
         }
     }
@@ -356,6 +403,10 @@ const BYTES: u8 = 0x0b;
 const SEQ: u8 = 0x0c;
 const MAP: u8 = 0x0d;
 const VARIANT: u8 = 0x0e;
+/// Tag of the name of a struct or an enum, followed by its value.
+const NAMED: u8 = 0x0f;
+/// Tag of the name that the caller gave a key, followed by its value.
+const SPACE: u8 = 0x10;
 
 #[cfg(test)]
 mod tests {
@@ -367,7 +418,7 @@ mod tests {
     use super::*;
 
     fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
-        with_encoded(value, <[u8]>::to_vec)
+        with_encoded(None, value, <[u8]>::to_vec)
     }
 
     #[test]

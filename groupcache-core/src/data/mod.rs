@@ -3,6 +3,8 @@
 pub(crate) mod address;
 pub(crate) mod entry;
 pub(crate) mod group;
+mod hash_set;
 pub(crate) mod key;
 mod key_encoder;
+pub(crate) mod value;
 mod wire;

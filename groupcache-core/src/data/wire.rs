@@ -5,11 +5,19 @@ use smallvec::{Array, SmallVec};
 /// A growable buffer to encode into.
 pub(crate) trait Sink {
     fn put(&mut self, bytes: &[u8]);
+
+    fn put_byte(&mut self, byte: u8) {
+        self.put(&[byte]);
+    }
 }
 
 impl Sink for Vec<u8> {
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
+    }
+
+    fn put_byte(&mut self, byte: u8) {
+        self.push(byte);
     }
 }
 
@@ -20,6 +28,10 @@ where
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }
+
+    fn put_byte(&mut self, byte: u8) {
+        self.push(byte);
+    }
 }
 
 /// Appends an unsigned number in LEB128: seven bits a byte, least significant first.
@@ -28,10 +40,10 @@ pub(crate) fn put_uint(out: &mut impl Sink, mut value: u128) {
         let low = (value & 0x7f) as u8;
         value >>= 7;
         if value == 0 {
-            out.put(&[low]);
+            out.put_byte(low);
             return;
         }
-        out.put(&[low | 0x80]);
+        out.put_byte(low | 0x80);
     }
 }
 
@@ -39,14 +51,14 @@ pub(crate) fn put_uint(out: &mut impl Sink, mut value: u128) {
 pub(crate) fn put_bytes(out: &mut impl Sink, bytes: &[u8]) {
     match u8::try_from(bytes.len()) {
         // The common case: the length fits in one byte.
-        Ok(length) if length < 0x80 => out.put(&[length]),
+        Ok(length) if length < 0x80 => out.put_byte(length),
         _ => put_uint(out, bytes.len() as u128),
     }
     out.put(bytes);
 }
 
 /// Decodes what [`put_uint`] and [`put_bytes`] wrote. Every method returns `None` for malformed input.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -58,6 +70,16 @@ impl<'a> Reader<'a> {
 
     pub(crate) const fn remaining(&self) -> usize {
         self.rest.len()
+    }
+
+    /// Returns the next byte without taking it.
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.rest.first().copied()
+    }
+
+    /// Returns what a copy of this reader has read since.
+    pub(crate) fn until(&self, later: &Self) -> &'a [u8] {
+        &self.rest[..self.rest.len() - later.rest.len()]
     }
 
     pub(crate) fn take(&mut self, length: usize) -> Option<&'a [u8]> {

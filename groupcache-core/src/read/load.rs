@@ -1,4 +1,4 @@
-//! The load under a complete vector, and what becomes of its outcome.
+//! The load under a complete vector, and how its outcome is shared and stored.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -59,10 +59,7 @@ impl<B: Backend> Cache<B> {
         };
         match policy {
             StorePolicy::Store(to_store) => Ok(ended.share_and_store(value, to_store).await),
-            StorePolicy::Private => {
-                ended.finish(FlightOutcome::Private);
-                Ok(ended.serve_unstored(value))
-            }
+            StorePolicy::Private => Ok(ended.replace_by_unstored(value, FlightOutcome::Private).await),
             StorePolicy::Failed(body) => {
                 ended.fail(body);
                 Ok(ended.serve_stale(accept).unwrap_or_else(|| ended.serve_unstored(value)))
@@ -167,12 +164,10 @@ impl<B: Backend> EndedLoad<'_, B> {
             // The next load starts with the generations of these groups too.
             let all = self.sealed.groups.union(&self.sealed.late);
             discovered.learn(&address.key, &address.groups, &all);
-            self.finish(FlightOutcome::GroupsDiscovered);
-            return self.serve_unstored(value);
+            return self.replace_by_unstored(value, FlightOutcome::GroupsDiscovered).await;
         }
         if !self.sealed.storable {
-            self.finish(FlightOutcome::Private);
-            return self.serve_unstored(value);
+            return self.replace_by_unstored(value, FlightOutcome::Private).await;
         }
         discovered.learn(&address.key, &address.groups, &self.sealed.groups);
         let entry = cache.entry(address, &to_store, &self.sealed);
@@ -186,15 +181,42 @@ impl<B: Backend> EndedLoad<'_, B> {
             outer.after_nested_read(cache.id(), &entry.entry, expires_at);
         }
         let stored = entry.time_to_live != Some(Duration::ZERO);
+        let served = Served::Loaded { value, miss: self.miss, stored };
+        if !stored {
+            self.delete_stale().await;
+            return served;
+        }
         let (this, guards, leader) = (cache.clone(), self.sealed.guards, self.leader);
         in_background(async move {
-            // The reader has its value whether or not the store succeeds. The counters tell.
+            // The reader has its value whether or not the store succeeds. `stores` and `store_failures` count.
             drop(this.store(entry, guards).await);
             // From now on the next reader of this key may start another flight.
             drop(leader);
         })
         .await;
-        Served::Loaded { value, miss: self.miss, stored }
+        served
+    }
+
+    /// Serves a value that is not stored, but that replaces an expired entry all the same.
+    async fn replace_by_unstored<V, R>(mut self, value: R, outcome: FlightOutcome) -> Served<V, R> {
+        self.finish(outcome);
+        let served = self.serve_unstored(value);
+        self.delete_stale().await;
+        served
+    }
+
+    /// Deletes, in the background, the expired entry that this load was to replace. Otherwise
+    /// `stale_if_error` could serve it again, after readers have seen the newer value.
+    async fn delete_stale(self) {
+        if self.candidate.is_none() {
+            return;
+        }
+        let (cache, key, leader) = (self.cache.clone(), self.address.key.clone(), self.leader);
+        in_background(async move {
+            cache.delete_stale(&key).await;
+            drop(leader);
+        })
+        .await;
     }
 
     fn finish(&mut self, outcome: FlightOutcome) {

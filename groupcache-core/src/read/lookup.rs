@@ -21,7 +21,8 @@ use crate::time_limit::{TimeBudget, off_hit_path};
 /// What a read knows after its lookup.
 pub(crate) enum LookupOutcome<V> {
     Hit(V),
-    Miss(LoadPermit),
+    /// In a box, so that the outcome of a hit is small.
+    Miss(Box<LoadPermit>),
     /// The backend failed or timed out.
     Unavailable(Miss),
 }
@@ -67,7 +68,7 @@ impl<B: Backend> Cache<B> {
         #[cfg(groupcache_mutants)]
         let seen = Box::new(crate::mutants::with_missing(lookup.current.iter().copied()));
         match off_hit_path(self.complete_vector(address, &groups, lookup, budget)).await {
-            Ok(CompleteVector { vector, guards, claim }) => LookupOutcome::Miss(LoadPermit {
+            Ok(CompleteVector { vector, guards, claim }) => LookupOutcome::Miss(Box::new(LoadPermit {
                 miss,
                 groups,
                 vector,
@@ -76,7 +77,7 @@ impl<B: Backend> Cache<B> {
                 claim,
                 #[cfg(groupcache_mutants)]
                 seen,
-            }),
+            })),
             Err(error) => LookupOutcome::Unavailable(self.miss_of(&error)),
         }
     }

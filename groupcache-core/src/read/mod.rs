@@ -56,9 +56,9 @@ enum Step<V> {
     /// Serves a value that is in the cache or was loaded by another reader.
     Serve { value: V, from: ServedFrom, miss: Option<Miss> },
     /// Serves an expired value, and refreshes it.
-    Revalidate { value: V, permit: LoadPermit },
+    Revalidate { value: V, permit: Box<LoadPermit> },
     /// Loads, as the leader of a flight or alone.
-    Load { permit: LoadPermit, leader: Option<Leader> },
+    Load { permit: Box<LoadPermit>, leader: Option<Leader> },
     /// Loads without the cache, because the backend did not answer.
     Bypass(Miss),
 }
@@ -126,10 +126,10 @@ impl<B: Backend> Cache<B> {
             Step::Serve { value, from, .. } => ReadOutcome::of(Served::Entry(value, from)),
             Step::Revalidate { value, permit } => {
                 let served = Served::Entry(value, ServedFrom::StaleWhileRevalidate);
-                ReadOutcome { served, refresh: self.refresh(address, permit, loader) }
+                ReadOutcome { served, refresh: self.refresh(address, *permit, loader) }
             }
             Step::Load { permit, leader } => {
-                let load = self.load(address, permit, leader, &accept, loader);
+                let load = self.load(address, *permit, leader, &accept, loader);
                 ReadOutcome::of(off_hit_path(load).await?)
             }
             Step::Bypass(miss) => ReadOutcome::of(off_hit_path(self.load_unstored(miss, loader)).await?),
@@ -194,7 +194,7 @@ where
     }
 
     /// Joins the flight of this key and vector.
-    async fn join(&mut self, permit: LoadPermit, finished: u64) -> Step<V> {
+    async fn join(&mut self, permit: Box<LoadPermit>, finished: u64) -> Step<V> {
         let flights = &self.cache.inner().flights;
         match flights.join(permit.flight_id(self.address)).await {
             // A flight of this key finished after the lookup: its entry may be there now.
@@ -207,7 +207,7 @@ where
     }
 
     /// Leads a flight: waits for this process's turn if there is a lease, then loads.
-    async fn lead(&mut self, mut permit: LoadPermit, mut leader: Leader) -> Step<V> {
+    async fn lead(&mut self, mut permit: Box<LoadPermit>, mut leader: Leader) -> Step<V> {
         let decision = self.cache.await_lease(
             self.address,
             &mut permit,
@@ -224,7 +224,7 @@ where
     }
 
     /// Takes what the flight came to, if it is for this reader too.
-    async fn follow(&mut self, permit: LoadPermit, outcome: FlightOutcome) -> Step<V> {
+    async fn follow(&mut self, permit: Box<LoadPermit>, outcome: FlightOutcome) -> Step<V> {
         match outcome {
             FlightOutcome::Shared { entry, expires_at } => {
                 if self.may_share(&permit, &entry).await {

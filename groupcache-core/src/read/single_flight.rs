@@ -261,7 +261,7 @@ impl Leader {
 impl Drop for Leader {
     fn drop(&mut self) {
         #[cfg(groupcache_mutants)]
-        if self.is_finished && crate::mutants::is_on("late_gone") {
+        if self.is_finished && crate::mutants::is_on("late_count") {
             self.flights.remove(&self.id, &self.flight);
         }
         if self.is_finished {

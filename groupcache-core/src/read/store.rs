@@ -9,6 +9,7 @@ use crate::backend::lookup::GenerationGuard;
 use crate::cache::Cache;
 use crate::data::address::Address;
 use crate::data::entry::Entry;
+use crate::data::key::Key;
 use crate::error::Result;
 use crate::load_context::Sealed;
 use crate::outcome::ToStore;
@@ -50,7 +51,7 @@ impl<B: Backend> Cache<B> {
         let groups = if sealed.groups == address.groups { &address.groups } else { &sealed.groups };
         let entry = Entry::new(key, groups.clone(), sealed.vector.clone(), to_store.body.clone(), grace);
         NewEntry {
-            entry: Arc::new(entry.with_memo_bytes(to_store.memo_bytes)),
+            entry: Arc::new(entry.with_memo_bytes(to_store.memo_bytes).with_memo(to_store.memo.clone())),
             time_to_live: time_to_live.map(|time| time.saturating_add(grace)),
             expires_at: time_to_live.and_then(|time| now.checked_add(time)),
         }
@@ -78,5 +79,14 @@ impl<B: Backend> Cache<B> {
             }
         }
         stored
+    }
+
+    /// Deletes an expired entry whose newer value is not stored. One round trip.
+    pub(crate) async fn delete_stale(&self, key: &Key) {
+        let mut budget = TimeBudget::new(self.inner().write_time_limit);
+        let backend = &self.inner().backend;
+        if let Err(error) = budget.run(backend.name(), pin!(backend.delete(key))).await {
+            tracing::debug!(%error, "failed to delete an expired entry");
+        }
     }
 }

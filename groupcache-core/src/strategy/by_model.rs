@@ -92,8 +92,11 @@ impl<M: Model, C: Call + ?Sized> KeyStrategy<C> for ByModel<M> {
 
     fn groups(&self, call: &C) -> Result<Groups> {
         let names: Vec<_> = call.arguments().iter().map(|(name, _)| name).collect();
+        let mapping = self.arguments.mapping(&names)?;
+        // `check` has seen only the arguments that all calls have.
+        check_declared::<M>(&mapping)?;
         let mut group = Group::new(M::NAME);
-        for (argument, field) in self.arguments.mapping(&names)? {
+        for (argument, field) in mapping {
             let text = call.arguments().get(argument).unwrap_or_default();
             group = group.with_text(field, &argument_text::<M>(field, text)?);
         }
@@ -102,27 +105,27 @@ impl<M: Model, C: Call + ?Sized> KeyStrategy<C> for ByModel<M> {
 
     fn check(&self, arguments: &[&str]) -> Result<()> {
         check_fields::<M>()?;
-        let mapping = self.arguments.mapping(arguments)?;
-        let mut fields: Vec<&str> = mapping.iter().map(|(_, field)| *field).collect();
-        fields.sort_unstable();
-        let declared = M::GROUPS.iter().any(|set| {
-            let mut set = set.to_vec();
-            set.sort_unstable();
-            set == fields
-        });
-        if declared {
-            return Ok(());
-        }
-        let sets: Vec<_> = M::GROUPS.iter().map(|set| format!("[{}]", set.join(", "))).collect();
-        let message = format!(
-            "model `{}` declares no group by the fields [{}], only by {}; select arguments with `on` and `rename`, \
-             or add the group to `GROUPS`",
-            M::NAME,
-            fields.join(", "),
-            if sets.is_empty() { "none".to_owned() } else { sets.join(", ") },
-        );
-        Err(Error::configuration(CRATE_NAME, message))
+        check_declared::<M>(&self.arguments.mapping(arguments)?)
     }
+}
+
+/// Checks that the model declares a group by exactly these fields: rows belong to no other groups.
+fn check_declared<M: Model>(mapping: &[(&str, &str)]) -> Result<()> {
+    let is_mapped = |field: &&str| mapping.iter().any(|(_, mapped)| mapped == field);
+    if M::GROUPS.iter().any(|set| set.len() == mapping.len() && set.iter().all(is_mapped)) {
+        return Ok(());
+    }
+    let mut fields: Vec<_> = mapping.iter().map(|(_, field)| *field).collect();
+    fields.sort_unstable();
+    let sets: Vec<_> = M::GROUPS.iter().map(|set| format!("[{}]", set.join(", "))).collect();
+    let message = format!(
+        "model `{}` declares no group by the fields [{}], only by {}; select arguments with `on` and `rename`, \
+         or add the group to `GROUPS`",
+        M::NAME,
+        fields.join(", "),
+        if sets.is_empty() { "none".to_owned() } else { sets.join(", ") },
+    );
+    Err(Error::configuration(CRATE_NAME, message))
 }
 
 impl<L: Models> ByModels<L> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use groupcache_core::backend::{CurrentGenerations, Found, Generation, Lookup, TimeLeft};
+use groupcache_core::backend::{CurrentGenerations, Found, Generation, Lookup, SharedReads, TimeLeft};
 use groupcache_core::{Entry, Group, Groups, Key};
 use redis::{Cmd, Pipeline, Value};
 
@@ -12,7 +12,9 @@ use crate::error::Failure;
 use crate::operations::Operations;
 use crate::route::Route;
 use crate::route::cluster::Cluster;
-use crate::route::node::{Node, RequestKind, Response, accept};
+use crate::route::member::Keys;
+use crate::route::node::{RequestKind, Response};
+use crate::route::reads::{NodeReads, Read, Replies};
 use crate::server::Server;
 
 impl Operations {
@@ -23,7 +25,7 @@ impl Operations {
         time_left: TimeLeft,
     ) -> Result<Lookup, Failure> {
         match (&self.route, time_left) {
-            (Route::Node(node), TimeLeft::NotNeeded) => self.lookup_on_node(node, key, groups).await,
+            (Route::Node(node), TimeLeft::NotNeeded) => self.lookup_on_node(&node.reads, key, groups).await,
             (Route::Node(_), TimeLeft::Needed) => self.lookup_with_time_left(key, groups).await,
             (Route::Cluster(cluster), _) => {
                 let lookups = self.lookup_in_cluster(cluster, &[(key, groups)], time_left).await?;
@@ -44,7 +46,7 @@ impl Operations {
             let (key, groups) = &questions[index];
             pipeline.add_command(self.mget(key, groups));
         };
-        let responses = self.route.send(RequestKind::Generations, &names, compose).await?;
+        let responses = self.route.send(RequestKind::Lookup, &names, compose).await?;
         let lookup = |((_, groups), mut response): (&(Key, Groups), Response<()>)| {
             let reply = response.next()?;
             parse_mget(&response.connection.server, reply, groups.len())
@@ -53,59 +55,55 @@ impl Operations {
     }
 
     /// Every hit on a single server goes through here.
-    async fn lookup_on_node(&self, node: &Node, key: &Key, groups: &[Group]) -> Result<Lookup, Failure> {
-        let mut retried = false;
-        loop {
-            let connection = node.connector.connection().await?;
-            match connection.query(&self.mget(key, groups)).await {
-                // The values in the reply to `MGET` are never errors.
-                Ok(reply @ Value::Array(_)) => return parse_mget(&connection.server, reply, groups.len()),
-                Ok(error) => {
-                    let reply = accept(&node.connector, &connection, Some(error))?;
-                    return parse_mget(&connection.server, reply, groups.len());
-                }
-                Err(failure) => {
-                    if failure.disconnects {
-                        node.connector.discard(&connection);
-                    }
-                    if retried || !failure.may_retry {
-                        return Err(failure);
-                    }
-                    retried = true;
-                }
-            }
+    async fn lookup_on_node(
+        &self,
+        reads: &Arc<SharedReads<NodeReads>>,
+        key: &Key,
+        groups: &[Group],
+    ) -> Result<Lookup, Failure> {
+        let name_bytes = self.names.name_bytes();
+        // One buffer for all names, because every hit writes them.
+        let mut names = Vec::with_capacity((1 + groups.len()) * name_bytes);
+        self.names.put_entry(&mut names, key);
+        for group in groups {
+            self.names.put_generation(&mut names, group);
         }
+        let read = Read {
+            names,
+            name_bytes,
+            time_left: false,
+            importing: false,
+            generations: !groups.is_empty(),
+            redirected: false,
+        };
+        let Replies { connection, values } = NodeReads::read(reads, read).await?;
+        parse_values(&connection.server, values, groups.len())
     }
 
-    /// Reads the entry and its time left in one transaction, so that both belong together.
+    /// Reads the entry between two reads of its time left, of which the shorter counts.
+    ///
+    /// A transaction would need one read, and the permission for `MULTI`.
     async fn lookup_with_time_left(&self, key: &Key, groups: &[Group]) -> Result<Lookup, Failure> {
         let before = self.clock.now();
         let name = [self.names.entry(key)];
         let compose = |_: usize, _: &Server, pipeline: &mut Pipeline| {
-            pipeline.cmd("MULTI").add_command(self.mget(key, groups));
-            pipeline.cmd("PTTL").arg(&name[0]).cmd("EXEC");
+            pipeline.cmd("PTTL").arg(&name[0]).add_command(self.mget(key, groups));
+            pipeline.cmd("PTTL").arg(&name[0]);
         };
-        let responses = self.route.send(RequestKind::Generations, &name, compose).await?;
-        let mut response = responses.into_iter().next().ok_or_else(|| Failure::unexpected("EXEC"))?;
-        for _queued in ["MULTI", "MGET", "PTTL"] {
-            response.next()?;
-        }
-        let Value::Array(replies) = response.next()? else {
-            return Err(Failure::unexpected("EXEC"));
-        };
-        let mut replies = replies.into_iter().map(Value::extract_error);
-        let mut next = || replies.next().unwrap_or(Ok(Value::Nil));
-        let (values, millis_left) = (next()?, next()?);
+        let responses = self.route.send(RequestKind::Lookup, &name, compose).await?;
+        let mut response = responses.into_iter().next().ok_or_else(|| Failure::unexpected("PTTL"))?;
+        let (earlier, values, later) =
+            (response.next_time_left()?, response.next()?, response.next_time_left()?);
         let mut lookup = parse_mget(&response.connection.server, values, groups.len())?;
-        if let (Found::Entry(_, expires_at), Value::Int(millis)) = (&mut lookup.found, millis_left) {
-            *expires_at = expiry(before, millis);
+        if let Found::Entry(_, expires_at) = &mut lookup.found {
+            *expires_at = expiry(before, earlier, later);
         }
         Ok(lookup)
     }
 
     /// Reads each key from the node that owns its slot, all at the same time.
     ///
-    /// There is one command for each key: a command for several keys fails while their slot is moving.
+    /// What a node has that does not answer is missing, unless no node answers.
     async fn lookup_in_cluster(
         &self,
         cluster: &Cluster,
@@ -113,50 +111,37 @@ impl Operations {
         time_left: TimeLeft,
     ) -> Result<Vec<Lookup>, Failure> {
         let mut names = Vec::new();
-        let mut is_entry = Vec::new();
+        let mut is_generation = Vec::new();
         for (key, groups) in questions {
             names.push(self.names.entry(key));
             names.extend(groups.iter().map(|group| self.names.generation(group)));
-            is_entry.push(true);
-            is_entry.extend(groups.iter().map(|_| false));
+            is_generation.push(false);
+            is_generation.extend(groups.iter().map(|_| true));
         }
         let before = self.clock.now();
-        let compose = |index: usize, _: &Server, pipeline: &mut Pipeline| {
-            let with_time = is_entry[index] && time_left == TimeLeft::Needed;
-            if with_time {
-                pipeline.cmd("PTTL").arg(&names[index]);
-            }
-            pipeline.cmd("GET").arg(&names[index]);
-            if with_time {
-                pipeline.cmd("PTTL").arg(&names[index]);
-            }
-            with_time
-        };
-        let mut responses = cluster.send(RequestKind::Generations, &names, &compose).await?.into_iter();
+        let time_left = time_left == TimeLeft::Needed;
+        let keys = Keys { names: &names, is_generation: &is_generation, time_left };
+        let mut outcomes = cluster.read(&keys).await.into_iter();
+        let mut answers = Answers { any: false, failure: None };
         let mut lookups = Vec::with_capacity(questions.len());
         for (_, groups) in questions {
-            let found = take_entry(responses.next(), before)?;
-            let mut current: Vec<Option<Generation>> = Vec::with_capacity(groups.len());
-            for mut response in responses.by_ref().take(groups.len()) {
-                current.push(match response.next_string()? {
-                    Value::BulkString(token) => response.generation(&token),
-                    _ => None,
-                });
-            }
-            lookups.push(Lookup::new(found, current.into_iter().collect()));
+            let entry = outcomes.next().unwrap_or_else(|| Err(Failure::unexpected("GET")));
+            let found = answers.keep(entry.and_then(|response| take_entry(response, before)));
+            let generations = outcomes.by_ref().take(groups.len());
+            let current: CurrentGenerations = generations
+                .map(|outcome| answers.keep(outcome.and_then(take_generation)).flatten())
+                .collect();
+            lookups.push(Lookup::new(found.unwrap_or(Found::Absent), current));
         }
-        Ok(lookups)
+        answers.check().map(|()| lookups)
     }
 
     fn mget(&self, key: &Key, groups: &[Group]) -> Cmd {
         let keys = 1 + groups.len();
         let mut command = Cmd::with_capacity(1 + keys, 4 + keys * self.names.name_bytes());
-        let mut name = self.names.entry(key);
-        command.arg("MGET").arg(&name);
+        command.arg("MGET").arg(self.names.entry(key));
         for group in groups {
-            // One buffer for all names, because every hit writes them.
-            self.names.rename_to_generation(&mut name, group);
-            command.arg(&name);
+            command.arg(self.names.generation(group));
         }
         command
     }
@@ -170,18 +155,62 @@ impl<X> Response<X> {
             reply => reply,
         }
     }
+
+    /// Returns the next reply, to `PTTL`. It is zero if the user may not use `PTTL`: then nothing is kept for
+    /// longer than now because of an entry whose time left is unknown.
+    fn next_time_left(&mut self) -> Result<i64, Failure> {
+        match self.next() {
+            Ok(Value::Int(millis)) => Ok(millis),
+            Ok(_) => Err(Failure::unexpected("PTTL")),
+            Err(failure) if failure.is_forbidden() => Ok(0),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// The answers of several nodes.
+struct Answers {
+    any: bool,
+    /// The first failure of a node.
+    failure: Option<Failure>,
+}
+
+impl Answers {
+    fn keep<T>(&mut self, outcome: Result<T, Failure>) -> Option<T> {
+        match outcome {
+            Ok(answer) => {
+                self.any = true;
+                Some(answer)
+            }
+            Err(failure) => {
+                self.failure.get_or_insert(failure);
+                None
+            }
+        }
+    }
+
+    /// Fails if no node answered.
+    fn check(self) -> Result<(), Failure> {
+        match self.failure {
+            Some(failure) if !self.any => Err(failure),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn take_generation(mut response: Response<bool>) -> Result<Option<Generation>, Failure> {
+    Ok(match response.next_string()? {
+        Value::BulkString(token) => response.generation(&token),
+        _ => None,
+    })
 }
 
 /// Takes the entry from the response to `GET`, with the time left if that was sent before and after it.
-fn take_entry(response: Option<Response<bool>>, before: Instant) -> Result<Found, Failure> {
-    let mut response = response.ok_or_else(|| Failure::unexpected("GET"))?;
-    let earlier = if response.sent { response.next()? } else { Value::Nil };
+fn take_entry(mut response: Response<bool>, before: Instant) -> Result<Found, Failure> {
+    let earlier = if response.sent { Some(response.next_time_left()?) } else { None };
     let mut found = parse_entry(response.next_string()?);
-    if let (Found::Entry(_, expires_at), Value::Int(earlier)) = (&mut found, earlier)
-        && let Value::Int(later) = response.next()?
-    {
-        // The entry may have been replaced between the commands, by one that expires earlier or later.
-        *expires_at = expiry(before, earlier.min(later));
+    if let (Found::Entry(_, expires_at), Some(earlier)) = (&mut found, earlier) {
+        *expires_at = expiry(before, earlier, response.next_time_left()?);
     }
     Ok(found)
 }
@@ -191,6 +220,10 @@ fn parse_mget(server: &Server, reply: Value, groups: usize) -> Result<Lookup, Fa
     let Value::Array(values) = reply else {
         return Err(Failure::unexpected("MGET"));
     };
+    parse_values(server, values, groups)
+}
+
+fn parse_values(server: &Server, values: Vec<Value>, groups: usize) -> Result<Lookup, Failure> {
     if values.len() != groups + 1 {
         return Err(Failure::unexpected("MGET"));
     }
@@ -217,9 +250,47 @@ fn parse_generation(server: &Server, value: Value) -> Option<Generation> {
     }
 }
 
-/// Returns when an entry expires whose reply to `PTTL` is `millis`. The reply is negative if the entry has no
-/// time to live, or does not exist.
-fn expiry(before: Instant, millis: i64) -> Option<Instant> {
-    let left = u64::try_from(millis).ok()?;
-    before.checked_add(Duration::from_millis(left))
+/// Returns when an entry expires, from the replies to `PTTL` before and after it was read. Both are -1 if it
+/// has no time to live.
+///
+/// The entry may have been replaced between the commands, by one that expires earlier or later. So the shorter
+/// time counts, and an entry that did not exist at one of the two moments has none left.
+fn expiry(before: Instant, earlier: i64, later: i64) -> Option<Instant> {
+    if (earlier, later) == (NO_TIME_TO_LIVE, NO_TIME_TO_LIVE) {
+        return None;
+    }
+    if earlier > 0 && earlier - later == 1 {
+        // The same entry, and a millisecond ended between the commands.
+        return expiry(before, earlier, earlier);
+    }
+    let left = |millis| if millis == NO_TIME_TO_LIVE { u64::MAX } else { u64::try_from(millis).unwrap_or(0) };
+    before.checked_add(Duration::from_millis(left(earlier).min(left(later))))
+}
+
+/// The reply to `PTTL` for a key that exists and has no time to live.
+const NO_TIME_TO_LIVE: i64 = -1;
+
+#[cfg(test)]
+mod tests {
+    use groupcache_core::{Clock, SystemClock};
+
+    use super::*;
+
+    #[test]
+    fn an_entry_expires_after_the_shorter_time_left() {
+        let before = SystemClock.now();
+        let after = |millis| Some(before + Duration::from_millis(millis));
+        for (earlier, later, expected) in [
+            (500, 499, after(500)),
+            (500, 498, after(498)),
+            (5, 60_000, after(5)),
+            (0, 60_000, after(0)),
+            (-2, 60_000, after(0)),
+            (500, -2, after(0)),
+            (500, -1, after(500)),
+            (-1, -1, None),
+        ] {
+            assert_eq!(expiry(before, earlier, later), expected, "{earlier} {later}");
+        }
+    }
 }

@@ -33,10 +33,12 @@ impl Names {
         self.name(LEASE, lease.as_bytes())
     }
 
-    /// Replaces any other name under this prefix with that of a generation.
-    pub(crate) fn rename_to_generation(&self, name: &mut Vec<u8>, group: &Group) {
-        name.truncate(self.prefix.len());
-        put_suffix(name, GENERATION, &group.hash());
+    pub(crate) fn put_entry(&self, buffer: &mut Vec<u8>, key: &Key) {
+        self.put(buffer, ENTRY, &key.hash());
+    }
+
+    pub(crate) fn put_generation(&self, buffer: &mut Vec<u8>, group: &Group) {
+        self.put(buffer, GENERATION, &group.hash());
     }
 
     /// Returns the length of a name.
@@ -46,19 +48,19 @@ impl Names {
 
     fn name(&self, kind: &[u8; 3], hash: &[u8; 32]) -> Vec<u8> {
         let mut name = Vec::with_capacity(self.name_bytes());
-        name.extend_from_slice(self.prefix.as_bytes());
-        put_suffix(&mut name, kind, hash);
+        self.put(&mut name, kind, hash);
         name
     }
-}
 
-fn put_suffix(name: &mut Vec<u8>, kind: &[u8; 3], hash: &[u8; 32]) {
-    name.extend_from_slice(kind);
-    let mut digits = [[0; 2]; 32];
-    for (pair, byte) in digits.iter_mut().zip(hash) {
-        *pair = HEX[usize::from(*byte)];
+    fn put(&self, buffer: &mut Vec<u8>, kind: &[u8; 3], hash: &[u8; 32]) {
+        buffer.extend_from_slice(self.prefix.as_bytes());
+        buffer.extend_from_slice(kind);
+        let mut digits = [[0; 2]; 32];
+        for (pair, byte) in digits.iter_mut().zip(hash) {
+            *pair = HEX[usize::from(*byte)];
+        }
+        buffer.extend_from_slice(digits.as_flattened());
     }
-    name.extend_from_slice(digits.as_flattened());
 }
 
 const ENTRY: &[u8; 3] = b":e:";

@@ -141,12 +141,12 @@ impl Operations {
                 put_extend(pipeline, server, &names[index], generation_millis);
             }
         };
-        let responses = self.route.send(RequestKind::Other, &names, compose).await?;
+        let responses = self.route.send(RequestKind::Store, &names, compose).await?;
         responses.into_iter().try_for_each(Response::finish)
     }
 
     pub(crate) async fn delete(&self, key: &Key) -> Result<(), Failure> {
-        self.unlink(RequestKind::Other, &[self.names.entry(key)]).await
+        self.unlink(RequestKind::Delete, &[self.names.entry(key)]).await
     }
 
     async fn unlink(&self, kind: RequestKind, names: &[Vec<u8>]) -> Result<(), Failure> {
@@ -208,6 +208,11 @@ fn put_extend(pipeline: &mut Pipeline, server: &Server, name: &[u8], millis: u64
 }
 
 fn take_minted(group: &Group, mut response: Response<Token>) -> Result<Generation, Failure> {
+    if response.is_importing() {
+        let message =
+            format!("the slot of the group {group} is moving, and its owner has no generation left");
+        return Err(Failure::new(ErrorKind::Unavailable, message));
+    }
     let generation = match take_current(&mut response)? {
         Value::BulkString(token) => response.generation(&token).ok_or_else(|| {
             Failure::protocol(format!(

@@ -6,17 +6,19 @@
 //! another node for the rest
 //! (<https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use groupcache_core::ErrorKind;
+use groupcache_core::backend::CircuitBreaker;
 use redis::{ConnectionInfo, Pipeline};
 use tokio::time::Instant;
 
 use crate::error::Failure;
+use crate::route::member::{Keys, Member};
 use crate::route::node::{Node, Part, RequestKind, Response};
 use crate::route::progress::{Moved, Progress};
 use crate::route::topology::{Address, Topology};
@@ -31,6 +33,8 @@ struct Inner {
     /// Where to query the topology at first. The first of them also has the login for every node.
     seeds: Vec<ConnectionInfo>,
     settings: Arc<ConnectionSettings>,
+    /// Has the settings for the circuit breakers of the nodes.
+    breaker: CircuitBreaker,
     state: Mutex<State>,
     /// Held while the topology is refreshed.
     refreshing: tokio::sync::Mutex<()>,
@@ -40,7 +44,7 @@ struct Inner {
 #[derive(Default)]
 struct State {
     topology: Option<Arc<Topology>>,
-    nodes: HashMap<Address, Node>,
+    members: HashMap<Address, Member>,
     /// When the topology was last queried, with or without success.
     queried_at: Option<Instant>,
     /// Whether a redirect or a failure contradicts the topology.
@@ -67,10 +71,15 @@ struct Delivery<X> {
 }
 
 impl Cluster {
-    pub(crate) fn new(seeds: Vec<ConnectionInfo>, settings: Arc<ConnectionSettings>) -> Self {
+    pub(crate) fn new(
+        seeds: Vec<ConnectionInfo>,
+        settings: Arc<ConnectionSettings>,
+        breaker: CircuitBreaker,
+    ) -> Self {
         Self(Arc::new(Inner {
             seeds,
             settings,
+            breaker,
             state: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
             refreshing_in_background: AtomicBool::new(false),
@@ -81,19 +90,52 @@ impl Cluster {
         self.0.settings.wait_for_replicas.is_some()
     }
 
-    /// Sends one round to all nodes concerned, and another round for what they redirected. See
+    pub(crate) fn is_circuit_open(&self) -> bool {
+        self.0.lock().members.values().any(Member::is_circuit_open)
+    }
+
+    /// Sends commands to the nodes of some keys, and returns the outcome for each key. See
     /// [`Route::send`](crate::route::Route::send).
     pub(crate) async fn send<X: Send>(
         &self,
         kind: RequestKind,
         names: &[Vec<u8>],
         compose: &(impl Fn(usize, &Server, &mut Pipeline) -> X + Send + Sync),
-    ) -> Result<Vec<Response<X>>, Failure> {
+    ) -> Vec<Result<Response<X>, Failure>> {
+        let deliver = |member: Member, parts: Vec<Part>| async move {
+            let outcome = member.send(kind, &parts, compose).await;
+            Delivery { parts, outcome }
+        };
+        self.in_rounds(names, deliver).await
+    }
+
+    /// Reads the values of some keys from their nodes, and returns the outcome for each key.
+    pub(crate) async fn read(&self, keys: &Keys<'_>) -> Vec<Result<Response<bool>, Failure>> {
+        let deliver = |member: Member, parts: Vec<Part>| async move {
+            let outcome = member.read(&parts, keys).await;
+            Delivery { parts, outcome }
+        };
+        self.in_rounds(keys.names, deliver).await
+    }
+
+    /// Delivers one round to all nodes concerned at the same time, and another round of what they redirected
+    /// or what did not reach them.
+    ///
+    /// A node that does not answer fails what it has and nothing else.
+    async fn in_rounds<X, Delivering: Future<Output = Delivery<X>>>(
+        &self,
+        names: &[Vec<u8>],
+        deliver: impl Fn(Member, Vec<Part>) -> Delivering,
+    ) -> Vec<Result<Response<X>, Failure>> {
         let mut progress = Progress::new(names.len());
         for _ in 0..ROUNDS_MAX {
-            let topology = self.topology().await?;
-            let round = progress.next_round(names, &topology)?;
-            for Delivery { parts, outcome } in self.send_round(round, kind, compose).await {
+            let topology = match self.topology(progress.needs_refresh()).await {
+                Ok(topology) => topology,
+                Err(failure) => return progress.abort(failure),
+            };
+            let round = progress.next_round(names, &topology);
+            let deliveries = round.into_iter().map(|(to, parts)| deliver(self.0.member(&to), parts));
+            for Delivery { parts, outcome } in join_all(deliveries).await {
                 match outcome {
                     Ok(responses) => {
                         if progress.accept(&parts, responses) == Moved::Yes {
@@ -102,7 +144,7 @@ impl Cluster {
                     }
                     Err(failure) => {
                         self.0.lock().outdated = true;
-                        progress.retry(&parts, failure)?;
+                        progress.fail(&parts, failure);
                     }
                 }
             }
@@ -115,42 +157,28 @@ impl Cluster {
 
     /// Returns the node that owns the slot of a key.
     pub(crate) async fn node_of(&self, name: &[u8]) -> Result<Node, Failure> {
-        let topology = self.topology().await?;
-        Ok(self.0.node(topology.owner(name)?))
+        let topology = self.topology(false).await?;
+        Ok(self.0.member(topology.owner(name)?).node)
     }
 
     /// Returns all primaries.
     pub(crate) async fn nodes(&self) -> Result<Vec<Node>, Failure> {
-        let topology = self.topology().await?;
-        Ok(topology.primaries.iter().map(|address| self.0.node(address)).collect())
+        let topology = self.topology(true).await?;
+        Ok(topology.primaries.iter().map(|address| self.0.member(address).node).collect())
     }
 
-    async fn send_round<X: Send>(
-        &self,
-        round: BTreeMap<Address, Vec<Part>>,
-        kind: RequestKind,
-        compose: &(impl Fn(usize, &Server, &mut Pipeline) -> X + Send + Sync),
-    ) -> Vec<Delivery<X>> {
-        let deliveries = round.into_iter().map(|(to, parts)| {
-            let node = self.0.node(&to);
-            async move {
-                let outcome = node.send(kind, &parts, compose).await;
-                Delivery { parts, outcome }
-            }
-        });
-        join_all(deliveries).await
-    }
-
-    async fn topology(&self) -> Result<Arc<Topology>, Failure> {
+    /// Returns the topology. If a request needs a refresh and one is due, waits for it. Otherwise the refresh
+    /// happens in the background: one node that does not answer must not delay requests to the others.
+    async fn topology(&self, needs_refresh: bool) -> Result<Arc<Topology>, Failure> {
         match self.0.known_topology() {
             Known::Nothing => self.0.refresh().await,
             Known::Current(topology) => Ok(topology),
-            Known::Due(topology) => {
+            // The old one will do if there is no other: nodes redirect what they do not own.
+            Known::Outdated(topology) if needs_refresh => Ok(self.0.refresh().await.unwrap_or(topology)),
+            Known::Due(topology) | Known::Outdated(topology) => {
                 self.refresh_in_background();
                 Ok(topology)
             }
-            // The old one will do if there is no other: nodes redirect what they do not own.
-            Known::Outdated(topology) => Ok(self.0.refresh().await.unwrap_or(topology)),
         }
     }
 
@@ -184,13 +212,16 @@ impl Inner {
         }
     }
 
-    fn node(&self, address: &Address) -> Node {
+    fn member(&self, address: &Address) -> Member {
         let mut state = self.lock();
-        let node = state.nodes.entry(address.clone()).or_insert_with(|| {
-            let info = with_address(&self.seeds[0], address.0.clone(), address.1);
-            Node::new(Target::ClusterNode(Box::new(info)), Arc::clone(&self.settings))
-        });
-        node.clone()
+        if let Some(member) = state.members.get(address) {
+            return member.clone();
+        }
+        let info = with_address(&self.seeds[0], address.0.clone(), address.1);
+        let node = Node::new(Target::ClusterNode(Box::new(info)), Arc::clone(&self.settings));
+        let member = Member::new(node, self.breaker.for_another_server());
+        state.members.insert(address.clone(), member.clone());
+        member
     }
 
     /// Queries the topology, unless a concurrent caller has done so since this call began.
@@ -213,7 +244,7 @@ impl Inner {
         match topology {
             Ok(Ok(topology)) => {
                 let topology = Arc::new(topology);
-                state.nodes.retain(|address, _| topology.primaries.contains(address));
+                state.members.retain(|address, _| topology.primaries.contains(address));
                 state.topology = Some(Arc::clone(&topology));
                 state.outdated = false;
                 Ok(topology)
@@ -223,17 +254,21 @@ impl Inner {
         }
     }
 
-    /// Queries the nodes that are connected, then the seeds, until one answers.
+    /// Queries the nodes that are connected, those last that did not answer before, and then the seeds, until
+    /// one answers.
     async fn query_topology(&self) -> Result<Topology, Failure> {
-        let known: Vec<_> = self.lock().nodes.iter().map(|(to, node)| (to.clone(), node.clone())).collect();
-        for (address, node) in known {
-            let Some(connection) = node.connector.current() else { continue };
-            if let Some(topology) = Topology::query(&connection, &address.0).await {
+        let mut known: Vec<_> =
+            self.lock().members.iter().map(|(to, member)| (to.clone(), member.clone())).collect();
+        known.sort_by_cached_key(|(_, member)| member.is_circuit_open());
+        let share = self.settings.connect_share(known.len() + self.seeds.len());
+        for (address, member) in known {
+            let Some(connection) = member.node.connector.current() else { continue };
+            let query = Topology::query(&connection, &address.0);
+            if let Ok(Some(topology)) = tokio::time::timeout(share, query).await {
                 return Ok(topology);
             }
         }
         let mut first_failure = None;
-        let share = self.settings.connect_share(self.seeds.len());
         for seed in &self.seeds {
             let activity = format!("querying the topology of the cluster at {}", seed.addr());
             let query = Topology::query_seed(&self.settings, seed);

@@ -7,8 +7,9 @@ use groupcache_core::ErrorKind;
 use groupcache_core::backend::SharedConnection;
 
 use crate::advice;
-use crate::connection::Connection;
+use crate::connection::{Connection, probe};
 use crate::error::Failure;
+use crate::route::left_servers::LeftServers;
 use crate::route::sentinel::find_primary;
 use crate::settings::{ConnectionSettings, Target};
 
@@ -20,13 +21,14 @@ struct Inner {
     target: Target,
     settings: Arc<ConnectionSettings>,
     shared: SharedConnection<Connection, Failure>,
+    left: LeftServers,
 }
 
 impl Connector {
     pub(crate) fn new(target: Target, settings: Arc<ConnectionSettings>) -> Self {
         let shared = SharedConnection::new().backoff(settings.backoff_min, settings.backoff_max);
         let shared = if target.is_cluster_node() { shared.fail_fast() } else { shared };
-        Self(Arc::new(Inner { target, settings, shared }))
+        Self(Arc::new(Inner { target, settings, shared, left: LeftServers::default() }))
     }
 
     /// Returns the connection, and establishes one if there is none.
@@ -54,6 +56,8 @@ async fn connect(connector: Arc<Inner>) -> Result<Arc<Connection>, Failure> {
         Ok(connection) => Arc::new(connection?),
         Err(_) => return Err(Failure::timeout(limit, "connect_time_limit")),
     };
+    let activity = || format!("connecting to {}", connection.address);
+    connector.left.enter(&connection.server).map_err(|failure| failure.while_doing(&activity()))?;
     if !settings.advice_logged.swap(true, Ordering::Relaxed) {
         let connection = Arc::clone(&connection);
         let waits_for_replicas = settings.wait_for_replicas.is_some();
@@ -83,7 +87,7 @@ async fn establish(target: &Target, settings: &ConnectionSettings) -> Result<Con
 }
 
 /// Discards the connection when it notices what the connection itself does not show: the server hangs, its
-/// network is gone, it has become a replica, or the sentinels name another primary.
+/// network is gone, the address leads to another server by now, or the sentinels name another primary.
 async fn watch(connector: Weak<Inner>, watched: Weak<Connection>) {
     let Some(interval) = connector.upgrade().map(|connector| connector.settings.watch_interval) else {
         return;
@@ -101,9 +105,32 @@ async fn watch(connector: Weak<Inner>, watched: Weak<Connection>) {
     }
 }
 
-/// Returns whether the sentinels name another primary. Sentinels that do not answer are no evidence of that.
+/// Returns whether a new connection would lead elsewhere.
+///
+/// If the name of the server leads to another one, others invalidate there, and the old server does not show
+/// it: it can stay a primary. So the name is resolved again, and the server that answers is identified. If no
+/// server answers twice, the connection counts as moved.
 async fn has_moved(connector: &Inner, connection: &Connection) -> bool {
-    let Target::Sentinel(sentinel) = &connector.target else { return false };
-    let primary = find_primary(&connector.settings, sentinel).await;
-    primary.is_ok_and(|info| *info.addr() != connection.address)
+    let info = match &connector.target {
+        Target::Node(info) | Target::ClusterNode(info) => (**info).clone(),
+        Target::Sentinel(sentinel) => match find_primary(&connector.settings, sentinel).await {
+            Ok(info) if *info.addr() != connection.address => return true,
+            Ok(info) => info,
+            // Sentinels that do not answer are no evidence.
+            Err(_) => sentinel.primary.clone().set_addr(connection.address.clone()),
+        },
+    };
+    #[cfg(groupcache_mutants)]
+    if groupcache_core::mutants::is_on("address_unwatched") {
+        return false;
+    }
+    let in_cluster = connector.target.is_cluster_node();
+    for _ in 0..2 {
+        let probe = probe(&connector.settings, info.clone(), in_cluster);
+        let answered = tokio::time::timeout(connector.settings.connect_time_limit, probe).await;
+        if let Ok(Ok(server)) = answered {
+            return server != connection.server;
+        }
+    }
+    true
 }

@@ -6,33 +6,34 @@ use groupcache_core::ErrorKind;
 use groupcache_core::backend::Generation;
 use redis::{Pipeline, ServerErrorKind, Value};
 
-use crate::connection::{Connection, Request};
+use crate::connection::{Channel, Connection, Request};
 use crate::error::Failure;
 use crate::route::connector::Connector;
 use crate::server::Server;
 use crate::settings::{ConnectionSettings, ReplicaWait, Target};
 
-/// The connections to one server.
+/// The connection to one server, and how many replicas bumps wait for.
 #[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) connector: Connector,
-    /// A connection of its own for bumps that wait for replicas: while it waits, it serves nothing else.
-    replicated: Option<Replicated>,
-}
-
-#[derive(Clone)]
-struct Replicated {
-    connector: Connector,
-    wait: ReplicaWait,
+    replica_wait: Option<ReplicaWait>,
 }
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequestKind {
-    /// Reads generations, so the server must still be in the incarnation of the connection.
+    /// Reads entries and their generations, so the server must still be in the incarnation of the connection.
+    Lookup,
+    /// Reads entries only.
+    Entries,
+    /// Reads generations only. The same holds as for lookups.
     Generations,
     /// Invalidates, and waits for replicas if that is set.
     Bump,
+    /// Deletes an entry.
+    Delete,
+    /// Stores an entry.
+    Store,
     Other,
 }
 
@@ -42,15 +43,16 @@ pub(crate) struct Part {
     pub(crate) index: usize,
     /// Whether another node redirected the commands to this one.
     pub(crate) redirected: bool,
-    /// The node that owns the slot, if this node is only importing it (`ASK`). This node then serves the key
+    /// Whether another node owns the slot, and this node is only importing it (`ASK`). It then serves the key
     /// if each command follows an `ASKING`.
-    pub(crate) slot_owner: Option<Arc<Connection>>,
+    pub(crate) importing: bool,
 }
 
 /// The replies to the commands about one key.
 pub(crate) struct Response<X> {
     pub(crate) connection: Arc<Connection>,
-    slot_owner: Option<Arc<Connection>>,
+    /// Whether another node owns the slot of the key.
+    importing: bool,
     connector: Connector,
     replies: std::vec::IntoIter<Value>,
     /// What was sent in the commands, such as a token.
@@ -65,7 +67,7 @@ struct Batch<X> {
 }
 
 /// The outcome of one attempt to send a pipeline.
-enum Attempt {
+pub(crate) enum Attempt {
     Replied(Vec<Value>),
     /// The connection is closed, or leads to another incarnation than the server is in. A new one may do.
     ConnectionLost(Failure),
@@ -75,12 +77,8 @@ enum Attempt {
 
 impl Node {
     pub(crate) fn new(target: Target, settings: Arc<ConnectionSettings>) -> Self {
-        let replicated = settings.wait_for_replicas.map(|wait| {
-            let response_time_limit = settings.response_time_limit.saturating_add(wait.time_limit);
-            let settings = ConnectionSettings { response_time_limit, ..(*settings).clone() };
-            Replicated { connector: Connector::new(target.clone(), Arc::new(settings)), wait }
-        });
-        Self { connector: Connector::new(target, settings), replicated }
+        let replica_wait = settings.wait_for_replicas;
+        Self { connector: Connector::new(target, settings), replica_wait }
     }
 
     /// Sends the commands that `compose` adds for each of `parts` in one pipeline, and returns the responses
@@ -94,27 +92,25 @@ impl Node {
         parts: &[Part],
         compose: &(impl Fn(usize, &Server, &mut Pipeline) -> X + Send + Sync),
     ) -> Result<Vec<Response<X>>, Failure> {
-        let replicated = self.replicated.as_ref().filter(|_| kind == RequestKind::Bump);
-        let connector = replicated.map_or(&self.connector, |replicated| &replicated.connector);
-        let reads_generations = kind == RequestKind::Generations;
+        let wait = self.replica_wait.filter(|_| kind == RequestKind::Bump);
+        let reads_generations = kind.reads_generations();
         // A redirect may lead to a node that received the slot a moment ago.
         let mut check = reads_generations && parts.iter().any(|part| part.redirected);
         let mut retried = false;
         loop {
-            let connection = connector.connection().await?;
-            check |= reads_generations && connection.is_check_due();
+            let connection = self.connector.connection().await?;
+            check |= connection.confirms_every_request() || reads_generations && connection.is_check_due();
             let mut batch = Batch::compose(parts, &connection.server, compose);
-            if let Some(replicated) = replicated {
-                replicated.put_wait(&mut batch.pipeline);
+            if let Some(wait) = wait {
+                wait.put(&mut batch.pipeline);
             }
-            match attempt(connector, &connection, batch.pipeline, kind, check).await? {
+            match attempt(&self.connector, &connection, batch.pipeline, kind, check).await? {
                 Attempt::Replied(replies) => {
                     let mut replies = replies.into_iter();
-                    let responses = assign(parts, batch.sent, connector, &connection, &mut replies);
+                    let responses = assign(parts, batch.sent, &self.connector, &connection, &mut replies);
                     // If every part was redirected, the server did nothing that replicas could acknowledge.
-                    let replicated = replicated.filter(|_| responses.iter().any(Response::is_final));
-                    if let Some(replicated) = replicated {
-                        replicated.check_wait(&connection, replies.next())?;
+                    if let Some(wait) = wait.filter(|_| responses.iter().any(Response::is_final)) {
+                        wait.check(&accept(&self.connector, &connection, replies.next())?)?;
                     }
                     return Ok(responses);
                 }
@@ -125,22 +121,21 @@ impl Node {
         }
     }
 
-    pub(crate) fn waits_for_replicas(&self) -> bool {
-        self.replicated.is_some()
+    pub(crate) const fn waits_for_replicas(&self) -> bool {
+        self.replica_wait.is_some()
     }
 }
 
 /// Sends `pipeline`, and with `check` confirms the incarnation of the server.
-async fn attempt(
+pub(crate) async fn attempt(
     connector: &Connector,
     connection: &Arc<Connection>,
     mut pipeline: Pipeline,
     kind: RequestKind,
     check: bool,
 ) -> Result<Attempt, Failure> {
-    // After the reads: if a slot came back before them, the epoch shows it after them.
-    let asked_at = check.then(|| Connection::query_epoch(&mut pipeline));
-    let mut replies = match connection.send(&Request::Pipeline(pipeline)).await {
+    let asked_at = check.then(|| connection.query_identity(&mut pipeline));
+    let mut replies = match connection.send_on(kind.channel(), &Request::Pipeline(pipeline)).await {
         Ok(replies) => replies,
         Err(failure) => {
             if failure.disconnects {
@@ -151,12 +146,12 @@ async fn attempt(
     };
     match asked_at {
         Some(asked_at) => {
-            if let Err(failure) = connection.confirm_epoch(asked_at, replies.pop()) {
+            if let Err(failure) = connection.confirm_identity(asked_at, replies.pop()) {
                 connector.discard(connection);
                 return Ok(Attempt::ConnectionLost(failure));
             }
         }
-        None if kind == RequestKind::Generations && connection.is_check_due() => {
+        None if kind.reads_generations() && connection.is_check_due() => {
             return Ok(Attempt::CheckNeeded);
         }
         None => {}
@@ -176,18 +171,12 @@ fn assign<X>(
     for (part, (sent, commands)) in parts.iter().zip(sent) {
         let mut own = Vec::with_capacity(commands);
         for _ in 0..commands {
-            if part.slot_owner.is_some() {
+            if part.importing {
                 let _asking = replies.next();
             }
             own.extend(replies.next());
         }
-        responses.push(Response {
-            connection: Arc::clone(connection),
-            slot_owner: part.slot_owner.clone(),
-            connector: connector.clone(),
-            replies: own.into_iter(),
-            sent,
-        });
+        responses.push(Response::new(part, connector, connection, own, sent));
     }
     responses
 }
@@ -201,53 +190,95 @@ impl<X> Batch<X> {
         let mut pipeline = Pipeline::with_capacity(2 * parts.len() + 1);
         let mut sent = Vec::with_capacity(parts.len());
         for part in parts {
-            if part.slot_owner.is_none() {
-                let before = pipeline.len();
-                let own = compose(part.index, server, &mut pipeline);
-                sent.push((own, pipeline.len() - before));
-            } else {
+            if part.importing {
                 let mut commands = Pipeline::new();
                 let own = compose(part.index, server, &mut commands);
                 for command in commands.cmd_iter() {
                     pipeline.cmd("ASKING").add_command(command.clone());
                 }
                 sent.push((own, commands.len()));
+            } else {
+                let before = pipeline.len();
+                let own = compose(part.index, server, &mut pipeline);
+                sent.push((own, pipeline.len() - before));
             }
         }
         Self { pipeline, sent }
     }
 }
 
-impl Replicated {
-    fn put_wait(&self, pipeline: &mut Pipeline) {
-        let millis = u64::try_from(self.wait.time_limit.as_millis()).unwrap_or(u64::MAX).max(1);
-        pipeline.cmd("WAIT").arg(self.wait.replicas).arg(millis);
+impl RequestKind {
+    const fn reads_generations(self) -> bool {
+        matches!(self, Self::Lookup | Self::Generations)
+    }
+
+    const fn channel(self) -> Channel {
+        match self {
+            Self::Lookup | Self::Entries | Self::Store => Channel::Entries,
+            Self::Bump => Channel::Replicated,
+            Self::Generations | Self::Delete | Self::Other => Channel::Generations,
+        }
+    }
+}
+
+impl ReplicaWait {
+    fn put(self, pipeline: &mut Pipeline) {
+        let millis = u64::try_from(self.time_limit.as_millis()).unwrap_or(u64::MAX).max(1);
+        pipeline.cmd("WAIT").arg(self.replicas).arg(millis);
     }
 
     /// Fails unless enough replicas acknowledged.
-    fn check_wait(&self, connection: &Arc<Connection>, reply: Option<Value>) -> Result<(), Failure> {
-        let ReplicaWait { replicas: required, time_limit } = self.wait;
-        match accept(&self.connector, connection, reply)? {
-            Value::Int(replicas) if replicas >= i64::from(required) => Ok(()),
+    fn check(self, reply: &Value) -> Result<(), Failure> {
+        let Self { replicas: required, time_limit } = self;
+        match reply {
+            Value::Int(replicas) if *replicas >= i64::from(required) => Ok(()),
             Value::Int(replicas) => Err(Failure::new(
                 ErrorKind::Unavailable,
                 format!(
                     "{replicas} replicas acknowledged within {time_limit:?}, but `wait_for_replicas` \
                      requires {required}"
                 ),
-            )),
+            )
+            .with_server_that_answers()),
             _ => Err(Failure::unexpected("WAIT")),
         }
     }
 }
 
 impl<X> Response<X> {
-    /// Returns the generation that `token` stands for on the node that sent it.
-    pub(crate) fn generation(&self, token: &[u8]) -> Option<Generation> {
-        match &self.slot_owner {
-            None => self.connection.server.generation(token),
-            Some(owner) => self.connection.server.importing_from(&owner.server).generation(token),
+    pub(crate) fn new(
+        part: &Part,
+        connector: &Connector,
+        connection: &Arc<Connection>,
+        replies: Vec<Value>,
+        sent: X,
+    ) -> Self {
+        Self {
+            connection: Arc::clone(connection),
+            importing: part.importing,
+            connector: connector.clone(),
+            replies: replies.into_iter(),
+            sent,
         }
+    }
+
+    /// Returns the generation that `token` stands for on the node that sent it, or `None` if the node may not
+    /// answer for the group.
+    pub(crate) fn generation(&self, token: &[u8]) -> Option<Generation> {
+        if self.is_importing() { None } else { self.connection.server.generation(token) }
+    }
+
+    /// Returns whether another node owns the slot of the key, so that a token from this node counts as
+    /// missing.
+    ///
+    /// If the migration of the slot is cancelled, invalidations go to the owner again, and the token stays here
+    /// as it is. If the migration begins once more, the token is visible again, and no incarnation has changed.
+    pub(crate) fn is_importing(&self) -> bool {
+        #[cfg(groupcache_mutants)]
+        if groupcache_core::mutants::is_on("ask_counts") {
+            return false;
+        }
+        self.importing
     }
 
     /// Returns the next reply, or a failure if it is an error.

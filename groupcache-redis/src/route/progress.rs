@@ -1,7 +1,6 @@
 //! What a request to a cluster still has to send, and where.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use groupcache_core::ErrorKind;
 use redis::{ServerErrorKind, Value};
@@ -13,10 +12,11 @@ use crate::route::topology::{Address, Topology};
 
 /// One request to the cluster, between its rounds.
 pub(crate) struct Progress<X> {
-    responses: Vec<Option<Response<X>>>,
+    /// The outcome for each key, once it is final.
+    outcomes: Vec<Option<Result<Response<X>, Failure>>>,
     pending: Vec<Pending>,
     /// The first failure that was retried.
-    failure: Option<Failure>,
+    retried: Option<Failure>,
 }
 
 /// A part that is to be sent in the next round: where a node redirected it, or to the owner of its slot.
@@ -28,8 +28,8 @@ struct Pending {
 /// An error reply that names the node which has the key.
 struct Redirect {
     to: Address,
-    /// The node that still owns the slot, if the other one is only importing it.
-    slot_owner: Option<Arc<Connection>>,
+    /// Whether the node is only importing the slot, which the redirecting node still owns.
+    importing: bool,
 }
 
 /// Whether a response shows that the topology is outdated.
@@ -42,28 +42,37 @@ pub(crate) enum Moved {
 impl<X> Progress<X> {
     pub(crate) fn new(count: usize) -> Self {
         Self {
-            responses: (0..count).map(|_| None).collect(),
+            outcomes: (0..count).map(|_| None).collect(),
             pending: (0..count).map(|index| Pending { index, redirect: None }).collect(),
-            failure: None,
+            retried: None,
         }
     }
 
-    /// Takes all pending parts, by the node that each is sent to.
+    /// Returns whether a part is sent again because it reached no server, so that the topology is to be
+    /// refreshed first.
+    pub(crate) const fn needs_refresh(&self) -> bool {
+        self.retried.is_some()
+    }
+
+    /// Takes all pending parts in order, by the node that each is sent to. Parts fail whose slot has no owner.
     pub(crate) fn next_round(
         &mut self,
         names: &[Vec<u8>],
         topology: &Topology,
-    ) -> Result<BTreeMap<Address, Vec<Part>>, Failure> {
+    ) -> BTreeMap<Address, Vec<Part>> {
         let mut round: BTreeMap<Address, Vec<Part>> = BTreeMap::new();
+        self.pending.sort_unstable_by_key(|pending| pending.index);
         for Pending { index, redirect } in self.pending.drain(..) {
             let redirected = redirect.is_some();
-            let (to, slot_owner) = match redirect {
-                Some(Redirect { to, slot_owner }) => (to, slot_owner),
-                None => (topology.owner(&names[index])?.clone(), None),
-            };
-            round.entry(to).or_default().push(Part { index, redirected, slot_owner });
+            let owner = || Ok(Redirect { to: topology.owner(&names[index])?.clone(), importing: false });
+            match redirect.map_or_else(owner, Ok) {
+                Ok(Redirect { to, importing }) => {
+                    round.entry(to).or_default().push(Part { index, redirected, importing });
+                }
+                Err(failure) => self.outcomes[index] = Some(Err(failure)),
+            }
         }
-        Ok(round)
+        round
     }
 
     /// Keeps the responses that are final. Parts that were redirected become pending again.
@@ -71,9 +80,9 @@ impl<X> Progress<X> {
         let mut moved = Moved::No;
         for (part, response) in parts.iter().zip(responses) {
             match response.find_redirect(|reply| Redirect::parse(reply, &response.connection)) {
-                None => self.responses[part.index] = Some(response),
+                None => self.outcomes[part.index] = Some(Ok(response)),
                 Some(redirect) => {
-                    if redirect.slot_owner.is_none() {
+                    if !redirect.importing {
                         moved = Moved::Yes;
                     }
                     self.pending.push(Pending { index: part.index, redirect: Some(redirect) });
@@ -83,35 +92,41 @@ impl<X> Progress<X> {
         moved
     }
 
-    /// Makes `parts` pending again if they reached no server: another node may own the slot by now. Fails
+    /// Makes `parts` pending again if they reached no server: another node may own the slot by now. They fail
     /// after a time limit, and the second time.
-    pub(crate) fn retry(&mut self, parts: &[Part], failure: Failure) -> Result<(), Failure> {
-        if !failure.may_retry || self.failure.is_some() {
-            return Err(failure);
+    pub(crate) fn fail(&mut self, parts: &[Part], failure: Failure) {
+        if failure.may_retry && self.retried.is_none() {
+            self.pending.extend(parts.iter().map(|part| Pending { index: part.index, redirect: None }));
+            self.retried = Some(failure);
+        } else {
+            for part in parts {
+                self.outcomes[part.index] = Some(Err(failure.clone()));
+            }
         }
-        self.failure = Some(failure);
-        self.pending.extend(parts.iter().map(|part| Pending { index: part.index, redirect: None }));
-        Ok(())
     }
 
     pub(crate) fn is_complete(&self) -> bool {
         self.pending.is_empty()
     }
 
-    /// Returns the responses in order. Fails if a part is still pending.
-    pub(crate) fn finish(self) -> Result<Vec<Response<X>>, Failure> {
-        if !self.is_complete() {
-            return Err(self.failure.unwrap_or_else(unstable));
-        }
-        self.responses.into_iter().map(|response| response.ok_or_else(unstable)).collect()
+    /// Returns the outcome for each key, in order. What is still pending has failed.
+    pub(crate) fn finish(self) -> Vec<Result<Response<X>, Failure>> {
+        let pending = || self.retried.clone().unwrap_or_else(unstable);
+        self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(pending()))).collect()
+    }
+
+    /// Does the same if the request cannot go on.
+    pub(crate) fn abort(mut self, failure: Failure) -> Vec<Result<Response<X>, Failure>> {
+        self.retried = Some(failure);
+        self.finish()
     }
 }
 
 impl Redirect {
     /// Parses `MOVED` or `ASK`, the slot, and an address whose host may be missing.
-    fn parse(reply: &Value, connection: &Arc<Connection>) -> Option<Self> {
+    fn parse(reply: &Value, connection: &Connection) -> Option<Self> {
         let Value::ServerError(error) = reply else { return None };
-        let is_importing = match error.kind()? {
+        let importing = match error.kind()? {
             ServerErrorKind::Moved => false,
             ServerErrorKind::Ask => true,
             _ => return None,
@@ -121,8 +136,7 @@ impl Redirect {
             "" => connection.host()?.to_owned(),
             host => host.to_owned(),
         };
-        let slot_owner = is_importing.then(|| Arc::clone(connection));
-        Some(Self { to: (host, port.parse().ok()?), slot_owner })
+        Some(Self { to: (host, port.parse().ok()?), importing })
     }
 }
 

@@ -7,6 +7,7 @@ use redis::{Cmd, ConnectionAddr, ConnectionInfo, Value};
 
 use crate::connection::{Connection, Request, open};
 use crate::error::Failure;
+use crate::permissions;
 use crate::server::NOT_A_CLUSTER;
 use crate::settings::ConnectionSettings;
 
@@ -36,7 +37,7 @@ impl Topology {
         let reply = connection.send_packed_command(&cluster_slots()).await?.extract_error();
         let reply = reply.map_err(|error| match error.code() {
             Some("ERR") => Failure::new(ErrorKind::Configuration, NOT_A_CLUSTER),
-            _ => Failure::from(error),
+            _ => permissions::explain("CLUSTER SLOTS", error),
         })?;
         let (ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. }) = seed.addr() else {
             return Err(Failure::new(ErrorKind::Configuration, "a cluster has no socket files"));

@@ -1,4 +1,4 @@
-//! One thing beside another, in turns.
+//! Compares two operations that take turns.
 
 use std::time::Duration;
 
@@ -7,15 +7,16 @@ use criterion::measurement::WallTime;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
-/// About how long all turns take together.
+/// The approximate duration of all turns together.
 const TOTAL: Duration = Duration::from_secs(20);
-/// About how long one turn takes at least.
+/// The approximate minimum duration of one turn.
 const TURN: Duration = Duration::from_millis(500);
-/// How often each task does it in a turn at least, for its own start not to count.
+/// The minimum repetitions of each task in a turn, so that the start of the task does not matter.
 const SHARE: usize = 32;
 
-/// Measures `bare` and `measured` by themselves and beside each other, with as many tasks as `concurrency`
-/// that do it again and again. A filter on the command line is part of the row's name.
+/// Measures `bare` and `measured` alone and in turns, in `concurrency` tasks that repeat the operation.
+///
+/// A filter on the command line selects rows that contain it.
 pub(crate) fn compare<Bare, Measured>(
     bench: &mut BenchmarkGroup<'_, WallTime>,
     row: &str,
@@ -37,12 +38,12 @@ pub(crate) fn compare<Bare, Measured>(
     println!("{row}: {ratio:.2} of the throughput of {bare_name}, in turns");
 }
 
-/// The throughput of one as a part of that of the bare other: the median of some rounds in each of which
-/// both have two turns close together, so that whatever else the machine does meanwhile troubles both
-/// alike. The order is bare, measured, measured, bare, or the other way round, as chance has it: each follows
-/// itself as often as the other, as a connection or a cache that was just in use is faster. Long turns: where
-/// one task waits for one answer at a time, it may begin on the core that answers and be twice as fast until
-/// the kernel moves it, and what counts is what it is like from then on.
+/// Returns the throughput of `measured` as a fraction of that of `bare`: the median of several rounds.
+///
+/// In a round both have two turns close together, so that other load on the machine affects both alike. The
+/// order is bare, measured, measured, bare, or the reverse, at random. So each follows itself as often as the
+/// other, as a connection or a cache that was just used is faster. Turns are long, as a single task may start
+/// on the core of the server and be twice as fast until the kernel moves it.
 async fn throughput_beside<Bare, Measured>(
     concurrency: usize,
     bare: impl Fn() -> Bare + Clone + Send + 'static,
@@ -75,7 +76,7 @@ where
     ratios[ratios.len() / 2]
 }
 
-/// How long it takes that many tasks to do it that many times each.
+/// Returns how long `concurrency` tasks take to repeat the operation `share` times each.
 async fn run<Fut: Future<Output = ()> + Send + 'static>(
     concurrency: usize,
     share: usize,
@@ -106,7 +107,7 @@ fn measure<Fut: Future<Output = ()> + Send + 'static>(
         bencher.iter_custom(|iterations| {
             let share = usize::try_from(iterations).unwrap_or(usize::MAX).div_ceil(concurrency);
             let took = runtime.block_on(run(concurrency, share, once.clone()));
-            // Some more than asked for.
+            // More than `iterations`, as each task has the same share.
             let done = f64::from(u32::try_from(share * concurrency).expect("not that many"));
             took.mul_f64(iterations as f64 / done)
         });

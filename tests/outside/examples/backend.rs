@@ -1,5 +1,6 @@
-//! A complete backend: two maps behind a lock. The promises of [`Backend`](groupcache_core::Backend)
-//! are named where they are held.
+//! A complete backend: two maps in a mutex.
+//!
+//! Comments name each promise of [`Backend`](groupcache_core::Backend) where the code keeps it.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,17 +8,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use groupcache_core::backend::{Found, Generation, GenerationGuard, Lookup, Minted, TimeLeft};
-
+use groupcache_core::backend::{Found, Generation, Lookup, Minted, TimeLeft};
 use groupcache_core::{
     Backend, BoxBackend, Cache, Clock, Entry, EntryOptions, Error, ErrorKind, Group, Key, ManualClock, Result,
 };
 
-/// Bodies larger than this are refused.
+/// The largest body that the backend keeps.
 const BODY_BYTES_MAX: usize = 1 << 20;
-/// Neither map grows beyond this.
+/// The maximum number of items in each map.
 const ITEMS_MAX: usize = 1_000;
-/// How long entries live if nobody says, and generations at least.
+/// The default time to live of entries, and the minimum of generations.
 const TIME_TO_LIVE: Duration = Duration::from_secs(3600);
 
 struct MapBackend {
@@ -33,7 +33,7 @@ struct State {
 
 struct Timed<T> {
     value: T,
-    /// `None`: never, or later than the clock can count.
+    /// `None` if it never expires, or later than the clock can count.
     expires_at: Option<Instant>,
 }
 
@@ -42,7 +42,7 @@ impl MapBackend {
         Self { state: Mutex::default(), clock: Arc::new(clock) }
     }
 
-    /// What is under the lock is consistent after each step, so a panic elsewhere does not spoil it.
+    /// The maps are consistent after each statement, so a poisoned mutex is safe to use.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,8 +53,8 @@ impl<T> Timed<T> {
         self.expires_at.is_none_or(|expires_at| expires_at > now)
     }
 
-    fn live_until(&mut self, expires_at: Option<Instant>) {
-        // `None`, never, is the latest of all.
+    fn extend_to(&mut self, expires_at: Option<Instant>) {
+        // `None` means never, which is later than any time.
         self.expires_at = self.expires_at.zip(expires_at).map(|(one, other)| one.max(other));
     }
 }
@@ -64,14 +64,14 @@ impl Backend for MapBackend {
         "map"
     }
 
-    // Ordered: a bump that returned has changed the map under the lock that this takes.
+    // Ordered: a bump changes the map under the same lock before it returns.
     async fn lookup(&self, key: &Key, groups: &[Group], _: TimeLeft) -> Result<Lookup> {
         let (state, now) = (self.state(), self.clock.now());
         let found = match state.entries.get(key).filter(|entry| entry.is_live(now)) {
             Some(entry) => Found::Entry(Arc::clone(&entry.value), entry.expires_at),
             None => Found::Absent,
         };
-        // Lost is missing: a generation that expired or was dropped is `None`, not a guess.
+        // Lost is missing: a generation that expired or was evicted is `None`, not a guess.
         let current = groups.iter().map(|group| state.generations.get(group));
         let current = current.map(|known| known.filter(|known| known.is_live(now)).map(|known| known.value));
         Ok(Lookup::new(found, current.collect()))
@@ -82,23 +82,23 @@ impl Backend for MapBackend {
         let expires_at = now.checked_add(TIME_TO_LIVE);
         make_room(&mut state.generations, groups.len(), now);
         let vector = groups.iter().map(|group| {
-            // Unique: 128 random bits, drawn afresh for each write.
+            // Unique: each write draws 128 fresh random bits.
             let fresh = || Timed { value: Generation::random(), expires_at };
             let known = state.generations.entry(group.clone()).or_insert_with(fresh);
             if !known.is_live(now) {
                 *known = fresh();
             }
-            known.live_until(expires_at);
+            known.extend_to(expires_at);
             known.value
         });
-        // Generations live by time here, so there is nothing to hold.
+        // Generations expire by time here, so there is no guard to return.
         Ok(Minted::new(vector.collect()))
     }
 
     async fn bump(&self, groups: &[Group]) -> Result<()> {
         let mut state = self.state();
         for group in groups {
-            // Groups without a generation stay without: what was never cached leaves nothing behind.
+            // A group without a generation stays without one, so a group that was never cached uses no memory.
             if let Some(known) = state.generations.get_mut(group) {
                 known.value = Generation::random();
             }
@@ -108,10 +108,10 @@ impl Backend for MapBackend {
 
     async fn store(&self, entry: &Arc<Entry>, time_to_live: Option<Duration>) -> Result<()> {
         let (mut state, now) = (self.state(), self.clock.now());
-        // Whatever happens, what was there is replaced.
+        // Even a store that fails below replaces the previous entry.
         state.entries.remove(entry.key());
         if entry.body().len() > BODY_BYTES_MAX {
-            // Loud, and of the kind that does not pass by itself.
+            // Loud: `Capacity` is an error that no retry cures.
             return Err(Error::new(ErrorKind::Capacity, self.name()));
         }
         if time_to_live == Some(Duration::ZERO) {
@@ -120,8 +120,8 @@ impl Backend for MapBackend {
         let expires_at = time_to_live.and_then(|time| now.checked_add(time));
         for group in entry.groups() {
             if let Some(known) = state.generations.get_mut(group).filter(|known| known.is_live(now)) {
-                // An entry that outlives its generations would be lost with them.
-                known.live_until(expires_at);
+                // An entry is a miss once one of its generations expires, so they must live as long.
+                known.extend_to(expires_at);
             }
         }
         make_room(&mut state.entries, 1, now);
@@ -139,8 +139,8 @@ impl Backend for MapBackend {
     }
 }
 
-/// Drops what has expired once a map is full, and everything if that is not enough. Both are allowed:
-/// entries may be evicted, and a generation that is gone is a miss.
+/// Removes expired items from a full map, and all items if that is not enough. Both are allowed: entries may
+/// be evicted, and an entry with a lost generation is a miss.
 fn make_room<K: Hash + Eq, T>(map: &mut HashMap<K, Timed<T>>, count: usize, now: Instant) {
     if map.len() + count > ITEMS_MAX {
         map.retain(|_, item| item.is_live(now));
@@ -154,17 +154,17 @@ fn make_room<K: Hash + Eq, T>(map: &mut HashMap<K, Timed<T>>, count: usize, now:
 async fn main() -> Result<()> {
     let clock = ManualClock::new();
     let backend = Arc::new(MapBackend::new(clock.clone()));
-    // Chosen at run time; an `Arc` of a backend is a backend.
+    // An `Arc` of a backend is a backend, and a box chooses one at run time.
     let cache: Cache = Cache::builder(BoxBackend::new(Arc::clone(&backend))).clock(clock.clone()).build();
     let runs = AtomicU32::new(0);
     let book = |id: u32| Group::new("book").with("id", id);
     let run = || async { Ok::<u32, Error>(runs.fetch_add(1, Ordering::Relaxed)) };
     let page = async |id: u32| cache.get_or_load(&("page", id), [book(id), Group::new("book")], run).await;
 
-    // Miss, hit, and another entry.
+    // A miss, a hit, and a miss of another entry.
     assert_eq!((page(1).await?, page(1).await?, page(2).await?), (0, 0, 1));
 
-    // One row changes, then all of them; a group that nobody cached leaves nothing behind.
+    // One row changes, then all rows. A group that was never cached stores nothing.
     cache.invalidate(book(1)).await?;
     assert_eq!((page(1).await?, page(2).await?), (2, 1));
     cache.invalidate(Group::new("book")).await?;
@@ -173,28 +173,28 @@ async fn main() -> Result<()> {
     cache.invalidate(book(3)).await?;
     assert_eq!(backend.state().generations.len(), known);
 
-    // Lost generations are misses, not "never invalidated".
+    // An entry with a lost generation is a miss.
     backend.state().generations.clear();
     assert_eq!((page(1).await?, page(1).await?), (5, 5));
     assert_eq!(cache.stats().misses_group_missing, 1);
 
-    // Time, to the millisecond.
+    // Entries expire to the millisecond.
     let short = cache.with_options(EntryOptions::new().time_to_live(Duration::from_millis(1500)));
-    let soon_gone = || short.get_or_load("soon gone", Group::new("clock"), run);
-    assert_eq!(soon_gone().await?, 6);
+    let short_lived = || short.get_or_load("short-lived", Group::new("clock"), run);
+    assert_eq!(short_lived().await?, 6);
     clock.advance(Duration::from_millis(1499));
-    assert_eq!(soon_gone().await?, 6);
+    assert_eq!(short_lived().await?, 6);
     clock.advance(Duration::from_millis(1));
-    assert_eq!(soon_gone().await?, 7);
+    assert_eq!(short_lived().await?, 7);
 
-    // An entry that lives longer than generations usually do keeps those that it needs.
+    // An entry with a long time to live extends the time to live of its generations.
     let long = cache.with_options(EntryOptions::new().time_to_live(TIME_TO_LIVE * 10));
-    let lasting = || long.get_or_load("lasting", Group::new("clock"), run);
-    assert_eq!(lasting().await?, 8);
+    let long_lived = || long.get_or_load("long-lived", Group::new("clock"), run);
+    assert_eq!(long_lived().await?, 8);
     clock.advance(TIME_TO_LIVE * 9);
-    assert_eq!(lasting().await?, 8);
+    assert_eq!(long_lived().await?, 8);
 
-    // Nothing but what is live takes a place for long.
+    // Neither map grows without bound.
     for id in 0..3_000 {
         page(100 + id).await?;
     }

@@ -1,7 +1,7 @@
-//! An invalidator of one's own: it purges a CDN that stands in front of the cached pages.
+//! A custom invalidator that purges a CDN in front of the cached pages.
 //!
-//! The CDN is a fake one. Like real ones it keeps pages with the keys that the origin names in a
-//! header, and forgets all pages of a key when it is told to.
+//! The CDN is a fake. Like a real one, it keeps pages with the keys that the origin sends in a header, and
+//! removes all pages of a key when it is purged.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -29,55 +29,55 @@ impl Model for Book {
     const GROUPS: &'static [&'static [&'static str]] = &[&["id"]];
 }
 
-/// What a group is called at the CDN: hexadecimal digits fit into a header whatever the group is.
+/// The key of a group at the CDN. Hexadecimal digits are valid in a header, whatever the group.
 fn surrogate_key(group: &Group) -> String {
     group.hash().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[derive(Default)]
 struct Cdn {
-    pages: Mutex<HashMap<String, Kept>>,
+    pages: Mutex<HashMap<String, CdnPage>>,
     is_down: AtomicBool,
 }
 
-struct Kept {
+struct CdnPage {
     body: String,
     keys: Vec<String>,
 }
 
 impl Cdn {
-    fn pages(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
+    fn pages(&self) -> MutexGuard<'_, HashMap<String, CdnPage>> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a visitor gets: from the CDN if it has the page, from the origin otherwise.
+    /// Returns a page from the CDN, or from the origin if the CDN does not have it.
     async fn visit(
         &self,
         origin: &Router,
         path: &str,
     ) -> std::result::Result<String, Box<dyn std::error::Error>> {
-        if let Some(kept) = self.pages().get(path) {
-            return Ok(kept.body.clone());
+        if let Some(page) = self.pages().get(path) {
+            return Ok(page.body.clone());
         }
         let response = origin.clone().oneshot(Request::builder().uri(path).body(Body::empty())?).await?;
         let keys = response.headers().get("surrogate-key").and_then(|keys| keys.to_str().ok());
         let keys = keys.unwrap_or_default().split(' ').map(str::to_owned).collect();
         let body = String::from_utf8(to_bytes(response.into_body(), 1 << 20).await?.to_vec())?;
-        self.pages().insert(path.to_owned(), Kept { body: body.clone(), keys });
+        self.pages().insert(path.to_owned(), CdnPage { body: body.clone(), keys });
         Ok(body)
     }
 
-    /// One call for any number of keys, as CDNs offer.
+    /// Removes the pages of any number of keys in one call.
     async fn purge(&self, keys: &[String]) -> std::io::Result<()> {
         if self.is_down.load(Ordering::Relaxed) {
             return Err(std::io::Error::other("no route to the CDN"));
         }
-        self.pages().retain(|_, kept| !kept.keys.iter().any(|key| keys.contains(key)));
+        self.pages().retain(|_, page| !page.keys.iter().any(|key| keys.contains(key)));
         Ok(())
     }
 }
 
-/// A failure is the caller's to know: pages may be old.
+/// Returns the failure of a purge, as the CDN may then serve old pages.
 impl Invalidator for Cdn {
     async fn invalidate(&self, groups: &Groups) -> Result<()> {
         let keys: Vec<String> = groups.iter().map(surrogate_key).collect();
@@ -91,7 +91,7 @@ static RUNS: AtomicU32 = AtomicU32::new(0);
 async fn view_book(Path(id): Path<i64>) -> impl IntoResponse {
     let key = surrogate_key(&Group::new(Book::NAME).with("id", id));
     let body = format!("book {id} run {}", RUNS.fetch_add(1, Ordering::Relaxed));
-    // Browsers ask each time, as they would without this; the CDN may keep it until it is told.
+    // The CDN may keep the page until it is purged. Browsers validate it on each visit.
     ([("surrogate-key", key), ("surrogate-control", "max-age=86400".to_owned())], body)
 }
 
@@ -99,8 +99,8 @@ async fn view_book(Path(id): Path<i64>) -> impl IntoResponse {
 async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let cache: Cache = Cache::builder(BoxBackend::new(MemoryBackend::with_max_bytes(1 << 20))).build();
     let cdn = Arc::new(Cdn::default());
-    // First the cache, then the CDN in front of it: told at the same time, the CDN could be the first,
-    // fetch the old page from the cache once more, and keep it.
+    // Invalidates the cache before the CDN in front of it. If both were notified at once, the CDN could
+    // fetch the old page from the cache again, and keep it.
     let pages = Pages::builder(cache.clone()).downstream_invalidator(Arc::clone(&cdn)).build();
     let book = pages.against_model::<Book>().wrap(view_book);
     let origin: Router = pages.router().route("/books/{id}", get(book)).build()?;
@@ -108,31 +108,31 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     assert_eq!(cdn.visit(&origin, "/books/5").await?, "book 5 run 0");
     assert_eq!(cdn.visit(&origin, "/books/6").await?, "book 6 run 1");
     assert_eq!(cdn.visit(&origin, "/books/5").await?, "book 5 run 0");
-    let asked = cache.stats();
-    assert_eq!((asked.hits, asked.misses()), (0, 2), "the second visit did not reach the origin");
+    let stats = cache.stats();
+    assert_eq!((stats.hits, stats.misses()), (0, 2), "the second visit did not reach the origin");
 
-    // After the commit: one book's pages are gone from both, the other's from none.
+    // After the commit, the pages of one book are stale in both, and those of the other in neither.
     let emma = Book { id: 5, title: "Emma".to_owned() };
     pages.saved(&emma).await?;
     assert_eq!(cdn.visit(&origin, "/books/5").await?, "book 5 run 2");
     assert_eq!(cdn.visit(&origin, "/books/6").await?, "book 6 run 1");
 
-    // A CDN that cannot be told is an error to whoever saved, and the cache was told all the same.
+    // A CDN that is down is an error for the caller, and the cache is invalidated all the same.
     cdn.is_down.store(true, Ordering::Relaxed);
     let failed = pages.saved(&emma).await.expect_err("the CDN is down");
     assert_eq!((failed.kind(), failed.backend()), (ErrorKind::Unavailable, "cdn"));
     assert!(failed.is_transient());
-    assert_eq!(cdn.visit(&origin, "/books/5").await?, "book 5 run 2", "as old as the error says");
+    assert_eq!(cdn.visit(&origin, "/books/5").await?, "book 5 run 2", "the CDN still has the old page");
 
-    // Trying again does no harm, and helps.
+    // A retry is safe.
     cdn.is_down.store(false, Ordering::Relaxed);
     pages.saved(&emma).await?;
     assert_eq!(cdn.visit(&origin, "/books/5").await?, "book 5 run 3");
 
-    // Without pages: anything that tells of changes can talk to the same invalidator.
+    // Without pages, a pair of invalidators does the same.
     let both = (cache, Arc::clone(&cdn));
     both.invalidate(&Group::new(Book::NAME).with("id", 6).into()).await?;
     assert_eq!(cdn.visit(&origin, "/books/6").await?, "book 6 run 4");
-    println!("the cache and the CDN were told together");
+    println!("the cache and the CDN were invalidated together");
     Ok(())
 }

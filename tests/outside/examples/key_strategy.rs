@@ -1,4 +1,4 @@
-//! Two key strategies of one's own: one for the calls of a function, one for pages.
+//! Two custom key strategies, one for calls of a function and one for pages.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -12,13 +12,13 @@ use groupcache_core::{Cache, Call, Group, Groups, Key, KeyStrategy, Result};
 use groupcache_memory::MemoryBackend;
 use tower::ServiceExt;
 
-/// What a report is asked for by.
+/// The arguments of a report.
 struct Report {
     year: u16,
     region: String,
 }
 
-/// Reports are kept for each year and region, and are stale when sales of their region change.
+/// Caches a report for each year and region. A sale in a region makes its reports stale.
 struct ByRegion;
 
 impl ByRegion {
@@ -29,8 +29,8 @@ impl ByRegion {
 
 impl KeyStrategy<Report> for ByRegion {
     fn key(&self, report: &Report) -> Result<Key> {
-        // The name keeps these keys apart from those of other strategies on the same cache. `North`
-        // and `north` are one region, so they are one key.
+        // The name keeps these keys distinct from those of other strategies on the same cache. `North` and
+        // `north` are one region, so they have one key.
         Key::of(&("report", report.year, report.region.to_lowercase()))
     }
 
@@ -39,7 +39,7 @@ impl KeyStrategy<Report> for ByRegion {
     }
 }
 
-/// Pages of a shelf. What a mailing adds to the query to count clicks makes no page of its own.
+/// Caches the pages of a shelf. Parameters of the query that count clicks do not make another page.
 struct ByShelf;
 
 impl ByShelf {
@@ -53,7 +53,7 @@ impl KeyStrategy<PageCall> for ByShelf {
         let query = page.uri().query().unwrap_or_default();
         let counts = |pair: &&str| !pair.starts_with("utm_");
         let query: Vec<&str> = query.split('&').filter(counts).collect();
-        // View, host and what the response varies on are added in any case.
+        // The cache adds the view, the host and the headers that the response varies on.
         Key::of(&(page.uri().path(), query))
     }
 
@@ -80,7 +80,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn a_function(cache: &Cache<MemoryBackend>) -> Result<()> {
-    let reports = cache.keyed(ByRegion);
+    let reports = cache.keyed(ByRegion, &[])?;
     let runs = AtomicU32::new(0);
     let load = |report: &Report| {
         let text = format!("{} {} run {}", report.region, report.year, runs.fetch_add(1, Ordering::Relaxed));
@@ -94,7 +94,7 @@ async fn a_function(cache: &Cache<MemoryBackend>) -> Result<()> {
     assert_eq!(reports.get_or_load(&shouted, || load(&shouted)).await?, "north 2026 run 0");
     assert_eq!(reports.get_or_load(&south, || load(&south)).await?, "south 2026 run 1");
 
-    // A sale in the north: told by the group, or by a call that is in it.
+    // A sale in the north. Invalidates by the group, or by a call in it.
     cache.invalidate(ByRegion::group("north")).await?;
     assert_eq!(reports.get_or_load(&north, || load(&north)).await?, "north 2026 run 2");
     assert_eq!(reports.get_or_load(&south, || load(&south)).await?, "south 2026 run 1");
@@ -114,23 +114,23 @@ async fn pages(cache: Cache<MemoryBackend>) -> std::result::Result<(), Box<dyn s
     let shelf = pages.strategy(ByShelf).wrap(view_shelf);
     let app: Router = pages.router().route("/shelves/{shelf}", get(shelf)).build()?;
 
-    assert_eq!(ask(&app, "/shelves/crime?utm_source=mail").await?, "crime run 0");
-    assert_eq!(ask(&app, "/shelves/crime?utm_source=post").await?, "crime run 0");
-    assert_eq!(ask(&app, "/shelves/crime?page=2").await?, "crime run 1");
-    assert_eq!(ask(&app, "/shelves/poems").await?, "poems run 2");
+    assert_eq!(get_page(&app, "/shelves/crime?utm_source=mail").await?, "crime run 0");
+    assert_eq!(get_page(&app, "/shelves/crime?utm_source=post").await?, "crime run 0");
+    assert_eq!(get_page(&app, "/shelves/crime?page=2").await?, "crime run 1");
+    assert_eq!(get_page(&app, "/shelves/poems").await?, "poems run 2");
 
     pages.changes().groups(ByShelf::group("crime")).invalidate().await?;
-    assert_eq!(ask(&app, "/shelves/crime").await?, "crime run 3");
-    assert_eq!(ask(&app, "/shelves/poems").await?, "poems run 2");
+    assert_eq!(get_page(&app, "/shelves/crime").await?, "crime run 3");
+    assert_eq!(get_page(&app, "/shelves/poems").await?, "poems run 2");
 
-    // `check` is asked when the router is built, not at the first request.
+    // `check` runs when the router is built, not at the first request.
     let misplaced = pages.strategy(ByShelf).named("misplaced").wrap(view_shelf);
     let refused = pages.router::<()>().route("/all/{name}", get(misplaced)).build();
     assert!(refused.is_err_and(|error| error.to_string().contains("needs the argument `shelf`")));
     Ok(())
 }
 
-async fn ask(app: &Router, path: &str) -> std::result::Result<String, Box<dyn std::error::Error>> {
+async fn get_page(app: &Router, path: &str) -> std::result::Result<String, Box<dyn std::error::Error>> {
     let request = Request::builder().uri(path).header(HOST, "shop.example").body(Body::empty())?;
     let response = app.clone().oneshot(request).await?;
     let body = to_bytes(response.into_body(), 1 << 20).await?;

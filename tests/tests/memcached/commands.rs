@@ -1,32 +1,31 @@
-//! How many commands and batches each operation is.
+//! The cost of each operation of the memcached backend, in commands and batches.
 
 use std::time::Duration;
 
 use groupcache_core::backend::{Found, Generation, GenerationVector};
-
 use groupcache_core::{Backend, Cache, Group, Groups};
 use groupcache_memcached::MemcachedBackend;
-use groupcache_tests::asking::{entry, eventually, groups, is_hit, key, look, millis, store};
-use groupcache_tests::memcached::MemcachedServers;
+use groupcache_tests::memcached_server::MemcachedServers;
 use groupcache_tests::proxy::Proxy;
+use groupcache_tests::shorthand::{entry, eventually, groups, is_hit, key, look, millis, store};
 use tokio::time::sleep;
 
-use crate::connected;
+use crate::{connected, patient};
 
 #[tokio::test]
 async fn a_hit_is_one_get_for_each_key_and_a_cold_miss_three_batches() {
     let Some(servers) = MemcachedServers::start(3, &[]) else { return };
     let cache = Cache::builder(connected(&servers.url()).await).build();
-    // Each server is greeted twice, once for the advice.
-    eventually("they are greeted", async || servers.stat("cmd_get") == 6).await;
+    // There are two handshakes with each server, one of them for the advice.
+    eventually("the handshakes are done", async || servers.stat("cmd_get") == 6).await;
     let page = || cache.get_or_load("page", groups(5), || async { Ok::<_, ()>(1_u64) });
     let counts = || ["cmd_get", "cmd_set", "cmd_touch", "delete_hits"].map(|name| servers.stat(name));
 
     let before = counts();
     assert_eq!(page().await, Ok(1));
-    eventually("it is stored", async || cache.stats().stores == 1).await;
+    eventually("the entry is stored", async || cache.stats().stores == 1).await;
     let cold: Vec<_> = counts().iter().zip(before).map(|(now, before)| now - before).collect();
-    // Six looked for, five minted and read back, one stored and the life of five looked at.
+    // Reads six keys, mints five and reads them back, stores one, and reads the time left of five.
     assert_eq!(cold, [6 + 5 + 5, 5 + 1, 0, 0]);
 
     let before = counts();
@@ -39,7 +38,7 @@ async fn a_hit_is_one_get_for_each_key_and_a_cold_miss_three_batches() {
 }
 
 #[tokio::test]
-async fn a_life_longer_than_servers_can_count_is_given_once() {
+async fn a_time_to_live_longer_than_servers_can_count_is_set_once() {
     let Some(servers) = MemcachedServers::start(1, &[]) else { return };
     let backend = connected(&servers.url()).await;
     let vector = backend.mint(&groups(5)).await.expect("mints").vector;
@@ -47,19 +46,19 @@ async fn a_life_longer_than_servers_can_count_is_given_once() {
         let page = entry(key(name), &groups(5), vector.clone(), "body");
         backend.store(&page, Some(Duration::MAX)).await.expect("stores");
         backend.mint(&groups(5)).await.expect("mints");
-        // Minted for 30 days, and lengthened for what is stored first.
+        // The mint set 30 days, and the first store extended it.
         assert_eq!(servers.stat("cmd_touch"), 5, "{name}");
     }
 }
 
-/// A proxy before each of three servers.
-struct Watched {
+/// Three servers, each behind a proxy that counts.
+struct Proxied {
     _servers: MemcachedServers,
     proxies: Vec<Proxy>,
     backend: MemcachedBackend,
 }
 
-impl Watched {
+impl Proxied {
     async fn start() -> Option<Self> {
         let servers = MemcachedServers::start(3, &[])?;
         let mut proxies = Vec::new();
@@ -68,85 +67,85 @@ impl Watched {
         }
         let ports: Vec<_> = proxies.iter().map(|proxy| format!("127.0.0.1:{}", proxy.port())).collect();
         let backend = connected(&format!("memcached://{}", ports.join(","))).await;
-        let watched = Self { _servers: servers, proxies, backend };
-        // The advice is asked for at the first connection, and connections are made as they are needed.
-        watched.backend.mint(&groups(50)).await.expect("mints");
-        eventually("all is quiet", async || {
-            let before = watched.pieces();
+        let proxied = Self { _servers: servers, proxies, backend };
+        // Makes the connections, and waits for the advice, which follows the first connection.
+        proxied.backend.mint(&groups(50)).await.expect("mints");
+        eventually("the advice has ended", async || {
+            let before = proxied.chunks();
             sleep(millis(50)).await;
-            watched.pieces() == before
+            proxied.chunks() == before
         })
         .await;
-        Some(watched)
+        Some(proxied)
     }
 
-    fn pieces(&self) -> Vec<u64> {
-        self.proxies.iter().map(Proxy::pieces).collect()
+    fn chunks(&self) -> Vec<u64> {
+        self.proxies.iter().map(Proxy::chunks).collect()
     }
 
-    /// How many pieces each server got for this.
+    /// Returns how many chunks each server got during `work`.
     async fn counting(&self, work: impl Future<Output = ()>) -> Vec<u64> {
-        let before = self.pieces();
+        let before = self.chunks();
         work.await;
-        self.pieces().iter().zip(before).map(|(now, before)| now - before).collect()
+        self.chunks().iter().zip(before).map(|(now, before)| now - before).collect()
     }
 }
 
 #[tokio::test]
 async fn every_operation_is_one_batch_to_each_server() {
-    let Some(watched) = Watched::start().await else { return };
-    let backend = &watched.backend;
+    let Some(proxied) = Proxied::start().await else { return };
+    let backend = &proxied.backend;
     let (fifty, one) = (groups(50), [1, 1, 1]);
     let mint = async { drop(backend.mint(&fifty).await.expect("mints")) };
-    assert_eq!(watched.counting(mint).await, one);
+    assert_eq!(proxied.counting(mint).await, one);
     let bump = async { backend.bump(&fifty).await.expect("bumps") };
-    assert_eq!(watched.counting(bump).await, one);
+    assert_eq!(proxied.counting(bump).await, one);
     let vector = backend.mint(&fifty).await.expect("mints").vector;
     let page = entry(key("page"), &fifty, vector, "body");
     let stored = async { backend.store(&page, None).await.expect("stores") };
-    assert_eq!(watched.counting(stored).await, one);
+    assert_eq!(proxied.counting(stored).await, one);
     let hit = async { assert!(is_hit(&look(backend, &key("page"), &fifty).await)) };
-    assert_eq!(watched.counting(hit).await, one);
-    let questions: Vec<_> = (0..50).map(|number| (key(&number), groups(3))).collect();
-    let many = async { assert_eq!(backend.lookup_many(&questions).await.expect("looks up").len(), 50) };
-    assert_eq!(watched.counting(many).await, one);
+    assert_eq!(proxied.counting(hit).await, one);
+    let requests: Vec<_> = (0..50).map(|number| (key(&number), groups(3))).collect();
+    let many = async { assert_eq!(backend.lookup_many(&requests).await.expect("looks up").len(), 50) };
+    assert_eq!(proxied.counting(many).await, one);
     let delete: u64 =
-        watched.counting(async { backend.delete(&key("page")).await.expect("deletes") }).await.iter().sum();
+        proxied.counting(async { backend.delete(&key("page")).await.expect("deletes") }).await.iter().sum();
     assert_eq!(delete, 1);
     assert!(backend.lookup_many(&[]).await.expect("nothing to do").is_empty());
     backend.bump(&[]).await.expect("nothing to do");
 }
 
 #[tokio::test]
-async fn servers_are_asked_at_the_same_time() {
-    let Some(watched) = Watched::start().await else { return };
+async fn requests_to_several_servers_are_concurrent() {
+    let Some(proxied) = Proxied::start().await else { return };
     let fifty = groups(50);
-    let before = watched.pieces();
-    watched.proxies.iter().for_each(Proxy::hold_existing);
-    let backend = watched.backend.clone();
+    let before = proxied.chunks();
+    proxied.proxies.iter().for_each(Proxy::hold_existing);
+    let backend = proxied.backend.clone();
     let looking = tokio::spawn(async move { look(&backend, &key("page"), &fifty).await });
-    // None of them answers before all have been asked.
-    eventually("all are asked", async || {
-        watched.pieces().iter().zip(&before).all(|(now, before)| now == &(before + 1))
+    // No server replies before all have a request.
+    eventually("all servers have a request", async || {
+        proxied.chunks().iter().zip(&before).all(|(now, before)| now == &(before + 1))
     })
     .await;
-    watched.proxies.iter().for_each(Proxy::release);
+    proxied.proxies.iter().for_each(Proxy::release);
     assert!(looking.await.expect("ends").current.complete().is_some());
 }
 
-/// Some ask directly, those who come meanwhile share.
+/// Some readers send their own request. Readers that come meanwhile share one.
 #[tokio::test]
 async fn many_readers_at_once_share_exchanges_and_each_gets_its_own_answer() {
-    let Some(watched) = Watched::start().await else { return };
+    let Some(proxied) = Proxied::start().await else { return };
     let none = Groups::none();
     for number in 0..50 {
         let page = entry(key(&number), &none, GenerationVector::default(), number.to_string());
-        watched.backend.store(&page, None).await.expect("stores");
+        proxied.backend.store(&page, None).await.expect("stores");
     }
     let reading = async {
         let mut readers = tokio::task::JoinSet::new();
         for reader in 0..900 {
-            let backend = watched.backend.clone();
+            let backend = proxied.backend.clone();
             readers.spawn(async move {
                 let looked = look(&backend, &key(&(reader % 60)), &groups(reader % 3)).await;
                 assert_eq!(looked.current.len(), reader % 3);
@@ -160,12 +159,12 @@ async fn many_readers_at_once_share_exchanges_and_each_gets_its_own_answer() {
         }
         readers.join_all().await;
     };
-    let pieces: u64 = watched.counting(reading).await.iter().sum();
-    assert!(pieces < 450, "{pieces} pieces for 900 readers");
+    let chunks: u64 = proxied.counting(reading).await.iter().sum();
+    assert!(chunks < 450, "{chunks} chunks for 900 readers");
 }
 
 #[tokio::test]
-async fn a_bump_replaces_what_is_there_and_leaves_nothing_behind() {
+async fn a_bump_replaces_existing_generations_and_creates_none() {
     let Some(servers) = MemcachedServers::start(3, &[]) else { return };
     let backend = connected(&servers.url()).await;
     let three = groups(3);
@@ -190,7 +189,7 @@ async fn of_concurrent_mints_one_wins_and_all_return_it() {
         let group = Group::new("race").with("round", round);
         let mut mints = tokio::task::JoinSet::new();
         for _ in 0..8 {
-            let backend = MemcachedBackend::builder(servers.url()).build().expect("builds");
+            let backend = patient(&servers.url()).build().expect("builds");
             let group = group.clone();
             mints.spawn(async move { backend.mint(&[group]).await.expect("mints").vector[0] });
         }

@@ -1,4 +1,4 @@
-//! Servers that go away, hang, close connections and come back.
+//! Servers that crash, hang, close connections and return.
 
 use std::time::Duration;
 
@@ -6,17 +6,18 @@ use futures_util::future::join_all;
 use groupcache_core::backend::{Found, GenerationVector, TimeLeft};
 use groupcache_core::{Backend, Cache, Group, Groups};
 use groupcache_memcached::MemcachedBackend;
-use groupcache_tests::asking::{entry, eventually, groups, is_hit, key, look, millis, store};
-use groupcache_tests::impostor::Impostor;
+use groupcache_tests::fake_server::FakeServer;
 use groupcache_tests::log::Log;
-use groupcache_tests::memcached::{MemcachedServer, MemcachedServers};
+use groupcache_tests::memcached_server::{MemcachedServer, MemcachedServers};
 use groupcache_tests::proxy::Proxy;
+use groupcache_tests::shorthand::{entry, eventually, groups, is_hit, key, look, millis, store};
+use groupcache_tests::turns;
 use tokio::time::{Instant, sleep};
 
-use crate::{connected, group_on, settings};
+use crate::{connected, group_on, patient, settings};
 
 #[tokio::test]
-async fn the_keys_of_a_server_that_is_down_are_misses_and_the_others_go_on() {
+async fn the_keys_of_a_server_that_is_down_are_misses_and_the_others_keep_working() {
     let Some(mut servers) = MemcachedServers::start(3, &[]) else { return };
     let backend = connected(&servers.url()).await;
     let here = group_on(&servers, &backend, 0).await;
@@ -29,14 +30,14 @@ async fn the_keys_of_a_server_that_is_down_are_misses_and_the_others_go_on() {
 
     let looked = look(&backend, &key("page"), &both).await;
     assert_eq!(looked.current[..], [None, before[1]]);
-    backend.bump(std::slice::from_ref(&there)).await.expect("the others go on");
+    backend.bump(std::slice::from_ref(&there)).await.expect("the other servers work");
     for _ in 0..20 {
-        let error = backend.bump(&both).await.expect_err("nobody acknowledged");
+        let error = backend.bump(&both).await.expect_err("no acknowledgement");
         assert!(error.is_transient(), "{error}");
         assert!(error.to_string().contains(&servers.0[0].port().to_string()), "{error}");
         assert!(backend.mint(std::slice::from_ref(&here)).await.is_err());
     }
-    assert_eq!(entries(), items, "nothing of it went to another server");
+    assert_eq!(entries(), items, "no other server has the new items");
     let address = format!("127.0.0.1:{}", servers.0[0].port());
     assert_eq!(backend.open_circuits(), [address.as_str()]);
     assert_ne!(look(&backend, &key("page"), &both).await.current[1], before[1]);
@@ -44,23 +45,24 @@ async fn the_keys_of_a_server_that_is_down_are_misses_and_the_others_go_on() {
     assert!(only_there.is_err() || only_there.is_ok_and(|lookup| lookup.current[0].is_none()));
 
     servers.0[0].restart();
-    eventually("it is used again", async || backend.mint(&both).await.is_ok()).await;
+    eventually("the backend uses the server again", async || backend.mint(&both).await.is_ok()).await;
     backend.bump(&both).await.expect("acknowledged");
     assert!(backend.open_circuits().is_empty());
 }
 
 #[tokio::test]
-async fn a_failing_lookup_is_an_error_only_if_nobody_answered() {
+async fn a_lookup_is_an_error_only_if_no_server_answered() {
     let Some(mut server) = MemcachedServer::start(&[]) else { return };
     let backend = connected(&server.url()).await;
     server.kill();
-    let error = backend.lookup(&key("page"), &groups(3), TimeLeft::NotNeeded).await.expect_err("nobody");
+    let error = backend.lookup(&key("page"), &groups(3), TimeLeft::NotNeeded).await.expect_err("no reply");
     assert!(error.is_transient(), "{error}");
 }
 
-/// What a caller that went away has left on a connection is no answer to the next one.
+/// A cancelled caller may leave a reply on its connection, which must not reach the next request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_answer_is_taken_for_that_to_another_request() {
+async fn no_request_gets_the_reply_to_another() {
+    let _turn = turns::timing().await;
     let Some(servers) = MemcachedServers::start(2, &[]) else { return };
     let mut proxies = Vec::new();
     for server in &servers.0 {
@@ -68,7 +70,7 @@ async fn no_answer_is_taken_for_that_to_another_request() {
     }
     let ports: Vec<_> = proxies.iter().map(|proxy| format!("127.0.0.1:{}", proxy.port())).collect();
     let url = format!("memcached://{}", ports.join(","));
-    let backend = MemcachedBackend::builder(url).max_connections(4).build().expect("builds");
+    let backend = patient(&url).max_connections(4).build().expect("builds");
     let none = Groups::none();
     for number in 0..50 {
         let body = format!("body of {number}").repeat(1 + number * 20);
@@ -81,30 +83,30 @@ async fn no_answer_is_taken_for_that_to_another_request() {
     for reader in 0..32_u64 {
         let backend = backend.clone();
         readers.spawn(async move {
-            let (mut answered, mut dropped) = (0, 0);
+            let (mut completed, mut cancelled) = (0, 0);
             for round in 0..200_u64 {
                 let number = ((reader * 7_919 + round * 104_729) % 50) as usize;
-                let patience = Duration::from_micros((reader * 31 + round * 97) % 3_000);
-                let patience = if round % 3 == 0 { Duration::from_secs(5) } else { patience };
+                let time_limit = Duration::from_micros((reader * 31 + round * 97) % 3_000);
+                let time_limit = if round % 3 == 0 { Duration::from_secs(5) } else { time_limit };
                 let (wanted, groups) = (key(&number), groups(number % 4));
                 let looking = backend.lookup(&wanted, &groups, TimeLeft::NotNeeded);
-                match tokio::time::timeout(patience, looking).await {
-                    Err(_) => dropped += 1,
+                match tokio::time::timeout(time_limit, looking).await {
+                    Err(_) => cancelled += 1,
                     Ok(looked) => {
                         let looked = looked.expect("looks up");
                         let Found::Entry(found, _) = looked.found else { panic!("{number} is not there") };
-                        assert_eq!(found.key(), &wanted, "the answer to another question");
+                        assert_eq!(found.key(), &wanted, "the reply to another request");
                         assert_eq!(looked.current.len(), groups.len());
-                        answered += 1;
+                        completed += 1;
                     }
                 }
             }
-            (answered, dropped)
+            (completed, cancelled)
         });
     }
     let counts = readers.join_all().await;
-    let (answered, dropped) = counts.iter().fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
-    assert!(answered > 1_600 && dropped > 400, "{answered} answered, {dropped} dropped");
+    let (completed, cancelled) = counts.iter().fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
+    assert!(completed > 1_600 && cancelled > 400, "{completed} completed, {cancelled} cancelled");
 }
 
 #[tokio::test]
@@ -113,7 +115,7 @@ async fn connections_that_were_closed_while_idle_fail_nothing() {
     let backend = connected(&server.url()).await;
     let (page, one) = (key("page"), groups(1));
     for round in 0..6 {
-        // Each on a connection of its own.
+        // Each lookup uses a connection of its own.
         join_all((0..4).map(|_| look(&backend, &page, &one))).await;
         server.restart();
         if round % 2 == 0 {
@@ -141,7 +143,7 @@ async fn no_token_is_sent_twice() {
             };
             assert!(failed.is_transient(), "{failed}");
         }
-        // Each is tried twice, as the connection was found closed.
+        // The backend sends each twice, as it finds the connection closed.
         let tokens: std::collections::BTreeSet<Vec<u8>> = proxy
             .refused()
             .iter()
@@ -155,28 +157,32 @@ async fn no_token_is_sent_twice() {
 }
 
 #[tokio::test]
-async fn a_server_that_closes_every_connection_is_not_hammered() {
-    let impostor = Impostor::hanging_up().await;
-    let url = format!("memcached://{}", impostor.address());
+async fn reconnects_to_a_server_that_closes_every_connection_are_limited() {
+    let _turn = turns::timing().await;
+    let server = FakeServer::closing().await;
+    let url = format!("memcached://{}", server.address());
     let never = || groupcache_core::backend::CircuitBreaker::new("memcached").failures_to_open(0);
     let backend = MemcachedBackend::builder(url).circuit_breaker(never).build().expect("builds");
-    let (began, mut asked) = (Instant::now(), 0);
+    let (began, mut lookups) = (Instant::now(), 0);
     while began.elapsed() < Duration::from_secs(1) {
         assert!(backend.lookup(&key(&1), &groups(1), TimeLeft::NotNeeded).await.is_err());
-        asked += 1;
+        lookups += 1;
         tokio::task::yield_now().await;
     }
-    let attempts = impostor.connections();
-    // 50, 100, 200 and 400 ms, less up to half.
+    let attempts = server.connections();
+    // The backoff is 50, 100, 200 and 400 ms, each less up to a half.
     assert!((1..=8).contains(&attempts), "{attempts} attempts");
-    assert!(asked > 20, "{asked} asked");
+    assert!(lookups > 20, "{lookups} lookups");
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_costs_little_and_comes_back_by_itself() {
+async fn reads_stay_fast_while_a_server_hangs_and_use_it_again_afterwards() {
+    let _turn = turns::timing().await;
     let Some(servers) = MemcachedServers::start(3, &["-c", "1024"]) else { return };
     let (log, _guard) = Log::start();
-    let cache = Cache::builder(connected(&servers.url()).await).build();
+    let backend = MemcachedBackend::builder(servers.url()).build().expect("builds");
+    backend.connect().await.expect("connects");
+    let cache = Cache::builder(backend).build();
     let read = async |page: u64| {
         let load = || async move { Ok::<_, ()>(page) };
         let group = Group::new("page").with("id", page);
@@ -185,7 +191,7 @@ async fn a_server_that_hangs_costs_little_and_comes_back_by_itself() {
     for page in 0..100 {
         read(page).await;
     }
-    eventually("they are stored", async || cache.stats().stores == 100).await;
+    eventually("the entries are stored", async || cache.stats().stores == 100).await;
     servers.0[1].pause();
     let mut took = Vec::new();
     while took.len() < 2_000 {
@@ -196,9 +202,9 @@ async fn a_server_that_hangs_costs_little_and_comes_back_by_itself() {
     took.sort();
     let (median, slowest) = (took[1_000], took[1_999]);
     println!("median {median:?}, slowest {slowest:?}, {} hits", cache.stats().hits);
-    // Entry and generation are on one of the others with four out of nine pages.
-    assert!(cache.stats().hits > 500, "the other servers are not used: {:?}", cache.stats());
-    assert!(median < millis(50), "the circuit breaker is no use: {median:?}");
+    // Of four in nine pages, both the entry and the generation are on the other servers.
+    assert!(cache.stats().hits > 500, "the cache does not use the other servers: {:?}", cache.stats());
+    assert!(median < millis(50), "the circuit breaker has no effect: {median:?}");
     assert!(slowest < millis(1_000), "{slowest:?}");
     assert_eq!(cache.backend().open_circuits().len(), 1);
     assert_eq!(log.warnings("the store fails"), 1, "{log:?}");
@@ -210,7 +216,7 @@ async fn a_server_that_hangs_costs_little_and_comes_back_by_itself() {
 
 #[tokio::test]
 async fn a_server_that_keeps_its_memory_over_an_orderly_restart_is_safe() {
-    let directory = groupcache_tests::servers::new_directory();
+    let directory = groupcache_tests::process::new_directory();
     let file = directory.join("memory").to_str().expect("a path").to_owned();
     let Some(mut server) = MemcachedServer::start(&["-e", &file, "-m", "64"]) else { return };
     let backend = connected(&server.url()).await;
@@ -221,12 +227,12 @@ async fn a_server_that_keeps_its_memory_over_an_orderly_restart_is_safe() {
     backend.bump(&two[..1]).await.expect("bumps");
     store(&backend, key("other"), &two, None).await;
     server.stop();
-    assert!(backend.bump(&two[1..]).await.is_err(), "nobody acknowledges meanwhile");
-    // It does not take its memory back within the same second.
+    assert!(backend.bump(&two[1..]).await.is_err(), "no acknowledgement while the server is down");
+    // The server does not restore its memory within the same second.
     sleep(millis(2_100)).await;
     server.restart();
-    assert!(is_hit(&look(&backend, &key("other"), &two).await), "what was valid is");
-    assert!(!is_hit(&look(&backend, &key("page"), &two).await), "what was not is not");
+    assert!(is_hit(&look(&backend, &key("other"), &two).await), "the valid entry is still valid");
+    assert!(!is_hit(&look(&backend, &key("page"), &two).await), "the stale entry is still stale");
     backend.bump(&two[1..]).await.expect("bumps");
     assert!(!is_hit(&look(&backend, &key("other"), &two).await));
     drop(server);
@@ -234,17 +240,17 @@ async fn a_server_that_keeps_its_memory_over_an_orderly_restart_is_safe() {
 }
 
 #[test]
-fn a_runtime_that_nobody_drives_holds_nobody_up() {
+fn an_idle_runtime_blocks_no_reader() {
     let Some(servers) = MemcachedServers::start(1, &[]) else { return };
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let connects = runtime();
     let backend = connects.block_on(connected(&servers.url()));
-    // More than read directly, so that some share.
+    // So many readers that some share a request.
     let reads = (0..200).map(|number| {
         let backend = backend.clone();
         async move { look(&backend, &key(&number), &groups(2)).await }
     });
     let all = runtime().block_on(async { tokio::time::timeout(millis(10_000), join_all(reads)).await });
-    assert_eq!(all.expect("all are answered").len(), 200);
+    assert_eq!(all.expect("all readers get a reply").len(), 200);
     drop(connects);
 }

@@ -1,38 +1,55 @@
-//! What the documentation of the memcached backend says, on real servers.
+//! The memcached backend on real servers.
 
+mod bookstore;
 mod commands;
+mod conformance;
 mod connection;
+mod dropped;
+mod history;
+mod lease;
+mod list_change;
+mod moving_names;
+mod names;
 mod refusals;
+mod secrets;
 mod values;
 
 use std::time::Duration;
 
 use groupcache_core::{Backend, Group};
-use groupcache_memcached::{Advice, MemcachedBackend};
-use groupcache_tests::asking::stored_name;
-use groupcache_tests::memcached::{MemcachedServer, MemcachedServers};
+use groupcache_memcached::{Advice, MemcachedBackend, MemcachedBackendBuilder};
+use groupcache_tests::memcached_server::{MemcachedServer, MemcachedServers};
+use groupcache_tests::shorthand::stored_name;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
+/// Long, so that a busy machine fails no operation.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
+
+/// Sets up a backend for a test that is not about time limits.
+fn patient(url: &str) -> MemcachedBackendBuilder {
+    MemcachedBackend::builder(url).connect_time_limit(TIME_LIMIT).response_time_limit(TIME_LIMIT)
+}
+
 async fn connected(url: &str) -> MemcachedBackend {
-    let backend = MemcachedBackend::builder(url).build().expect("builds");
+    let backend = patient(url).build().expect("builds");
     backend.connect().await.expect("connects");
     backend
 }
 
-/// Seconds left of this key.
+/// The time left of a key, in seconds.
 fn left(server: &MemcachedServer, name: &str) -> u64 {
-    let said = server.command(&format!("mg {name} t\r\nmn"), "MN");
-    let seconds = said.strip_prefix("HD t").and_then(|rest| rest.split("\r\n").next()?.parse().ok());
-    seconds.unwrap_or_else(|| panic!("{name}: {said}"))
+    let reply = server.command(&format!("mg {name} t\r\nmn"), "MN");
+    let seconds = reply.strip_prefix("HD t").and_then(|rest| rest.split("\r\n").next()?.parse().ok());
+    seconds.unwrap_or_else(|| panic!("{name}: {reply}"))
 }
 
-/// Whether the clocks of this test may show `seconds` of what was `asked` for a moment ago.
-fn is_about(seconds: u64, asked: u64) -> bool {
-    (asked.saturating_sub(3)..=asked + 1).contains(&seconds)
+/// Whether `seconds` are left of a time to live of `requested` seconds that began a moment ago.
+fn is_about(seconds: u64, requested: u64) -> bool {
+    (requested.saturating_sub(3)..=requested + 1).contains(&seconds)
 }
 
-/// A group of which this one of the servers has the generation.
+/// Returns a group whose generation is on this server.
 async fn group_on(servers: &MemcachedServers, backend: &MemcachedBackend, which: usize) -> Group {
     for id in 0.. {
         let group = Group::new("on").with("server", which).with("id", id);
@@ -42,10 +59,10 @@ async fn group_on(servers: &MemcachedServers, backend: &MemcachedBackend, which:
             return group;
         }
     }
-    unreachable!("one of them is there")
+    unreachable!("some group is on each server")
 }
 
-/// The settings that there is something to say about.
+/// The settings that the advice names.
 async fn settings(backend: &MemcachedBackend) -> Vec<&'static str> {
     backend.advice().await.expect("answers").iter().map(Advice::setting).collect()
 }

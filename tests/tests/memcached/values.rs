@@ -1,4 +1,4 @@
-//! What can be stored, and for how long.
+//! What the memcached backend stores, and for how long.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use bytes::Bytes;
 use groupcache_core::backend::Found;
 use groupcache_core::{Backend, Cache, ErrorKind, Group, Groups};
 use groupcache_memcached::MemcachedBackend;
-use groupcache_tests::asking::{entry, eventually, groups, is_hit, key, look, millis, store, stored_name};
 use groupcache_tests::log::Log;
-use groupcache_tests::memcached::{MemcachedServer, MemcachedServers};
+use groupcache_tests::memcached_server::{MemcachedServer, MemcachedServers};
+use groupcache_tests::shorthand::{entry, eventually, groups, is_hit, key, look, millis, store, stored_name};
 
 use crate::{DAY, connected, is_about, left};
 
@@ -33,21 +33,21 @@ async fn keys_groups_and_bodies_of_any_size_work() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_not_stored_counted_and_said_once() {
+async fn a_value_that_is_too_large_is_counted_and_logged_once() {
     let Some(server) = MemcachedServer::start(&[]) else { return };
     let backend = connected(&server.url()).await;
     let (log, _guard) = Log::start();
     let cache = Cache::builder(backend.clone()).build();
     for round in 0..5 {
         let large = || async { Ok::<_, ()>(vec![b'x'; 1 << 20]) };
-        let read: Vec<u8> = cache.get_or_load(&round, Group::new("g"), large).await.expect("computed");
+        let read: Vec<u8> = cache.get_or_load(&round, Group::new("g"), large).await.expect("loaded");
         assert_eq!(read.len(), 1 << 20);
     }
-    eventually("all are counted", async || cache.stats().store_failures == 5).await;
+    eventually("all failures are counted", async || cache.stats().store_failures == 5).await;
     assert_eq!(log.warnings("too large"), 1, "{log:?}");
     let one = groups(1);
     let vector = backend.mint(&one).await.expect("mints").vector;
-    // Up to the very item limit, and a few bytes more.
+    // Sizes up to the item limit and a few bytes more.
     for (size, fits) in [(1_000_000, true), ((1 << 20) - 500, true), ((1 << 20) - 10, false)] {
         let stored = backend.store(&entry(key("page"), &one, vector.clone(), vec![b'x'; size]), None).await;
         match stored {
@@ -59,7 +59,7 @@ async fn what_is_too_large_is_not_stored_counted_and_said_once() {
             }
         }
     }
-    // None of it has troubled the server, or the connection.
+    // The backend has sent none of it to the server.
     assert_eq!(server.stat("store_too_large"), 0);
 
     let small = MemcachedBackend::builder(server.url()).max_entry_bytes(10).build().expect("builds");
@@ -84,24 +84,24 @@ async fn entries_live_to_the_second_and_generations_longer() {
         (400 * DAY, 400 * 86_400),
     ] {
         store(&backend, key("page"), &one, Some(time_to_live)).await;
-        // A second may be over already where there was only one.
-        let said = server.command(&format!("mg {entry_name} t\r\nmn"), "MN");
-        let over = seconds <= 2 && said.starts_with("EN");
-        assert!(over || is_about(left(&server, &entry_name), seconds), "{time_to_live:?}: {said}");
+        // A time to live of a second or two may be over already.
+        let reply = server.command(&format!("mg {entry_name} t\r\nmn"), "MN");
+        let over = seconds <= 2 && reply.starts_with("EN");
+        assert!(over || is_about(left(&server, &entry_name), seconds), "{time_to_live:?}: {reply}");
         assert!(left(&server, &generation_name) > seconds + 3600, "{time_to_live:?}");
     }
-    // A shorter-lived entry does not shorten the life of a generation, a bump keeps it long.
+    // A shorter-lived entry does not shorten the time to live of a generation, and a bump keeps it.
     let long = left(&server, &generation_name);
     store(&backend, key("page"), &one, Some(Duration::from_secs(60))).await;
     assert!(is_about(left(&server, &generation_name), long));
     backend.bump(&one).await.expect("bumps");
     assert!(is_about(left(&server, &generation_name), long));
-    // Another process that knows of no such long lives.
+    // A process that has stored no entry with a long time to live.
     let other = connected(&server.url()).await;
     store(&other, key("page"), &one, None).await;
     assert!(is_about(left(&server, &generation_name), long));
     assert!(is_about(left(&server, &entry_name), 30 * 86_400));
-    // For ever means as long as the server can count, which is until 2038.
+    // The maximum is as long as the server can count, which is until 2038.
     store(&backend, key("page"), &one, Some(Duration::MAX)).await;
     assert!(left(&server, &entry_name) > 3 * 365 * 86_400);
     assert_eq!(backend.default_time_to_live(), Some(30 * DAY));
@@ -110,7 +110,7 @@ async fn entries_live_to_the_second_and_generations_longer() {
 }
 
 #[tokio::test]
-async fn a_mint_and_a_store_lengthen_the_life_of_a_generation_that_is_there() {
+async fn a_mint_and_a_store_extend_the_time_to_live_of_an_existing_generation() {
     let Some(server) = MemcachedServer::start(&[]) else { return };
     let backend = connected(&server.url()).await;
     let one = groups(1);
@@ -129,12 +129,12 @@ async fn a_mint_and_a_store_lengthen_the_life_of_a_generation_that_is_there() {
 }
 
 #[tokio::test]
-async fn what_others_wrote_under_the_prefix_is_a_miss_or_a_clear_error() {
+async fn foreign_data_under_the_key_prefix_is_a_miss_or_a_clear_error() {
     let Some(server) = MemcachedServer::start(&[]) else { return };
     let backend = connected(&server.url()).await;
     let one = groups(1);
     store(&backend, key("page"), &one, None).await;
-    let spoil = |name: &str| assert_eq!(server.command(&format!("ms {name} 7\r\nrubbish"), "HD"), "HD\r\n");
+    let spoil = |name: &str| assert_eq!(server.command(&format!("ms {name} 7\r\ngarbage"), "HD"), "HD\r\n");
     spoil(&stored_name('e', key("page").hash()));
     assert!(matches!(look(&backend, &key("page"), &one).await.found, Found::Undecodable));
     store(&backend, key("page"), &one, None).await;
@@ -145,15 +145,15 @@ async fn what_others_wrote_under_the_prefix_is_a_miss_or_a_clear_error() {
     let error = backend.mint(&one).await.expect_err("no generation");
     assert_eq!(error.kind(), ErrorKind::Protocol);
     assert!(error.to_string().contains("`key_prefix`"), "{error}");
-    backend.bump(&one).await.expect("replaces whatever is there");
+    backend.bump(&one).await.expect("replaces foreign data");
     backend.mint(&one).await.expect("mints");
 }
 
 #[tokio::test]
-async fn an_invalidation_that_finds_no_memory_removes_the_generation() {
+async fn an_invalidation_without_free_memory_removes_the_generation() {
     let Some(server) = MemcachedServer::start(&["-M", "-m", "2"]) else { return };
     let backend = connected(&server.url()).await;
-    // As many generations as there is room for.
+    // Fills the memory with generations.
     let mut all = Vec::new();
     let full = loop {
         let more: Groups = (0..500).map(|id| Group::new("g").with("at", all.len()).with("id", id)).collect();
@@ -161,17 +161,17 @@ async fn an_invalidation_that_finds_no_memory_removes_the_generation() {
             Ok(_) => all.push(more),
             Err(error) => break error,
         }
-        assert!(all.len() < 1_000, "never full");
+        assert!(all.len() < 1_000, "the server is never full");
     };
     assert_eq!((full.kind(), full.is_transient()), (ErrorKind::Capacity, false));
     assert!(full.to_string().contains("`-m`"), "{full}");
     let before = look(&backend, &key("page"), &all[0]).await.current;
-    assert!(before.complete().is_some(), "nothing is evicted");
+    assert!(before.complete().is_some(), "the server evicts nothing");
 
-    backend.bump(&all[0]).await.expect("bumps all the same");
+    backend.bump(&all[0]).await.expect("bumps without memory");
     let after = look(&backend, &key("page"), &all[0]).await.current;
     assert!(before.iter().zip(after.iter()).all(|(before, after)| before != after), "{after:?}");
-    // This server drops by itself what it has no memory to replace; that is not relied upon.
+    // This server drops an item that it has no memory to replace. The backend does not rely on that.
     assert!(server.stat("delete_misses") + server.stat("delete_hits") >= all[0].len() as u64);
-    assert!(backend.open_circuits().is_empty(), "a full server answers");
+    assert!(backend.open_circuits().is_empty(), "the server replies");
 }

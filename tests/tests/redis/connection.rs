@@ -1,16 +1,17 @@
-//! Connections to Redis that are lost, refused or hang.
+//! Connections to Redis that are closed, refused or hang.
 
 use std::time::Duration;
 
 use groupcache_core::backend::TimeLeft;
-
 use groupcache_core::{Backend, Cache, ErrorKind, Group};
 use groupcache_redis::RedisBackend;
-use groupcache_tests::asking::{eventually, groups, is_hit, key, look, millis, store};
-use groupcache_tests::impostor::Impostor;
+use groupcache_tests::fake_server::FakeServer;
 use groupcache_tests::log::Log;
+use groupcache_tests::process::free_port;
 use groupcache_tests::proxy::Proxy;
-use groupcache_tests::servers::{RedisServer, free_port};
+use groupcache_tests::redis_server::RedisServer;
+use groupcache_tests::shorthand::{eventually, groups, is_hit, key, look, millis, store};
+use groupcache_tests::turns;
 use tokio::time::{Instant, sleep};
 
 use crate::{connected, quiet, read};
@@ -30,7 +31,7 @@ async fn no_token_is_sent_twice() {
             };
             assert!(failed.is_transient(), "{failed}");
         }
-        // Each is tried twice, as the connection was found closed.
+        // The backend sends each twice, as it finds the connection closed.
         let tokens: std::collections::BTreeSet<Vec<u8>> = proxy
             .refused()
             .iter()
@@ -47,7 +48,7 @@ async fn no_token_is_sent_twice() {
 #[tokio::test]
 async fn a_connection_that_was_closed_while_idle_fails_nothing() {
     let Some(server) = RedisServer::start(&[]) else { return };
-    let backend = connected(quiet(&server)).await;
+    let backend = connected(&server, quiet(&server)).await;
     let one = groups(1);
     store(&backend, key("page"), &one, None).await;
     for round in 0..20 {
@@ -62,31 +63,33 @@ async fn a_connection_that_was_closed_while_idle_fails_nothing() {
 }
 
 #[tokio::test]
-async fn a_server_that_closes_every_connection_is_not_hammered() {
-    let impostor = Impostor::hanging_up().await;
-    let url = format!("redis://{}/", impostor.address());
+async fn reconnects_to_a_server_that_closes_every_connection_are_limited() {
+    let _turn = turns::timing().await;
+    let server = FakeServer::closing().await;
+    let url = format!("redis://{}/", server.address());
     let never = groupcache_core::backend::CircuitBreaker::new("redis").failures_to_open(0);
     let backend = RedisBackend::builder(url).circuit_breaker(never).build().expect("builds");
-    let (began, mut asked) = (Instant::now(), 0);
+    let (began, mut lookups) = (Instant::now(), 0);
     while began.elapsed() < Duration::from_secs(1) {
         assert!(backend.lookup(&key(&1), &groups(1), TimeLeft::NotNeeded).await.is_err());
-        asked += 1;
+        lookups += 1;
         tokio::task::yield_now().await;
     }
-    let attempts = impostor.connections();
-    // 50, 100, 200 and 400 ms, less up to half.
+    // Each attempt makes two connections, one for entries and one for generations.
+    let attempts = server.connections().div_ceil(2);
+    // The backoff is 50, 100, 200 and 400 ms, each less up to a half.
     assert!((1..=8).contains(&attempts), "{attempts} attempts");
-    assert!(asked > 20, "{asked} asked");
+    assert!(lookups > 20, "{lookups} lookups");
 }
 
 #[tokio::test]
-async fn a_wrong_password_address_or_server_is_said_so() {
+async fn the_error_names_a_wrong_password_address_or_server() {
     let Some(server) = RedisServer::start(&["--requirepass", "right"]) else { return };
     let port = server.port();
-    connected(quiet(&server)).await;
+    connected(&server, quiet(&server)).await;
     for (url, kind, names) in [
         (format!("redis://:wrong@127.0.0.1:{port}/"), ErrorKind::Refused, "password in `url`"),
-        (format!("redis://nobody:right@127.0.0.1:{port}/"), ErrorKind::Refused, "user name"),
+        (format!("redis://other:right@127.0.0.1:{port}/"), ErrorKind::Refused, "user name"),
         (format!("redis://127.0.0.1:{port}/"), ErrorKind::Refused, "no password"),
         (format!("redis://:right@127.0.0.1:{port}/9999"), ErrorKind::Protocol, "127.0.0.1"),
         (format!("redis://127.0.0.1:{}/", free_port()), ErrorKind::Unavailable, "127.0.0.1"),
@@ -104,37 +107,38 @@ async fn a_wrong_password_address_or_server_is_said_so() {
             assert!(backend.bump(&one).await.is_err());
             sleep(millis(60)).await;
         }
-        assert_eq!(log.warnings(""), 1, "{url}: the log says it once");
+        assert_eq!(log.warnings(""), 1, "{url}: the log has one warning");
     }
 }
 
 #[tokio::test]
-async fn a_server_of_another_kind_is_no_reason_to_panic_or_to_hang() {
-    for impostor in [
-        Impostor::saying(b"HTTP/1.1 400 Bad Request\r\n\r\n").await,
-        Impostor::saying(b"+OK\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n").await,
-        Impostor::saying(b"$-9\r\n").await,
-        Impostor::silent().await,
+async fn a_server_of_another_kind_is_an_error_and_no_hang() {
+    for server in [
+        FakeServer::replying(b"HTTP/1.1 400 Bad Request\r\n\r\n").await,
+        FakeServer::replying(b"+OK\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n").await,
+        FakeServer::replying(b"$-9\r\n").await,
+        FakeServer::silent().await,
     ] {
-        let url = format!("redis://{}/", impostor.address());
+        let url = format!("redis://{}/", server.address());
         let backend = RedisBackend::builder(&url).connect_time_limit(millis(300)).build().expect("builds");
         let began = Instant::now();
         let error = backend.connect().await.expect_err("not a Redis server");
         assert!(began.elapsed() < Duration::from_secs(2));
-        assert!(error.to_string().contains(&impostor.address()), "{error}");
+        assert!(error.to_string().contains(&server.address()), "{error}");
     }
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_or_dies_costs_little_and_comes_back_by_itself() {
-    // A configuration without advice, so that nothing else is logged.
+async fn reads_stay_fast_while_the_server_hangs_or_is_down_and_use_it_again_afterwards() {
+    let _turn = turns::timing().await;
+    // The configuration causes no advice, so the log has nothing else.
     let arguments = ["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"];
     let Some(mut server) = RedisServer::start(&arguments) else { return };
     let (log, _guard) = Log::start();
-    let soft = millis(250);
-    let backend = connected(RedisBackend::builder(server.url())).await;
+    let limit = millis(250);
+    let backend = connected(&server, RedisBackend::builder(server.url())).await;
     let cache =
-        Cache::builder(backend).read_time_limit(soft).write_time_limit(Duration::from_secs(2)).build();
+        Cache::builder(backend).read_time_limit(limit).write_time_limit(Duration::from_secs(2)).build();
     assert_eq!(read(&cache, "page", 1).await, 1);
     eventually("it is stored", async || cache.stats().stores == 1).await;
 
@@ -156,14 +160,14 @@ async fn a_server_that_hangs_or_dies_costs_little_and_comes_back_by_itself() {
         took.sort();
         let (percentile, slowest) = (took[took.len() * 99 / 100], took[took.len() - 1]);
         println!("dies: {dies}, {} reads, 99 % within {percentile:?}, slowest {slowest:?}", took.len());
-        assert!(percentile <= soft, "{percentile:?}");
-        // Far below what a read without it would take each time.
-        assert!(percentile < soft / 2, "the circuit breaker is no use: {percentile:?}");
-        assert!(slowest < 4 * soft, "{slowest:?}");
+        assert!(percentile <= limit, "{percentile:?}");
+        // Far below the time limit, which each read would take without the circuit breaker.
+        assert!(percentile < limit / 2, "the circuit breaker has no effect: {percentile:?}");
+        assert!(slowest < 4 * limit, "{slowest:?}");
         assert!(cache.backend().is_circuit_open());
-        let error = cache.invalidate(Group::new("book")).await.expect_err("nobody acknowledged");
+        let error = cache.invalidate(Group::new("book")).await.expect_err("no acknowledgement");
         assert!(error.is_transient(), "{error}");
-        assert_eq!(log.warnings(""), round, "the log says it once");
+        assert_eq!(log.warnings(""), round, "the log has one warning for each failure");
 
         if dies {
             server.restart()
@@ -173,7 +177,7 @@ async fn a_server_that_hangs_or_dies_costs_little_and_comes_back_by_itself() {
         let stored = cache.stats().stores;
         let came_back = Instant::now();
         let mut page = 0;
-        eventually("it is used again", async || {
+        eventually("the backend uses the server again", async || {
             page += 1;
             read(&cache, &format!("again {page}"), 7).await;
             cache.stats().stores > stored
@@ -181,7 +185,7 @@ async fn a_server_that_hangs_or_dies_costs_little_and_comes_back_by_itself() {
         .await;
         println!("used again after {:?}", came_back.elapsed());
         cache.invalidate(Group::new("book")).await.expect("acknowledged");
-        assert_eq!(log.infos(), round, "and that it is over");
+        assert_eq!(log.infos(), round, "the log has one message for each recovery");
         assert_eq!(log.warnings(""), round);
     }
 }

@@ -1,19 +1,19 @@
-//! What Redis servers refuse, and what is wrong with some of them.
+//! Commands that Redis servers refuse, and dangerous configurations.
 
 use groupcache_core::backend::TimeLeft;
-
 use groupcache_core::{Backend, ErrorKind, Group};
 use groupcache_redis::RedisBackend;
-use groupcache_tests::asking::{entry, eventually, groups, is_hit, key, look, millis, store};
-use groupcache_tests::servers::RedisServer;
+use groupcache_tests::redis_server::RedisServer;
+use groupcache_tests::shorthand::{entry, eventually, groups, is_hit, key, look, millis, store};
+use groupcache_tests::turns;
 use tokio::time::Instant;
 
 use crate::{connected, quiet};
 
 #[tokio::test]
-async fn an_invalidation_that_finds_no_memory_removes_the_generation() {
+async fn an_invalidation_without_free_memory_removes_the_generation() {
     let Some(server) = RedisServer::start(&["--maxmemory-policy", "noeviction"]) else { return };
-    let backend = connected(quiet(&server)).await;
+    let backend = connected(&server, quiet(&server)).await;
     let three = groups(3);
     store(&backend, key("page"), &three, None).await;
     server.run_command::<()>("CONFIG SET maxmemory 1");
@@ -23,33 +23,34 @@ async fn an_invalidation_that_finds_no_memory_removes_the_generation() {
     assert!(full.to_string().contains("`maxmemory`"), "{full}");
     assert_eq!(backend.mint(&[Group::new("new")]).await.expect_err("full").kind(), ErrorKind::Capacity);
 
-    backend.bump(&three[1..2]).await.expect("bumps all the same");
+    backend.bump(&three[1..2]).await.expect("bumps without memory");
     let after = look(&backend, &key("page"), &three).await;
     assert_eq!(after.current[1], None);
     assert!(after.current[0].is_some() && after.current[2].is_some());
-    assert!(!backend.is_circuit_open(), "a full server answers");
+    assert!(!backend.is_circuit_open(), "the server replies");
 }
 
 #[tokio::test]
-async fn an_invalidation_waits_for_replicas_if_told_to() {
+async fn an_invalidation_waits_for_replicas_if_configured() {
+    let _turn = turns::timing().await;
     let Some(primary) = RedisServer::start(&["--repl-diskless-sync-delay", "0"]) else { return };
-    let patient = connected(quiet(&primary).wait_for_replicas(1, millis(100))).await;
+    let backend = connected(&primary, quiet(&primary).wait_for_replicas(1, millis(100))).await;
     let one = groups(1);
-    patient.mint(&one).await.expect("mints");
-    let error = patient.bump(&one).await.expect_err("there is no replica");
+    backend.mint(&one).await.expect("mints");
+    let error = backend.bump(&one).await.expect_err("there is no replica");
     assert!(error.is_transient() && error.to_string().contains("`wait_for_replicas`"), "{error}");
 
     let Some(replica) = RedisServer::start(&[]) else { return };
     replica.run_command::<()>(&format!("REPLICAOF 127.0.0.1 {}", primary.port()));
     let up = |server: &RedisServer| server.info("replication", "master_link_status").as_deref() == Some("up");
-    replica.wait_until("it follows", up);
-    eventually("the replica acknowledges", async || patient.bump(&one).await.is_ok()).await;
+    replica.wait_until("the replica is connected", up);
+    eventually("the replica acknowledges", async || backend.bump(&one).await.is_ok()).await;
     replica.pause();
-    assert!(patient.bump(&one).await.is_err(), "the replica hangs");
-    // A lookup does not wait behind it.
-    let (waiting, looked) = tokio::join!(patient.bump(&one), async {
+    assert!(backend.bump(&one).await.is_err(), "the replica is paused");
+    // A lookup does not wait for the replica.
+    let (waiting, looked) = tokio::join!(backend.bump(&one), async {
         let began = Instant::now();
-        look(&patient, &key("page"), &one).await;
+        look(&backend, &key("page"), &one).await;
         began.elapsed()
     });
     assert!(waiting.is_err());
@@ -66,29 +67,29 @@ async fn generations_are_not_read_from_a_replica() {
     let error = backend.connect().await.expect_err("a replica");
     assert!(error.is_transient() && error.to_string().contains("replica"), "{error}");
 
-    // One that becomes a replica behind the connection's back.
+    // A server that becomes a replica while the backend is connected.
     let watching = RedisBackend::builder(primary.url()).watch_interval(millis(50));
     let backend = watching.build().expect("builds");
     let one = groups(1);
     store(&backend, key("page"), &one, None).await;
     replica.run_command::<()>("REPLICAOF NO ONE");
     primary.run_command::<()>(&format!("REPLICAOF 127.0.0.1 {}", replica.port()));
-    // Not just because it is loading what the other one sent.
+    // The error is not that the replica is loading the data of its primary.
     let refused = async || {
         let looked = backend.lookup(&key("page"), &one, TimeLeft::NotNeeded).await;
         looked.is_err_and(|error| error.to_string().contains("is a replica; generations"))
     };
-    eventually("reads stop", refused).await;
+    eventually("lookups fail", refused).await;
     assert!(backend.bump(&one).await.expect_err("read-only").is_transient());
 }
 
 #[tokio::test]
 async fn a_refused_write_is_an_error_that_says_why() {
     let Some(server) = RedisServer::start(&["--save", "3600 1"]) else { return };
-    let backend = connected(quiet(&server)).await;
+    let backend = connected(&server, quiet(&server)).await;
     let one = groups(1);
     backend.mint(&one).await.expect("mints");
-    // A directory that is gone: the save fails, and with it every write afterwards.
+    // Without its directory the server cannot save, and refuses every later write.
     std::fs::remove_dir_all(server.directory()).expect("removed");
     let _fails: Result<(), _> = server.try_command("SAVE");
     server.run_command::<groupcache_redis::redis::Value>("BGSAVE");
@@ -102,9 +103,9 @@ async fn a_refused_write_is_an_error_that_says_why() {
 }
 
 #[tokio::test]
-async fn the_server_is_judged() {
+async fn advice_names_dangerous_settings() {
     let Some(server) = RedisServer::start(&["--save", "3600 1"]) else { return };
-    let backend = connected(quiet(&server)).await;
+    let backend = connected(&server, quiet(&server)).await;
     let settings = async || -> Vec<&str> {
         backend.advice().await.expect("answers").iter().map(groupcache_redis::Advice::setting).collect()
     };
@@ -129,11 +130,11 @@ async fn a_node_of_a_cluster_is_refused() {
 }
 
 #[tokio::test]
-async fn a_socket_file_will_do() {
-    let path = groupcache_tests::servers::new_directory().join("redis.sock");
+async fn a_unix_socket_works() {
+    let path = groupcache_tests::process::new_directory().join("redis.sock");
     let path = path.to_str().expect("a path");
-    let Some(_server) = RedisServer::start(&["--unixsocket", path]) else { return };
-    let backend = connected(RedisBackend::builder(format!("unix://{path}"))).await;
+    let Some(server) = RedisServer::start(&["--unixsocket", path]) else { return };
+    let backend = connected(&server, RedisBackend::builder(format!("unix://{path}"))).await;
     let one = groups(1);
     store(&backend, key("page"), &one, None).await;
     assert!(is_hit(&look(&backend, &key("page"), &one).await));

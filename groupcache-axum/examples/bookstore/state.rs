@@ -1,0 +1,29 @@
+//! What the handlers share.
+
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, header};
+use groupcache_axum::Pages;
+use sqlx::SqlitePool;
+use tokio::sync::RwLock;
+
+/// The state of the handlers.
+#[derive(Clone)]
+pub(crate) struct AppState {
+    pub(crate) pool: SqlitePool,
+    pub(crate) pages: Pages,
+    /// The URL of this server without a trailing slash, for links in responses to requests without a host.
+    pub(crate) listen_url: Arc<str>,
+    /// Every write holds a read guard until its pages are invalidated. A shutdown takes the write guard, and
+    /// so waits for writes whose clients have disconnected.
+    pub(crate) writes: Arc<RwLock<()>>,
+}
+
+impl AppState {
+    /// Returns the URL at which the client reached this server, without a trailing slash, for absolute links.
+    /// Pages may contain it because the host is part of their keys.
+    pub(crate) fn base_url(&self, headers: &HeaderMap) -> String {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        host.map_or_else(|| self.listen_url.to_string(), |host| format!("http://{host}"))
+    }
+}
