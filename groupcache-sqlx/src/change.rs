@@ -1,6 +1,9 @@
 //! From the rows of an outbox to groups.
 
-use groupcache_core::{Group, Groups};
+use groupcache_core::{BoxInvalidator, Group, Groups, Invalidator, Result};
+
+/// How many changes are invalidated at once.
+pub(crate) const BATCH: usize = 1000;
 
 /// Returns the canonical text of a case-insensitive field.
 ///
@@ -39,6 +42,14 @@ impl Change {
             None => group.with_null(field),
         })
     }
+}
+
+/// Invalidates the groups of these changes, in batches.
+pub(crate) async fn invalidate(invalidator: &BoxInvalidator, changes: &[Change]) -> Result<()> {
+    for batch in changes.chunks(BATCH) {
+        invalidator.invalidate(&groups_of(batch)).await?;
+    }
+    Ok(())
 }
 
 /// The groups of these changes, each once.

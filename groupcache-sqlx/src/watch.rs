@@ -28,7 +28,7 @@ use crate::error::configuration;
 /// let favorites = watch("favorites")
 ///     .group("article", [Column::new("article_id").field("id")])
 ///     .group("user", [Column::new("user_id").field("id")]);
-/// let watches = Watches::new().add(Watch::<Book>::table("books")).add(favorites);
+/// let watches = Watches::new().with(Watch::<Book>::table("books")).with(favorites);
 /// ```
 #[must_use = "a watch does nothing before it is added to `Watches` and installed"]
 pub struct Watch<M = ()> {
@@ -209,7 +209,7 @@ impl Watches {
     }
 
     /// Adds a table. A table can have several watches: its rows belong to the groups of each.
-    pub fn add<M>(mut self, watch: Watch<M>) -> Self {
+    pub fn with<M>(mut self, watch: Watch<M>) -> Self {
         self.tables.push(watch.table);
         self
     }
@@ -236,7 +236,7 @@ pub(crate) struct Table {
     pub(crate) groups: Vec<GroupColumns>,
     /// The columns that cached values show, if only their changes count.
     pub(crate) shown: Option<Vec<String>>,
-    problem: Option<String>,
+    pub(crate) problem: Option<String>,
 }
 
 /// A group that a row belongs to.
@@ -263,6 +263,7 @@ impl Table {
     }
 
     /// The name as people write it.
+    #[cfg(feature = "postgres")]
     pub(crate) fn display_name(&self) -> String {
         match &self.schema {
             Some(schema) => format!("{schema}.{}", self.name),

@@ -28,9 +28,9 @@ BEGIN
             xid        xid8 NOT NULL DEFAULT pg_current_xact_id(),
             id         bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
             written_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-            -- Until then the transaction's own process delivers it.
-            held_until timestamptz
-                DEFAULT clock_timestamp() + nullif(current_setting('groupcache.hold', true), '')::interval,
+            -- Until then the transaction's own process delivers it. Any role can change the setting, so it has a limit.
+            held_until timestamptz DEFAULT CASE WHEN coalesce(current_setting('groupcache.hold', true), '') <> ''
+                THEN clock_timestamp() + least(current_setting('groupcache.hold')::interval, interval '10 seconds') END,
             name       text NOT NULL,
             fields     text[] NOT NULL,
             texts      text[] NOT NULL,
@@ -165,7 +165,7 @@ CREATE OR REPLACE FUNCTION {schema}.family(watched regclass) RETURNS SETOF regcl
 $groupcache$;
 
 -- Attaches the triggers that call `handler` to the table and its family.
-CREATE OR REPLACE FUNCTION {schema}.attach(watched regclass, handler regprocedure) RETURNS void
+CREATE OR REPLACE FUNCTION {schema}.attach(watched regclass, handler regprocedure, declared regprocedure[]) RETURNS void
 LANGUAGE plpgsql AS $groupcache$
 DECLARE
     member regclass;
@@ -174,6 +174,11 @@ DECLARE
     rows text;
 BEGIN
     FOR member IN SELECT {schema}.family(watched) LOOP
+        IF EXISTS (SELECT FROM pg_trigger WHERE tgrelid = member AND tgfoid = ANY (declared)) THEN
+            RAISE EXCEPTION USING ERRCODE = 'GC001', MESSAGE = format(
+                'table %s is declared twice, by two names or as a part of another table: declare its groups in one place',
+                member);
+        END IF;
         FOREACH event IN ARRAY ARRAY['insert', 'update', 'delete', 'truncate'] LOOP
             name := {schema_name} || '_' || event;
             CONTINUE WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = member AND tgname = name

@@ -13,15 +13,12 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection, Row};
 use tokio::time::Instant;
 
-use crate::change::{Change, groups_of};
+use crate::change::{BATCH, Change, groups_of};
 use crate::delivery::{Delivered, seconds};
 use crate::error::error_from;
 use crate::postgres::outbox::PgOutbox;
 use crate::postgres::rows::COLUMNS;
 use crate::postgres::sql::ident;
-
-/// How many changes are invalidated at once.
-const BATCH: usize = 1000;
 
 /// How far this process has read, and what it knows for removing old changes.
 #[derive(Debug, Default)]
@@ -66,6 +63,9 @@ impl PgOutbox {
                 if row.try_get::<Option<String>, _>("name").map_err(error_from)?.is_none() {
                     continue;
                 }
+                if self.own_changes.are_delivered(row.try_get("number").map_err(error_from)?).await {
+                    continue;
+                }
                 batch.push(Change::from_row(&row).map_err(error_from)?);
                 delivered.changes += 1;
                 delivered.lag = delivered.lag.max(seconds(row.try_get("age").map_err(error_from)?));
@@ -90,6 +90,7 @@ impl PgOutbox {
     }
 
     fn drop_everything(&self, was_reading: bool) {
+        self.own_changes.forget();
         if was_reading {
             tracing::warn!("changes were removed before this process read them: all entries are dropped");
         }
@@ -101,8 +102,10 @@ impl PgOutbox {
     /// One statement, hence one snapshot: the changes that the snapshot `$1` did not see, or none but the
     /// snapshot of now.
     fn query_since(&self, is_continued: bool, cursor: &Cursor) -> String {
+        // The last condition leaves out rows that were restored from another server: they would be new for ever.
         let condition =
-            "xid >= pg_snapshot_xmin($1::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, $1::pg_snapshot)";
+            "xid >= pg_snapshot_xmin($1::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, $1::pg_snapshot)
+                 AND xid < pg_snapshot_xmax(pg_current_snapshot())";
         #[cfg(groupcache_mutants)]
         let by_id = format!("id > {}", cursor.last_id);
         #[cfg(groupcache_mutants)]
@@ -112,7 +115,8 @@ impl PgOutbox {
         let _: &Cursor = cursor;
         format!(
             "SELECT pg_current_snapshot()::text AS snapshot, pg_snapshot_xmin(pg_current_snapshot())::text AS xmin,
-                 pruned_before > pg_snapshot_xmin($1::pg_snapshot) AS missed, id, {COLUMNS},
+                 pruned_before > pg_snapshot_xmin($1::pg_snapshot) AS missed, id, xid::text::bigint AS number,
+                 {COLUMNS},
                  extract(epoch FROM clock_timestamp() - written_at)::float8 AS age
              FROM {schema}.installation LEFT JOIN {schema}.outbox ON {is_continued} AND {condition}
              ORDER BY xid, id",

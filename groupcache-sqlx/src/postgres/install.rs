@@ -153,7 +153,9 @@ impl PgOutbox {
             let check = sqlx::query(AssertSqlSafe(format!("SELECT {check}"))).bind(&handler.table);
             match check.execute(&mut *connection).await {
                 Err(sqlx::Error::Database(error)) => differences.push(error.message().to_owned()),
-                other => drop(other?),
+                other => {
+                    other?;
+                }
             }
         }
         differences.extend(self.missing_triggers(connection, handler).await?);

@@ -7,6 +7,7 @@ use groupcache_core::{BoxInvalidator, Invalidator};
 use sqlx::PgPool;
 
 use crate::delivery::Delivery;
+use crate::own_changes::OwnChanges;
 use crate::postgres::sql::ident;
 use crate::progress::Progress;
 
@@ -31,7 +32,7 @@ use crate::progress::Progress;
 /// # async fn example(pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
 /// let cache = Cache::builder(MemoryBackend::with_max_bytes(64 << 20)).build();
 /// let outbox = PgOutbox::new(pool, cache.clone());
-/// outbox.install(&Watches::new().add(Watch::<Book>::table("books"))).await?;
+/// outbox.install(&Watches::new().with(Watch::<Book>::table("books"))).await?;
 /// tokio::spawn(outbox.relay().run(std::future::pending()));
 ///
 /// let mut transaction = outbox.begin().await?;
@@ -47,6 +48,7 @@ pub struct PgOutbox {
     pub(crate) invalidator: BoxInvalidator,
     pub(crate) invalidate_all: Option<Arc<dyn Fn() + Send + Sync>>,
     pub(crate) progress: Arc<Progress>,
+    pub(crate) own_changes: Arc<OwnChanges>,
 }
 
 impl PgOutbox {
@@ -60,6 +62,7 @@ impl PgOutbox {
             invalidator: BoxInvalidator::new(invalidator),
             invalidate_all: None,
             progress: Arc::new(Progress::new()),
+            own_changes: Arc::default(),
         }
     }
 
@@ -75,7 +78,8 @@ impl PgOutbox {
     /// By default, one relay takes a change from the outbox, and no other process sees it: right for a store that
     /// all processes share. With this, changes stay in the outbox for an hour, and each process runs a
     /// [relay](Self::relay) that reads all of them. A process that was away for too long to know what it missed
-    /// calls `invalidate_all`, such as `MemoryBackend::invalidate_all`.
+    /// calls `invalidate_all`, such as `MemoryBackend::invalidate_all`. So does one that starts: call
+    /// [`flush_all`](Self::flush_all) once the relay runs, and serve requests after that.
     ///
     /// The choice is part of the installation: all processes make the same.
     #[must_use]

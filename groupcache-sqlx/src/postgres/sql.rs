@@ -34,8 +34,8 @@ pub(crate) struct Handler {
 pub(crate) fn install(schema: &str, delivery: Delivery, watches: &Watches) -> Result<String> {
     let handlers = handlers(schema, delivery, watches)?;
     let mut sql = with_schema(include_str!("base.sql"), schema, delivery);
-    for handler in &handlers {
-        sql.push_str(&install_table(schema, handler));
+    for (at, handler) in handlers.iter().enumerate() {
+        sql.push_str(&install_table(schema, handler, &handlers[..at]));
     }
     let names: Vec<_> = handlers.iter().map(|handler| text(&handler.name)).collect();
     write!(sql, "\nSELECT {}.detach(ARRAY[{}]::text[]);\n", ident(schema), names.join(", "))
@@ -86,15 +86,19 @@ fn with_schema(template: &str, schema: &str, delivery: Delivery) -> String {
     fill(template, &parts)
 }
 
-fn install_table(schema: &str, handler: &Handler) -> String {
+/// `before` are the handlers that are installed already.
+fn install_table(schema: &str, handler: &Handler, before: &[Handler]) -> String {
+    let name_of = |handler: &Handler| text(&format!("{}.{}()", ident(schema), ident(&handler.name)));
     let mut checks = String::new();
     for check in checks_of(schema, "watched", handler) {
         writeln!(checks, "    PERFORM {check};").expect("a string takes any text");
     }
     let mut parts = vec![
         ("{display_name}", handler.display_name.replace(['\n', '\r'], " ")),
+        ("{schema_text}", text(&ident(schema))),
         ("{schema}", ident(schema)),
-        ("{handler_text}", text(&format!("{}.{}()", ident(schema), ident(&handler.name)))),
+        ("{handler_text}", name_of(handler)),
+        ("{before}", before.iter().map(name_of).collect::<Vec<_>>().join(", ")),
         ("{handler}", ident(&handler.name)),
         ("{table_text}", text(&handler.table)),
         ("{display_text}", text(&handler.display_name)),

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use groupcache_core::{Backend, Cache, Groups, Invalidator, LoadContext};
+use groupcache_core::{Backend, Cache, Groups, LoadContext};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, SqlSafeStr, Transaction};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, Postgres, Row, SqlSafeStr, Transaction};
 
-use crate::change::{Change, groups_of};
+use crate::change::{Change, invalidate};
 use crate::delivery::Delivery;
 use crate::error::CommitError;
 use crate::postgres::outbox::PgOutbox;
@@ -104,6 +104,10 @@ impl PgCacheTransaction {
     /// # Errors
     ///
     /// Returns the error of `loader`, or of the database.
+    #[expect(
+        clippy::future_not_send,
+        reason = "it is `Send` if the future of `loader` is, which no bound can ask for"
+    )]
     pub async fn get_or_load<K, T, E, B>(
         &mut self,
         cache: &Cache<B>,
@@ -120,10 +124,8 @@ impl PgCacheTransaction {
         let has_written: bool = sqlx::query_scalar("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
             .fetch_one(&mut *self.transaction)
             .await?;
-        if !has_written {
-            if let Some(value) = cache.get(key, groups).await {
-                return Ok(value);
-            }
+        if !has_written && let Some(value) = cache.get(key, groups).await {
+            return Ok(value);
         }
         loader(self).await
     }
@@ -131,9 +133,12 @@ impl PgCacheTransaction {
     async fn commit_and_invalidate(mut self) -> Result<(), CommitError> {
         let (changes, transaction) = self.changes().await.map_err(CommitError::NotCommitted)?;
         let outbox = self.outbox;
+        let is_fan_out = outbox.delivery() == Delivery::FanOut;
+        let own =
+            transaction.filter(|_| is_fan_out).map(|number| outbox.own_changes.announce(number..=number));
         #[cfg(groupcache_mutants)]
         if groupcache_core::mutants::is_on("bump_before_commit_in_sqlx") {
-            let invalidated = outbox.invalidator.invalidate(&groups_of(&changes)).await;
+            let invalidated = invalidate(&outbox.invalidator, &changes).await;
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             self.transaction.commit().await.map_err(CommitError::NotCommitted)?;
             return invalidated.map_err(CommitError::NotInvalidated);
@@ -142,8 +147,10 @@ impl PgCacheTransaction {
         if changes.is_empty() {
             return Ok(());
         }
-        outbox.invalidator.invalidate(&groups_of(&changes)).await.map_err(CommitError::NotInvalidated)?;
-        if outbox.delivery() == Delivery::Queue {
+        invalidate(&outbox.invalidator, &changes).await.map_err(CommitError::NotInvalidated)?;
+        if let Some(own) = own {
+            own.delivered();
+        } else {
             // Nobody waits for this. If it fails, a relay delivers the changes again.
             drop(tokio::spawn(async move { outbox.remove(transaction).await }));
         }
@@ -155,16 +162,23 @@ impl PgCacheTransaction {
         // Triggers that wait for the commit run now.
         sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *self.transaction).await?;
         let query = format!(
-            "SELECT pg_current_xact_id_if_assigned()::text::bigint AS number, {COLUMNS} FROM {}
-             WHERE xid = pg_current_xact_id_if_assigned()",
+            "SELECT current_setting('groupcache.hold', true) AS hold,
+                 pg_current_xact_id_if_assigned()::text::bigint AS number, {COLUMNS}
+             FROM (SELECT) AS one LEFT JOIN {} ON xid = pg_current_xact_id_if_assigned()",
             self.outbox.table()
         );
-        let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&mut *self.transaction).await?;
-        let number = match rows.first() {
-            Some(row) => Some(sqlx::Row::try_get(row, "number")?),
-            None => None,
-        };
-        let changes = rows.iter().map(sqlx::FromRow::from_row).collect::<sqlx::Result<_>>()?;
+        let (mut changes, mut number) = (Vec::new(), None);
+        for row in sqlx::query(AssertSqlSafe(query)).fetch_all(&mut *self.transaction).await? {
+            // The setting ends with the transaction.
+            if row.try_get::<Option<String>, _>("hold")?.is_none_or(|hold| hold.is_empty()) {
+                let message = "a statement has ended the transaction; use `commit` and `rollback`";
+                return Err(sqlx::Error::Protocol(message.to_owned()));
+            }
+            if row.try_get::<Option<String>, _>("name")?.is_some() {
+                number = row.try_get("number")?;
+                changes.push(Change::from_row(&row)?);
+            }
+        }
         Ok((changes, number))
     }
 }

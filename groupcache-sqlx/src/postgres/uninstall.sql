@@ -18,7 +18,7 @@ BEGIN
     END IF;
     PERFORM {schema}.detach('{}');
     DROP TABLE {schema}.outbox, {schema}.installation;
-    DROP FUNCTION {schema}.detach(text[]), {schema}.attach(regclass, regprocedure), {schema}.family(regclass),
+    DROP FUNCTION {schema}.detach(text[]), {schema}.attach(regclass, regprocedure, regprocedure[]), {schema}.family(regclass),
         {schema}.check_column(regclass, text, boolean, boolean), {schema}.check_exists(regclass, text),
         {schema}.group_text(time), {schema}.group_text(date), {schema}.group_text(timestamptz),
         {schema}.group_text(timestamp), {schema}.group_text(anyenum), {schema}.group_text(uuid),

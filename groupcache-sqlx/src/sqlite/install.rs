@@ -174,6 +174,9 @@ async fn shape(connection: &mut SqliteConnection, watches: &[&Table]) -> Result<
             "table `{name}` is declared with a schema: a watched table is in the file itself"
         )));
     }
+    if name.to_ascii_lowercase().starts_with("groupcache_") {
+        return Err(configuration(format!("`{name}` belongs to groupcache itself")));
+    }
     let table: Option<(String, i64, String)> = sqlx::query_as(
         "SELECT type, wr, coalesce((SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1), '')
          FROM pragma_table_list(?1) WHERE schema = 'main'",

@@ -7,6 +7,7 @@ use groupcache_core::{BoxInvalidator, Invalidator};
 use sqlx::SqlitePool;
 
 use crate::delivery::Delivery;
+use crate::own_changes::OwnChanges;
 use crate::progress::Progress;
 
 /// The outbox of an SQLite file: what its triggers write, and what is invalidated from it.
@@ -29,7 +30,7 @@ use crate::progress::Progress;
 /// # async fn example(pool: sqlx::SqlitePool) -> Result<(), Box<dyn std::error::Error>> {
 /// let cache = Cache::builder(MemoryBackend::with_max_bytes(64 << 20)).build();
 /// let outbox = SqliteOutbox::new(pool, cache.clone());
-/// outbox.install(&Watches::new().add(Watch::<Book>::table("books"))).await?;
+/// outbox.install(&Watches::new().with(Watch::<Book>::table("books"))).await?;
 /// tokio::spawn(outbox.relay().run(std::future::pending()));
 ///
 /// let mut transaction = outbox.begin().await?;
@@ -44,6 +45,7 @@ pub struct SqliteOutbox {
     pub(crate) invalidator: BoxInvalidator,
     pub(crate) invalidate_all: Option<Arc<dyn Fn() + Send + Sync>>,
     pub(crate) progress: Arc<Progress>,
+    pub(crate) own_changes: Arc<OwnChanges>,
 }
 
 impl SqliteOutbox {
@@ -54,8 +56,13 @@ impl SqliteOutbox {
     /// store that they share.
     #[must_use]
     pub fn new(pool: SqlitePool, invalidator: impl Invalidator) -> Self {
-        let (invalidate_all, progress) = (None, Arc::new(Progress::new()));
-        Self { pool, invalidator: BoxInvalidator::new(invalidator), invalidate_all, progress }
+        Self {
+            pool,
+            invalidator: BoxInvalidator::new(invalidator),
+            invalidate_all: None,
+            progress: Arc::new(Progress::new()),
+            own_changes: Arc::default(),
+        }
     }
 
     /// Delivers every change to every process, for caches that live in each process.
@@ -63,7 +70,8 @@ impl SqliteOutbox {
     /// By default, one relay takes a change from the outbox, and no other process sees it. With this, changes stay
     /// in the outbox for an hour, and each process runs a [relay](Self::relay) that reads all of them. A process that
     /// was away for too long to know what it missed calls `invalidate_all`, such as
-    /// `MemoryBackend::invalidate_all`.
+    /// `MemoryBackend::invalidate_all`. So does one that starts: call [`flush_all`](Self::flush_all) once the
+    /// relay runs, and serve requests after that.
     ///
     /// The choice is part of the installation: all processes make the same.
     #[must_use]

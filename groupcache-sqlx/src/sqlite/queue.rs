@@ -5,11 +5,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use groupcache_core::{Error, ErrorKind, Invalidator, Result};
+use groupcache_core::{Error, ErrorKind, Result};
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::change::{Change, groups_of};
+use crate::change::{Change, invalidate};
 use crate::delivery::{Backlog, Delivered, Delivery, seconds};
 use crate::error::{NAME, error_from};
 use crate::sqlite::outbox::SqliteOutbox;
@@ -126,8 +126,15 @@ impl SqliteOutbox {
             None => Vec::new(),
         };
         transaction.rollback().await.map_err(error_from)?;
-        let delivered = self.invalidate(rows).await?;
+        let mut others = Vec::new();
+        for row in rows {
+            if !self.own_changes.are_delivered(row.id).await {
+                others.push(row);
+            }
+        }
+        let delivered = self.invalidate(others).await?;
         if known.is_none() {
+            self.own_changes.forget();
             if cursor.last.is_some() {
                 tracing::warn!("changes were removed before this process read them: all entries are dropped");
                 cursor.history.clear();
@@ -179,7 +186,7 @@ impl SqliteOutbox {
         let began = Instant::now();
         let oldest = rows.iter().map(|row| row.age).fold(0.0, f64::max);
         let changes: Vec<Change> = rows.into_iter().map(|row| row.change).collect();
-        self.invalidator.invalidate(&groups_of(&changes)).await?;
+        invalidate(&self.invalidator, &changes).await?;
         Ok(Delivered { changes: changes.len(), lag: seconds(oldest) + began.elapsed() })
     }
 }

@@ -91,7 +91,7 @@ pub(crate) fn triggers(watches: &[&Table], shape: &Shape) -> Vec<Trigger> {
             ));
             continue;
         }
-        let statements = inserts("OLD") + &inserts("NEW");
+        let statements = inserts("OLD") + &moved(watch, shape, outbox);
         triggers.push(trigger(table, &format!("update {at}"), "AFTER UPDATE", &differs(watch), &statements));
     }
     let keep = format!("groupcache_replaced (watched, name, fields, texts, folded) SELECT {},", text(table));
@@ -148,6 +148,19 @@ fn inserts(watch: &Table, shape: &Shape, row: &str, source: &str, target: &str) 
         )
     };
     watch.groups.iter().map(of_group).collect()
+}
+
+/// The statements that write the groups of a new row that the old row did not belong to.
+fn moved(watch: &Table, shape: &Shape, target: &str) -> String {
+    let is_other = |column: &Column| format!("OLD.{0} IS NOT NEW.{0} COLLATE BINARY", ident(&column.name));
+    let of_group = |group: &GroupColumns| {
+        let one = Table { groups: vec![group.clone()], ..watch.clone() };
+        let statement = inserts(&one, shape, "NEW", "", target);
+        let differs = group.columns.iter().map(is_other).collect::<Vec<_>>().join(" OR ");
+        format!("{} WHERE {differs};\n    ", statement.trim_end().trim_end_matches(';'))
+    };
+    // The group of all rows is the same.
+    watch.groups.iter().filter(|group| !group.columns.is_empty()).map(of_group).collect()
 }
 
 /// A column's text and its comma.

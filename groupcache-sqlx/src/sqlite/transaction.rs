@@ -3,12 +3,12 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use groupcache_core::{Backend, Cache, Groups, Invalidator, LoadContext};
+use groupcache_core::{Backend, Cache, Groups, LoadContext};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 
-use crate::change::{Change, groups_of};
+use crate::change::{Change, invalidate};
 use crate::delivery::Delivery;
 use crate::error::{CommitError, error_from};
 use crate::sqlite::outbox::SqliteOutbox;
@@ -89,6 +89,10 @@ impl SqliteCacheTransaction {
     /// # Errors
     ///
     /// Returns the error of `loader`, or of the database.
+    #[expect(
+        clippy::future_not_send,
+        reason = "it is `Send` if the future of `loader` is, which no bound can ask for"
+    )]
     pub async fn get_or_load<K, T, E, B>(
         &mut self,
         cache: &Cache<B>,
@@ -104,10 +108,10 @@ impl SqliteCacheTransaction {
     {
         let changed: i64 =
             sqlx::query_scalar("SELECT total_changes()").fetch_one(&mut *self.transaction).await?;
-        if changed == self.changed {
-            if let Some(value) = cache.get(key, groups).await {
-                return Ok(value);
-            }
+        if changed == self.changed
+            && let Some(value) = cache.get(key, groups).await
+        {
+            return Ok(value);
         }
         loader(self).await
     }
@@ -130,9 +134,11 @@ impl SqliteCacheTransaction {
         let (ids, changes): (Vec<i64>, Vec<Change>) =
             rows.into_iter().map(|row| (row.id, row.change)).unzip();
         let outbox = self.outbox;
+        let numbers = ids.first().zip(ids.last()).filter(|_| outbox.delivery() == Delivery::FanOut);
+        let own = numbers.map(|(first, last)| outbox.own_changes.announce(*first..=*last));
         #[cfg(groupcache_mutants)]
         if groupcache_core::mutants::is_on("bump_before_commit_in_sqlx") {
-            let invalidated = outbox.invalidator.invalidate(&groups_of(&changes)).await;
+            let invalidated = invalidate(&outbox.invalidator, &changes).await;
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             self.transaction.commit().await.map_err(CommitError::NotCommitted)?;
             return invalidated.map_err(CommitError::NotInvalidated);
@@ -141,8 +147,10 @@ impl SqliteCacheTransaction {
         if changes.is_empty() {
             return Ok(());
         }
-        outbox.invalidator.invalidate(&groups_of(&changes)).await.map_err(CommitError::NotInvalidated)?;
-        if outbox.delivery() == Delivery::Queue {
+        invalidate(&outbox.invalidator, &changes).await.map_err(CommitError::NotInvalidated)?;
+        if let Some(own) = own {
+            own.delivered();
+        } else {
             // Nobody waits for this. If it fails, a relay delivers the changes again.
             drop(tokio::spawn(async move {
                 let mut connection = outbox.pool.acquire().await.map_err(error_from)?;

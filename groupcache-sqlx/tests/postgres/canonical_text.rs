@@ -96,7 +96,7 @@ async fn the_database_and_rust_write_one_text_for_every_type() {
     database.run(&format!("CREATE TABLE rows ({COLUMNS})")).await;
     let told = groupcache_core::RecordingInvalidator::default();
     let outbox = PgOutbox::new(database.pool.clone(), told.clone());
-    outbox.install(&Watches::new().add(Watch::<Row>::table("rows"))).await.unwrap();
+    outbox.install(&Watches::new().with(Watch::<Row>::table("rows"))).await.unwrap();
     // What a session sets changes nothing.
     let session = "SET datestyle = 'German, DMY'; SET timezone = 'Asia/Kolkata'; SET bytea_output = 'escape';
                    SET intervalstyle = 'sql_standard'; SET lc_numeric = 'C'";
@@ -119,7 +119,7 @@ async fn the_text_is_golden() {
     let Some(database) = Database::create().await else { return };
     database.run("CREATE TABLE t (a int)").await;
     let outbox = PgOutbox::new(database.pool.clone(), groupcache_core::RecordingInvalidator::default());
-    outbox.install(&Watches::new().add(watch("t").group("t", ["a"]))).await.unwrap();
+    outbox.install(&Watches::new().with(watch("t").group("t", ["a"]))).await.unwrap();
     for (sql, golden) in [
         ("5::smallint", "5"),
         ("(-5)::bigint", "-5"),
@@ -165,12 +165,12 @@ async fn columns_that_are_compared_without_case_are_folded_in_one_place() {
     let told = groupcache_core::RecordingInvalidator::default();
     let outbox = PgOutbox::new(database.pool.clone(), told.clone());
     let logins = watch("logins").group("login", [Column::new("name").case_insensitive()]);
-    outbox.install(&Watches::new().add(Watch::<User>::table("users")).add(logins)).await.unwrap();
+    outbox.install(&Watches::new().with(Watch::<User>::table("users")).with(logins)).await.unwrap();
     database.run("INSERT INTO users VALUES ('ZoË'); INSERT INTO logins VALUES ('Ann'), ('ANN')").await;
     outbox.flush_all().await.unwrap();
     assert_eq!(names(&told.recorded()), ["login{name=ann}", "user", "user{name=zoë}"]);
 
-    let plain = Watches::new().add(watch("logins").group("login", ["name"]));
+    let plain = Watches::new().with(watch("logins").group("login", ["name"]));
     let error = outbox.install(&plain).await.unwrap_err().to_string();
     assert!(error.contains("`name`") && error.contains("case_insensitive"), "{error}");
 }
@@ -183,7 +183,7 @@ async fn elements_of_arrays_are_groups_of_their_own() {
     let outbox = PgOutbox::new(database.pool.clone(), told.clone());
     let pairs = [Column::new("id"), Column::new("tags").field("tag").elements()];
     let table = watch("t").group("tagged", pairs).group("n", [Column::new("ids").field("id").elements()]);
-    outbox.install(&Watches::new().add(table)).await.unwrap();
+    outbox.install(&Watches::new().with(table)).await.unwrap();
     database.run("INSERT INTO t VALUES (1, '{a,NULL,a}', '{}'), (2, NULL, '{5,6}')").await;
     outbox.flush_all().await.unwrap();
     let null = Group::new("tagged").with("id", 1).with_null("tag").to_string();

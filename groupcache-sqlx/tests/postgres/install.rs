@@ -42,7 +42,7 @@ async fn installing_again_changes_and_locks_nothing_and_uninstalling_leaves_noth
     assert_eq!(objects(&database).await, installed);
 
     // Even a change of the declaration keeps what is the same.
-    outbox.install(&Watches::new().add(Watch::<Book>::table("books"))).await.unwrap();
+    outbox.install(&Watches::new().with(Watch::<Book>::table("books"))).await.unwrap();
     outbox.install(&watches()).await.unwrap();
     assert_eq!(objects(&database).await, installed);
     outbox.uninstall().await.unwrap();
@@ -77,7 +77,7 @@ async fn the_text_for_a_migration_installs_the_same() {
 async fn check_names_every_difference() {
     let Some(shop) = Shop::open().await else { return };
     shop.database.run("CREATE TABLE parted (id int) PARTITION BY LIST (id)").await;
-    let parted = watches().add(watch("parted").group("parted", ["id"]));
+    let parted = watches().with(watch("parted").group("parted", ["id"]));
     shop.outbox.install(&parted).await.unwrap();
     shop.database
         .run(
@@ -86,7 +86,7 @@ async fn check_names_every_difference() {
              ALTER TABLE favorites RENAME COLUMN user_id TO reader_id",
         )
         .await;
-    let declared = parted.add(watch("authors").group("author", ["id"]));
+    let declared = parted.with(watch("authors").group("author", ["id"]));
     let error = shop.outbox.check(&declared).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     let error = error.to_string();
@@ -99,7 +99,7 @@ async fn check_names_every_difference() {
     ] {
         assert!(error.contains(difference), "{difference}: {error}");
     }
-    let fewer = Watches::new().add(Watch::<Book>::table("books"));
+    let fewer = Watches::new().with(Watch::<Book>::table("books"));
     let error = shop.outbox.check(&fewer).await.unwrap_err().to_string();
     assert!(error.contains("table `books` is watched for other groups"), "{error}");
     assert!(error.contains("table favorites is watched but not declared"), "{error}");
@@ -124,7 +124,7 @@ async fn what_does_not_fit_is_named_and_nothing_is_half_installed() {
         .await;
     let before = objects(&database).await;
     let outbox = PgOutbox::new(database.pool.clone(), RecordingInvalidator::default());
-    let good = || Watches::new().add(Watch::<Book>::table("books"));
+    let good = || Watches::new().with(Watch::<Book>::table("books"));
     for (wrong, message) in [
         (watch("shop.books").group("g", ["id"]), "table `shop.books` does not exist"),
         (watch("books").in_schema("shop").group("g", ["id"]), "table `shop.books` does not exist"),
@@ -147,7 +147,7 @@ async fn what_does_not_fit_is_named_and_nothing_is_half_installed() {
         (watch("odd").group("g", [""]), "a name in the watch of table `odd` is empty"),
         (watch("odd"), "table `odd` is watched for no group"),
     ] {
-        let error = outbox.install(&good().add(wrong)).await.unwrap_err();
+        let error = outbox.install(&good().with(wrong)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
         assert!(error.to_string().contains(message), "{message}: {error}");
         assert_eq!(objects(&database).await, before, "{message}");
@@ -156,7 +156,7 @@ async fn what_does_not_fit_is_named_and_nothing_is_half_installed() {
         let error = outbox.clone().schema(schema).install(&good()).await.unwrap_err();
         assert!(error.to_string().contains("`schema`"), "{error}");
     }
-    let model = Watches::new().add(Watch::<Book>::table("books").column(Column::new("title")));
+    let model = Watches::new().with(Watch::<Book>::table("books").column(Column::new("title")));
     let error = outbox.install(&model).await.unwrap_err().to_string();
     assert!(error.contains("model `book` has no group by the field `title`"), "{error}");
 }
@@ -169,7 +169,7 @@ async fn a_missing_right_is_named() {
     let pool = PgPoolOptions::new().connect_with(database.options.clone().username("clerk")).await.unwrap();
     let outbox = PgOutbox::new(pool, RecordingInvalidator::default());
     let before = objects(&database).await;
-    let books = Watches::new().add(Watch::<Book>::table("books"));
+    let books = Watches::new().with(Watch::<Book>::table("books"));
     let error = outbox.install(&books).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.to_string().contains("permission denied for database"), "{error}");
@@ -222,7 +222,7 @@ async fn names_with_quotes_dollars_and_percent_signs_work() {
     let told = RecordingInvalidator::default();
     let outbox = PgOutbox::new(database.pool.clone(), told.clone());
     let columns = [Column::new("i'd"), Column::new("wrote"), Column::new("a {schema} \"%")];
-    let weird = Watches::new().add(watch(table).group("it's {schema} %", columns).shows(["wrote"]));
+    let weird = Watches::new().with(watch(table).group("it's {schema} %", columns).shows(["wrote"]));
     outbox.install(&weird).await.unwrap();
     outbox.check(&weird).await.unwrap();
     database
@@ -235,7 +235,7 @@ async fn names_with_quotes_dollars_and_percent_signs_work() {
     assert_eq!(names(&told.recorded()), expected);
     let long = "x".repeat(63);
     database.run(&format!("CREATE TABLE {long} (id int)")).await;
-    let long = Watches::new().add(watch(&long).group("long", ["id"]));
+    let long = Watches::new().with(watch(&long).group("long", ["id"]));
     outbox.install(&long).await.unwrap();
     outbox.check(&long).await.unwrap();
 }

@@ -121,7 +121,7 @@ async fn open(database: Option<Database>) -> Option<Shop> {
     let database = database?;
     database.run(MORE).await;
     let shop = Shop::with(database).await?;
-    shop.outbox.install(&watches().add(watch("events").group("event", ["id"]))).await.unwrap();
+    shop.outbox.install(&watches().with(watch("events").group("event", ["id"]))).await.unwrap();
     Some(shop)
 }
 
@@ -285,7 +285,7 @@ async fn an_update_that_changes_nothing_that_is_shown_invalidates_nothing() {
     let books = watch("books").group("book", ["id"]).group("author", ["author_id"]).shows(["title", "price"]);
     let tags =
         watch("books").group("tag", [groupcache_sqlx::Column::new("tags").elements()]).shows::<&str>([]);
-    outbox.install(&groupcache_sqlx::Watches::new().add(books).add(tags)).await.unwrap();
+    outbox.install(&groupcache_sqlx::Watches::new().with(books).with(tags)).await.unwrap();
     for (update, groups) in [
         ("SET views = '{}' WHERE id = 1", ""),
         ("SET title = title, id = id, views = '[]'", ""),

@@ -222,7 +222,7 @@ async fn a_relay_says_at_its_start_if_nothing_is_installed_or_another_delivery_i
     let error = outbox.relay().run(std::future::pending()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
     database.run("CREATE TABLE t (id int)").await;
-    outbox.install(&Watches::new().add(watch("t").group("t", ["id"]))).await.unwrap();
+    outbox.install(&Watches::new().with(watch("t").group("t", ["id"]))).await.unwrap();
     let fan_out = PgOutbox::new(database.pool.clone(), told).fan_out(|| {});
     let error = fan_out.relay().run(std::future::pending()).await.unwrap_err().to_string();
     assert!(error.contains("the installed delivery is queue, the declared one fan-out"), "{error}");

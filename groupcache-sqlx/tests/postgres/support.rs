@@ -38,7 +38,7 @@ pub(crate) fn watches() -> Watches {
     let favorites = watch("favorites")
         .group("book", [Column::new("book_id").field("id")])
         .group("user", [Column::new("user_id").field("id")]);
-    Watches::new().add(Watch::<Book>::table("books")).add(tags).add(favorites)
+    Watches::new().with(Watch::<Book>::table("books")).with(tags).with(favorites)
 }
 
 /// A database with the tables, their triggers, and an outbox that records.

@@ -109,7 +109,7 @@ async fn if_the_cache_fails_the_commit_says_so_and_the_relay_delivers() {
     write(&mut transaction, "x").await;
     let error = transaction.commit().await.unwrap_err();
     assert!(matches!(error, CommitError::NotInvalidated(_)), "{error:?}");
-    assert_eq!(title(&mut *shop.database.pool.acquire().await.unwrap()).await.unwrap(), "x");
+    assert_eq!(title(&mut shop.database.pool.acquire().await.unwrap()).await.unwrap(), "x");
     eventually("the delivery", async || names(&shop.told.recorded()) == BOOK_1).await;
     running.stop().await;
 }

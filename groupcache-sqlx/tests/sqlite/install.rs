@@ -22,7 +22,7 @@ async fn installing_again_changes_nothing_and_uninstalling_leaves_nothing() {
     outbox.install(&watches()).await.unwrap();
     let installed = objects(&file).await;
     outbox.install(&watches()).await.unwrap();
-    outbox.install(&Watches::new().add(Watch::<Book>::table("books"))).await.unwrap();
+    outbox.install(&Watches::new().with(Watch::<Book>::table("books"))).await.unwrap();
     assert!(outbox.check(&watches()).await.is_err());
     outbox.install(&watches()).await.unwrap();
     assert_eq!(objects(&file).await, installed);
@@ -63,8 +63,10 @@ async fn what_does_not_fit_is_named_and_nothing_is_half_installed() {
         (watch("odd").group("g", [Column::new("id").elements()]), "neither TEXT nor JSON"),
         (watch("odd"), "is watched for no group"),
     ] {
-        let error =
-            outbox.install(&Watches::new().add(Watch::<Book>::table("books")).add(wrong)).await.unwrap_err();
+        let error = outbox
+            .install(&Watches::new().with(Watch::<Book>::table("books")).with(wrong))
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
         assert!(error.to_string().contains(message), "{message}: {error}");
         assert_eq!(objects(&file).await, before, "{message}");
@@ -92,7 +94,7 @@ async fn names_with_quotes_work() {
     let told = RecordingInvalidator::default();
     let outbox = SqliteOutbox::new(file.pool.clone(), told.clone());
     let weird = watch("we\"ird 'x'").group("it's", ["i'd"]).group("b", [Column::new("b \"c").field("f")]);
-    let weird = Watches::new().add(weird);
+    let weird = Watches::new().with(weird);
     outbox.install(&weird).await.unwrap();
     outbox.check(&weird).await.unwrap();
     file.run("INSERT INTO \"we\"\"ird 'x'\" VALUES (1, 'x'); REPLACE INTO \"we\"\"ird 'x'\" VALUES (2, 'x')")

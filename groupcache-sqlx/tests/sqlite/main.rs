@@ -1,5 +1,6 @@
 //! groupcache on real SQLite files.
 
+mod crash;
 mod delivery;
 mod install;
 mod matrix;

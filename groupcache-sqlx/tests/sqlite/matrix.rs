@@ -147,7 +147,7 @@ async fn texts_are_those_of_rust() {
         "truth".into(),
         Column::new("name").case_insensitive(),
     ];
-    outbox.install(&Watches::new().add(watch("t").group("t", columns))).await.unwrap();
+    outbox.install(&Watches::new().with(watch("t").group("t", columns))).await.unwrap();
     for (id, free, truth) in [(i64::MIN, "", true), (0, "É𝄞 ,-'\"\0x", false), (i64::MAX, "null", true)] {
         let before = told.recorded().len();
         sqlx::query("INSERT INTO t VALUES (?, ?, NULL, ?, 'ÀB')")
@@ -177,7 +177,7 @@ async fn an_update_that_changes_nothing_that_is_shown_invalidates_nothing() {
     let shop = Shop::open(SqliteJournalMode::Wal).await;
     shop.file.run("ALTER TABLE books ADD COLUMN views INTEGER DEFAULT 0").await;
     let books = watch("books").group("book", ["id"]).shows(["title"]);
-    shop.outbox.install(&Watches::new().add(books)).await.unwrap();
+    shop.outbox.install(&Watches::new().with(books)).await.unwrap();
     shop.file.run("UPDATE books SET views = views + 1, title = title").await;
     assert_eq!(shop.delivered().await, expected(""));
     shop.file.run("UPDATE books SET title = CASE id WHEN 1 THEN 'x' ELSE title END").await;

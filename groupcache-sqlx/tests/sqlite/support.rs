@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use groupcache_core::{Group, Groups, Model, RecordingInvalidator};
 use groupcache_sqlx::{Column, SqliteOutbox, Watch, Watches, watch};
-use groupcache_tests::servers::new_directory;
+use groupcache_tests::process::new_directory;
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, SqlitePool};
@@ -47,7 +47,7 @@ pub(crate) fn watches() -> Watches {
     let favorites = watch("favorites")
         .group("book", [Column::new("book_id").field("id")])
         .group("user", [Column::new("user_id").field("id")]);
-    Watches::new().add(Watch::<Book>::table("books")).add(tags).add(favorites)
+    Watches::new().with(Watch::<Book>::table("books")).with(tags).with(favorites)
 }
 
 /// A file of one test.
