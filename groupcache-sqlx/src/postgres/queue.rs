@@ -51,6 +51,7 @@ impl PgOutbox {
         #[cfg(groupcache_mutants)]
         if groupcache_core::mutants::is_on("delete_before_bump") {
             transaction.commit().await.map_err(error_from)?;
+            tokio::time::sleep(Duration::from_millis(2)).await;
             self.invalidator.invalidate(&groups_of(&changes)).await?;
             return Ok(Delivered { changes: rows.len(), lag: oldest + taken.elapsed() });
         }
