@@ -65,7 +65,7 @@ async fn after_a_process_is_killed_around_its_commits_no_page_is_older_than_the_
     let process = Process::new(&database.pool, RedisBackend::builder(server.url()).build().unwrap());
     process.outbox.install(&watches()).await.unwrap();
     let (mut left, mut longest) = (0, Duration::ZERO);
-    for _ in 0..8 * scale() {
+    for _ in 0..5 * scale() {
         let versions = "SELECT sum(version)::bigint FROM books";
         let before = count(&database.pool, versions).await;
         let mut child = another_process(&database.url, &server.url());

@@ -1,12 +1,13 @@
 //! Caches in the memory of each process: every process sees every change.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use groupcache_core::{Cache, Group, RecordingInvalidator};
+use groupcache_core::{Cache, Error, ErrorKind, Group, Groups, Invalidator, RecordingInvalidator, Result};
 use groupcache_memory::MemoryBackend;
-use groupcache_sqlx::PgOutbox;
+use groupcache_sqlx::{CommitError, PgOutbox};
+use tokio::sync::Semaphore;
 
 use crate::relay::Running;
 use crate::server::Database;
@@ -183,6 +184,67 @@ async fn a_flush_without_a_relay_fails_in_time() {
     let Some(database) = open().await else { return };
     let process = Process::new(&database);
     let error = process.outbox.flush_all().await.unwrap_err();
-    assert_eq!(error.kind(), groupcache_core::ErrorKind::Timeout);
+    assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.to_string().contains("is a relay running?"), "{error}");
+}
+
+#[tokio::test]
+async fn a_change_of_an_own_transaction_is_invalidated_once_here_and_once_elsewhere() {
+    let Some(database) = open().await else { return };
+    let (own, other) = (Process::new(&database), Process::new(&database));
+    let running = [own.started().await, other.started().await];
+    for _ in 0..20 {
+        let mut transaction = own.outbox.begin().await.unwrap();
+        sqlx::query("UPDATE books SET title = 'x' WHERE id = 1").execute(&mut *transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+    own.outbox.flush_all().await.unwrap();
+    other.outbox.flush_all().await.unwrap();
+    assert_eq!(own.told.recorded().len(), 20);
+    let of_the_book = Group::new("book").with("id", 1);
+    assert!(other.told.recorded().iter().any(|groups| groups.contains(&of_the_book)));
+    for running in running {
+        running.stop().await;
+    }
+}
+
+/// Fails the first invalidation, once it may.
+#[derive(Clone)]
+struct FailingFirst {
+    told: RecordingInvalidator,
+    is_first: Arc<AtomicBool>,
+    may_fail: Arc<Semaphore>,
+}
+
+impl Invalidator for FailingFirst {
+    async fn invalidate(&self, groups: &Groups) -> Result<()> {
+        if self.is_first.swap(false, Ordering::SeqCst) {
+            self.may_fail.acquire().await.unwrap().forget();
+            return Err(Error::new(ErrorKind::Unavailable, "failing"));
+        }
+        self.told.invalidate(groups).await
+    }
+}
+
+#[tokio::test]
+async fn a_change_whose_own_transaction_could_not_invalidate_it_is_delivered_by_the_relay() {
+    let Some(database) = open().await else { return };
+    let failing = FailingFirst {
+        told: RecordingInvalidator::default(),
+        is_first: Arc::new(AtomicBool::new(true)),
+        may_fail: Arc::new(Semaphore::new(0)),
+    };
+    let outbox = PgOutbox::new(database.pool.clone(), failing.clone()).fan_out(|| {});
+    let running = Running::spawn(outbox.relay().poll_interval(Duration::from_millis(10)));
+    outbox.flush_all().await.unwrap();
+    let mut transaction = outbox.begin().await.unwrap();
+    sqlx::query("UPDATE books SET title = 'x' WHERE id = 1").execute(&mut *transaction).await.unwrap();
+    let commit = tokio::spawn(transaction.commit());
+    // The relay reads the change while its transaction is about to invalidate it.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    failing.may_fail.add_permits(1);
+    assert!(matches!(commit.await.unwrap(), Err(CommitError::NotInvalidated(_))));
+    let told = ["book", "book{author_id=1}", "book{id=1}"];
+    eventually("the delivery", async || names(&failing.told.recorded()) == told).await;
+    running.stop().await;
 }

@@ -21,7 +21,7 @@ const SQL_WRITERS: usize = 2;
 const READERS: usize = 32;
 
 /// Multiplied by `GROUPCACHE_TEST_SCALE`, as is the number of crashes.
-const SECONDS: u64 = 3;
+const SECONDS: u64 = 2;
 
 /// Runs the history in these processes. A write counts once every process must show it.
 async fn run(processes: Vec<Process>) -> HistoryRecorder {
