@@ -110,6 +110,25 @@ impl<B: Backend> Cache<B> {
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<Loaded<R>, E>> + Send,
     {
+        if let Some(value) = self.read_now(address, &accept) {
+            return Ok(ReadOutcome::of(Served::Entry(value, ServedFrom::Hit)));
+        }
+        self.read_through(address, accept, loader).await
+    }
+
+    /// Reads like [`read`](Self::read), for callers that have tried [`read_now`](Self::read_now).
+    pub(crate) async fn read_through<V, R, E, A, F, Fut>(
+        &self,
+        address: &Address,
+        accept: A,
+        loader: F,
+    ) -> Result<ReadOutcome<Served<V, R>, Refresh<B, F>>, E>
+    where
+        A: Fn(&Arc<Entry>) -> Option<V> + Sync,
+        V: Send,
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<Loaded<R>, E>> + Send,
+    {
         let nested = NestedRead::begin();
         if let Some(outer) = nested.outer() {
             off_hit_path(outer.before_nested_read(self.id(), &address.groups)).await;

@@ -47,7 +47,7 @@ impl<B: Backend> Cache<B> {
         if let Some(value) = self.read_now(&address, accept) {
             return Ok(value);
         }
-        let outcome = self.read(&address, accept, load).await?;
+        let outcome = self.read_through(&address, accept, load).await?;
         let served = match outcome.refresh {
             // The window allows the expired value, so a failed load does not fail the read.
             Some(refresh) => off_hit_path(refresh.run(accept)).await.unwrap_or(outcome.served),
@@ -76,7 +76,7 @@ impl<B: Backend> Cache<B> {
         if let Some(value) = self.read_now(&address, accept) {
             return Ok(value);
         }
-        let outcome = self.read(&address, accept, load).await?;
+        let outcome = self.read_through(&address, accept, load).await?;
         let served = match (outcome.refresh, Handle::try_current()) {
             (Some(refresh), Ok(runtime)) => {
                 // Detached: the refresh reports through the counters.
