@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn all_groups_can_be_bumped_at_once() {
-        let table = Generations::new();
+        let table = GenerationTable::new();
         let cells: Vec<_> = (0..200).map(|n| table.find_or_create(&Group::new("g").with("n", n))).collect();
         let before: Vec<_> = cells.iter().map(|cell| cell.generation()).collect();
         table.bump_all();

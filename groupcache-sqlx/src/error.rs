@@ -69,17 +69,52 @@ pub(crate) fn error_from(error: sqlx::Error) -> Error {
 
 /// The kind of an error with this code: an SQLSTATE, or a result code of SQLite.
 fn kind_of(code: &str) -> ErrorKind {
+    // An SQLSTATE has five characters. The lowest byte of a result code of SQLite is the kind of its error.
+    if let Some(code) = code.parse::<u32>().ok().filter(|_| code.len() < 5) {
+        return match code & 0xff {
+            // Denied, read-only.
+            3 | 8 => ErrorKind::Refused,
+            // Busy, locked, input and output, full, cannot be opened.
+            5 | 6 | 10 | 13 | 14 => ErrorKind::Unavailable,
+            _ => ErrorKind::Protocol,
+        };
+    }
     match code {
         OURS | "3F000" | "42P01" | "42703" => ErrorKind::Configuration,
-        // Wrong password, missing right; a transaction or file that only reads.
-        "42501" | "25006" | "8" => ErrorKind::Refused,
-        // SQLite: busy, locked.
-        "5" | "6" => ErrorKind::Unavailable,
+        // A missing right; a transaction that only reads.
+        "42501" | "25006" => ErrorKind::Refused,
         _ => match code.get(..2) {
             // Connection lost, rolled back for concurrency, no resources, operator intervention.
             Some("08" | "40" | "53" | "55" | "57") => ErrorKind::Unavailable,
             Some("28") => ErrorKind::Refused,
             _ => ErrorKind::Protocol,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_of_both_databases_have_their_kinds() {
+        for (code, kind) in [
+            ("GC001", ErrorKind::Configuration),
+            ("42P01", ErrorKind::Configuration),
+            ("42501", ErrorKind::Refused),
+            ("28P01", ErrorKind::Refused),
+            ("40001", ErrorKind::Unavailable),
+            ("57P01", ErrorKind::Unavailable),
+            ("08006", ErrorKind::Unavailable),
+            ("22012", ErrorKind::Protocol),
+            // SQLite: busy, busy because of a snapshot, read-only after a crash, a failed constraint.
+            ("5", ErrorKind::Unavailable),
+            ("517", ErrorKind::Unavailable),
+            ("264", ErrorKind::Refused),
+            ("2067", ErrorKind::Protocol),
+            ("", ErrorKind::Protocol),
+        ] {
+            assert_eq!(kind_of(code), kind, "{code}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use groupcache_core::{ErrorKind, RecordingInvalidator};
 use groupcache_sqlx::{Column, SqliteOutbox, Watch, Watches, watch};
-use sqlx::sqlite::SqliteJournalMode;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 
 use crate::support::{Book, File, Shop, TABLES, names, watches};
 
@@ -71,6 +71,17 @@ async fn what_does_not_fit_is_named_and_nothing_is_half_installed() {
         assert!(error.to_string().contains(message), "{message}: {error}");
         assert_eq!(objects(&file).await, before, "{message}");
     }
+}
+
+#[tokio::test]
+async fn a_file_that_can_only_be_read_is_refused() {
+    let file = File::create(SqliteJournalMode::Delete).await;
+    file.run(TABLES).await;
+    let options = SqliteConnectOptions::new().filename(&file.path).read_only(true);
+    let pool = SqlitePoolOptions::new().connect_with(options).await.unwrap();
+    let error =
+        SqliteOutbox::new(pool, RecordingInvalidator::default()).install(&watches()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
 }
 
 #[tokio::test]
