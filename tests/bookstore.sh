@@ -45,6 +45,20 @@ curl -fsS "$url/books/5" | grep -q 'A Changed Title' || fail "the first GET afte
 differ "$first" "$(header x-render /books/5)" "the page of the changed book is rendered again"
 same "$unrelated" "$(header x-render /books/6)" "the page of another book stays cached"
 
+# Another program writes to the database.
+if command -v sqlite3 >/dev/null 2>&1; then
+    before=$(header x-render /books/5)
+    sqlite3 -cmd '.timeout 5000' "$folder/books.sqlite" "UPDATE books SET title = 'Changed By Hand' WHERE id = 5"
+    sleep 1
+    curl -fsS "$url/books/5" | grep -q 'Changed By Hand' || fail "a change by sqlite3 does not show within a second"
+    differ "$before" "$(header x-render /books/5)" "the page of a book that sqlite3 changed is rendered again"
+    same "$unrelated" "$(header x-render /books/6)" "the page of another book stays cached after a change by sqlite3"
+elif [ "${GROUPCACHE_REQUIRE_SERVERS:-}" = 1 ]; then
+    fail "sqlite3 is not installed"
+else
+    echo "SKIPPED: sqlite3 is not installed; see tests/servers.sh" >&2
+fi
+
 about=$(header x-render /about)
 curl -fsS -X POST "$url/uncache/tag/static" > /dev/null
 differ "$about" "$(header x-render /about)" "a page is rendered again after its tag was uncached"

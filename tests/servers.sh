@@ -5,11 +5,18 @@ have() {
     command -v "$1" >/dev/null 2>&1
 }
 
-# A package of Debian and its program have the same name here.
+# Whether the program of a Debian package is there. Debian keeps those of PostgreSQL out of the path.
+have_package() {
+    case $1 in
+        postgresql) have postgres || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 ;;
+        *) have "$1" ;;
+    esac
+}
+
 ensure_servers() {
     local package missing="" still=""
-    for package in redis-server memcached openssl; do
-        have "$package" || missing="$missing $package"
+    for package in redis-server memcached openssl postgresql sqlite3; do
+        have_package "$package" || missing="$missing $package"
     done
     if [ -z "$missing" ]; then
         return 0
@@ -26,11 +33,11 @@ ensure_servers() {
         [ -n "$made" ] && rm -f "$policy"
     fi
     for package in $missing; do
-        have "$package" || still="$still $package"
+        have_package "$package" || still="$still $package"
     done
     if [ -n "$still" ]; then
         echo "missing:$still. Tests that need them are skipped, or fail with GROUPCACHE_REQUIRE_SERVERS=1." >&2
-        echo "Debian, Ubuntu: apt-get install$still. macOS: brew install redis memcached openssl." >&2
+        echo "Debian, Ubuntu: apt-get install$still. macOS: brew install redis memcached openssl postgresql sqlite." >&2
         return 1
     fi
 }

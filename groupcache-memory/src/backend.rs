@@ -120,6 +120,14 @@ impl MemoryBackend {
         self.generations.len()
     }
 
+    /// Makes every entry that depends on a group stale, and every load in flight.
+    ///
+    /// For a process that may have missed invalidations. A read that starts afterwards never returns a value whose
+    /// load began before. Entries without groups stay.
+    pub fn invalidate_all(&self) {
+        self.generations.bump_all();
+    }
+
     /// Evicts, expires and counts now, which moka otherwise does in the course of other operations.
     pub fn run_pending_tasks(&self) {
         self.entries.run_pending_tasks();

@@ -69,6 +69,15 @@ impl GenerationTable {
         cell
     }
 
+    /// Bumps every group that has a cell.
+    pub(crate) fn bump_all(&self) {
+        for shard in &self.shards {
+            // The drop of a cell locks the shard: the list is dropped after the lock.
+            let cells: Vec<_> = lock(shard).values().filter_map(Weak::upgrade).collect();
+            cells.iter().for_each(|cell| cell.bump());
+        }
+    }
+
     /// Returns the number of groups that have a cell, or had one until a moment ago.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
@@ -174,6 +183,17 @@ mod tests {
             assert!(!seen.contains(&cell.generation()));
             seen.push(cell.generation());
         }
+    }
+
+    #[test]
+    fn all_groups_can_be_bumped_at_once() {
+        let table = GenerationTable::new();
+        let cells: Vec<_> = (0..200).map(|n| table.find_or_create(&Group::new("g").with("n", n))).collect();
+        let before: Vec<_> = cells.iter().map(|cell| cell.generation()).collect();
+        table.bump_all();
+        assert!(cells.iter().zip(before).all(|(cell, before)| cell.generation() != before));
+        drop(cells);
+        assert_eq!(table.len(), 0);
     }
 
     #[test]

@@ -6,6 +6,9 @@ mod readme {}
 #[doc = include_str!("../../docs/backends.md")]
 mod backends {}
 
+#[doc = include_str!("../../docs/database.md")]
+mod database {}
+
 #[doc = include_str!("../../docs/extending.md")]
 mod extending {}
 

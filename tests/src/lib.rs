@@ -14,6 +14,7 @@ pub mod fake_server;
 pub mod history;
 pub mod log;
 pub mod memcached_server;
+pub mod postgres_server;
 pub mod process;
 pub mod proxy;
 pub mod redis_cluster;

@@ -1,4 +1,6 @@
 //! The JSON API.
+//!
+//! Its handlers invalidate nothing: the database does, for every write, whichever program made it.
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
@@ -8,7 +10,7 @@ use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::database;
+use crate::database::Written;
 use crate::error::ApiError;
 use crate::model::{Author, Book, NewBook, is_slug};
 use crate::state::AppState;
@@ -18,7 +20,7 @@ pub(crate) async fn book(
     id: Result<Path<i64>, PathRejection>,
 ) -> Result<Json<Book>, ApiError> {
     let Path(id) = id?;
-    let book = database::book(&state.pool, id).await?;
+    let book = state.database.book(id).await?;
     book.map(Json).ok_or_else(|| no_such_book(id))
 }
 
@@ -27,7 +29,7 @@ pub(crate) async fn author(
     id: Result<Path<i64>, PathRejection>,
 ) -> Result<Json<Author>, ApiError> {
     let Path(id) = id?;
-    let author = database::author(&state.pool, id).await?;
+    let author = state.database.author(id).await?;
     author.map(Json).ok_or_else(|| ApiError::NotFound(format!("there is no author {id}")))
 }
 
@@ -40,13 +42,9 @@ pub(crate) async fn insert_book(
         return Err(invalid("id", "must not be given for a new book"));
     }
     let new = body.checked()?;
-    let pool = state.pool.clone();
-    let write = async move {
-        let author_id = new.author_id;
-        let inserted = database::insert_book(&pool, new).await;
-        inserted.map_err(|error| write_error(error, author_id))
-    };
-    let book = run_to_completion(state, write, |book| (None, Some(book))).await?;
+    let author_id = new.author_id;
+    let inserted = state.database.insert_book(new).await.map_err(|error| write_error(error, author_id))?;
+    let book = acknowledged(inserted, "book")?;
     let location = format!("/api/books/{}", book.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(book)))
 }
@@ -62,14 +60,10 @@ pub(crate) async fn replace_book(
         return Err(ApiError::BadRequest(format!("id: {other} in the body, {id} in the address")));
     }
     let new = body.checked()?;
-    let pool = state.pool.clone();
-    let write = async move {
-        let author_id = new.author_id;
-        let replaced = database::replace_book(&pool, id, new).await;
-        replaced.map_err(|error| write_error(error, author_id))?.ok_or_else(|| no_such_book(id))
-    };
-    let (_, new) = run_to_completion(state, write, |(old, new)| (Some(old), Some(new))).await?;
-    Ok(Json(new))
+    let author_id = new.author_id;
+    let replaced =
+        state.database.replace_book(id, new).await.map_err(|error| write_error(error, author_id))?;
+    acknowledged(replaced.ok_or_else(|| no_such_book(id))?, "book").map(Json)
 }
 
 pub(crate) async fn delete_book(
@@ -77,13 +71,8 @@ pub(crate) async fn delete_book(
     id: Result<Path<i64>, PathRejection>,
 ) -> Result<Json<Deleted>, ApiError> {
     let Path(id) = id?;
-    let pool = state.pool.clone();
-    let write = async move {
-        let deleted = database::delete_book(&pool, id).await?;
-        deleted.ok_or_else(|| no_such_book(id))
-    };
-    let deleted = run_to_completion(state, write, |book| (Some(book), None)).await?;
-    Ok(Json(Deleted { deleted }))
+    let deleted = state.database.delete_book(id).await?.ok_or_else(|| no_such_book(id))?;
+    Ok(Json(Deleted { deleted: acknowledged(deleted, "deleted")? }))
 }
 
 pub(crate) async fn no_such_route() -> ApiError {
@@ -140,50 +129,15 @@ impl BookBody {
     }
 }
 
-/// Runs a write and the invalidation after its commit to completion, even if the client disconnects.
-///
-/// When a client disconnects, the future of its request is dropped. Between commit and invalidation that
-/// would leave stale pages. So both run in a task of their own, and a shutdown waits for that task.
-///
-/// `old_and_new` returns the book before and after the write from the output of the write.
-async fn run_to_completion<T: Send + 'static>(
-    state: AppState,
-    write: impl Future<Output = Result<T, ApiError>> + Send + 'static,
-    old_and_new: fn(&T) -> (Option<&Book>, Option<&Book>),
-) -> Result<T, ApiError> {
-    let write_guard = state.writes.clone().read_owned().await;
-    let task = tokio::spawn(async move {
-        let _write_guard = write_guard;
-        let written = write.await?;
-        // The write is committed.
-        let (old, new) = old_and_new(&written);
-        if let Err(error) = invalidate_pages(&state, old, new).await {
-            return Err(ApiError::WriteNotInvalidated {
-                reason: error.to_string(),
-                state: match new {
-                    Some(new) => ("book", json!(new)),
-                    None => ("deleted", json!(old)),
-                },
-            });
-        }
-        Ok(written)
-    });
-    task.await?
-}
-
-/// Invalidates, in one round trip, the pages that show the book before or after a committed write. A book
-/// that moves to another author or genre is on the pages of both.
-async fn invalidate_pages(
-    state: &AppState,
-    old: Option<&Book>,
-    new: Option<&Book>,
-) -> groupcache_core::Result<()> {
-    let mut changes = state.pages.changes();
-    for book in [old, new].into_iter().flatten() {
-        // `saved`: the pages of all books, of this book, and of its author. `view`: the feeds of its genre.
-        changes = changes.saved(book).view("feed", [("feed_name", &book.genre)]);
+/// Returns the book of a write, or 503 if the cache did not acknowledge that its pages are stale.
+fn acknowledged(written: Written, name: &'static str) -> Result<Book, ApiError> {
+    match written.invalidated {
+        Ok(()) => Ok(written.book),
+        Err(error) => Err(ApiError::WriteNotInvalidated {
+            reason: error.to_string(),
+            state: (name, json!(written.book)),
+        }),
     }
-    changes.invalidate().await
 }
 
 fn no_such_book(id: i64) -> ApiError {

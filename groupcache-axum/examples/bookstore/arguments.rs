@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 
 use lexopt::prelude::*;
 
+use crate::open::Location;
+
 pub(crate) const HELP: &str = "\
-A small bookstore on SQLite: HTML pages, a JSON API and feeds.
+A small bookstore on SQLite or PostgreSQL: HTML pages, a JSON API and feeds.
 
 Usage: bookstore [OPTIONS]
 
@@ -17,13 +18,12 @@ Options:
                             redis://[:PASSWORD@]HOST[:PORT][/DATABASE], a Redis Cluster
                             as several URLs separated by commas, or memcached
                             servers as memcached://HOST[:PORT],... [default: memory]
-  --database sqlite://PATH  database file, created and filled if it has no tables
-                            [default: groupcache-bookstore.sqlite in the system's
-                            directory for temporary files]
+  --database URL            sqlite://PATH of a file, which is created if needed, or
+                            postgres://[USER[:PASSWORD]@]HOST[:PORT]/DATABASE. Filled
+                            if it has no tables [default: groupcache-bookstore.sqlite
+                            in the system's directory for temporary files]
   --help                    print this help and exit
 ";
-
-const DATABASE_SCHEME: &str = "sqlite://";
 
 /// The command line, parsed.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,8 +36,7 @@ pub(crate) enum Command {
 pub(crate) struct Arguments {
     pub(crate) listen: SocketAddr,
     pub(crate) backend: Backend,
-    /// The database file. Always absolute: SQLite takes some relative paths for something else.
-    pub(crate) database: PathBuf,
+    pub(crate) database: Location,
 }
 
 /// The store of the cached pages.
@@ -55,7 +54,7 @@ impl Default for Arguments {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 3000)),
             backend: Backend::Memory,
-            database: std::env::temp_dir().join("groupcache-bookstore.sqlite"),
+            database: Location::Sqlite(std::env::temp_dir().join("groupcache-bookstore.sqlite")),
         }
     }
 }
@@ -139,13 +138,16 @@ const BACKEND: ValueOption<Backend> = ValueOption {
     },
 };
 
-const DATABASE: ValueOption<PathBuf> = ValueOption {
+const DATABASE: ValueOption<Location> = ValueOption {
     name: "database",
-    expected: "expected sqlite://PATH with the path of a file and nothing after it",
-    read: |value| {
-        let path = value.strip_prefix(DATABASE_SCHEME)?;
-        let names_a_file = !path.is_empty() && !path.starts_with(':') && !path.contains(['?', '\0']);
-        names_a_file.then(|| std::path::absolute(path).ok()).flatten()
+    expected: "expected sqlite://PATH with the path of a file and nothing after it, or postgres://HOST/DATABASE",
+    read: |value| match value.split_once("://")? {
+        ("sqlite", path) => {
+            let names_a_file = !path.is_empty() && !path.starts_with(':') && !path.contains(['?', '\0']);
+            names_a_file.then(|| std::path::absolute(path).ok()).flatten().map(Location::Sqlite)
+        }
+        ("postgres" | "postgresql", rest) if !rest.is_empty() => Some(Location::Postgres(value.to_owned())),
+        _ => None,
     },
 };
 
@@ -177,7 +179,7 @@ mod tests {
         let expected = Arguments {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80)),
             backend: Backend::Memory,
-            database: PathBuf::from("/shop/books.db"),
+            database: Location::Sqlite("/shop/books.db".into()),
         };
         assert_eq!(
             parsed(&["--listen=0.0.0.0:80", "--backend", "memory", "--database=sqlite:///shop/books.db",]),
@@ -199,7 +201,7 @@ mod tests {
 
     #[test]
     fn every_error_is_one_line_with_the_option_and_the_value() {
-        let cases: [(&[&str], &[&str]); 12] = [
+        let cases: [(&[&str], &[&str]); 13] = [
             (&["--listen", "3000"], &["--listen", "\"3000\""]),
             (&["--listen", "a\nb"], &["--listen", "\"a\\nb\""]),
             (&["--backend", "redis"], &["--backend", "\"redis\""]),
@@ -208,6 +210,7 @@ mod tests {
             (&["--database", "x.db"], &["--database", "\"x.db\""]),
             (&["--database", "sqlite://"], &["--database", "\"sqlite://\""]),
             (&["--database", "sqlite://:memory:"], &["--database", ":memory:"]),
+            (&["--database", "postgres://"], &["--database", "postgres://"]),
             (&["--listen"], &["--listen", "missing"]),
             (&["--colour=red"], &["--colour=red"]),
             (&["-x"], &["-x"]),

@@ -73,8 +73,6 @@ pub(crate) enum ApiError {
     Database(#[from] sqlx::Error),
     #[error("the cache was not invalidated: {0}")]
     NotInvalidated(groupcache_core::Error),
-    #[error("the write failed: {0}")]
-    Interrupted(#[from] tokio::task::JoinError),
     /// The write is committed, but pages may still show the old state. `state` is what a successful response
     /// would contain.
     #[error("the write stands, but the cache was not invalidated: {reason}")]
@@ -95,7 +93,7 @@ impl IntoResponse for ApiError {
             Self::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Body(rejection) => rejection.status(),
-            Self::Database(_) | Self::Interrupted(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Database(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::WriteNotInvalidated { .. } | Self::NotInvalidated(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         let mut message = self.to_string();

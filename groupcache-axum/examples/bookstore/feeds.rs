@@ -8,12 +8,12 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use groupcache_core::{Group, Groups, Model, depend};
 use maud::html;
 use serde_json::json;
 
-use crate::database;
 use crate::error::PageError;
-use crate::model::{BookWithAuthor, year_text};
+use crate::model::{Author, BookWithAuthor, year_text};
 use crate::state::AppState;
 
 pub(crate) async fn feed(
@@ -31,7 +31,11 @@ pub(crate) async fn feed(
                 "The number of entries must be from 1 to {ENTRIES_MAX}, not {num_entries}."
             ))
         })?;
-    let books = database::newest_books_of_genre(&state.pool, &genre, num_entries).await?;
+    // The entries show the names of their authors. Declare that before reading the names.
+    let authors = state.database.authors_of_newest_books(&genre, num_entries).await?;
+    let authors = authors.into_iter().map(|id| Group::new(Author::NAME).with("id", id));
+    depend(authors.collect::<Groups>()).await;
+    let books = state.database.newest_books_of_genre(&genre, num_entries).await?;
     if books.is_empty() {
         return Err(PageError::NotFound(format!("There is no genre {genre}.")));
     }

@@ -1,8 +1,8 @@
-//! A small bookstore: HTML pages, a JSON API and feeds over one SQLite file.
+//! A small bookstore: HTML pages, a JSON API and feeds over SQLite or PostgreSQL.
 //!
 //! Its pages are cached until the data they show changes. `routes.rs` declares what each page depends on, and
-//! `invalidate_pages` in `api.rs` invalidates the pages after a write. This file starts the program and shuts
-//! it down.
+//! `watches` in `model.rs` what each row concerns. Triggers in the database invalidate the pages, whichever
+//! program wrote. This file starts the program and shuts it down.
 
 mod api;
 mod arguments;
@@ -12,6 +12,7 @@ mod error;
 mod feeds;
 mod layout;
 mod model;
+mod open;
 mod pages;
 mod render;
 mod routes;
@@ -20,9 +21,7 @@ mod state;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -33,9 +32,10 @@ use groupcache_memory::MemoryBackend;
 use groupcache_redis::RedisBackend;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::arguments::{Arguments, Backend, Command};
-use crate::database::OpenError;
+use crate::open::{Location, OpenError, Opened};
 use crate::state::AppState;
 
 #[tokio::main]
@@ -59,8 +59,8 @@ async fn main() -> ExitCode {
 enum RunError {
     #[error("--listen {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
-    #[error("--database {path:?}: {source}")]
-    Database { path: PathBuf, source: OpenError },
+    #[error("--database {location}: {source}")]
+    Database { location: Location, source: OpenError },
     #[error("--backend: {0}")]
     Backend(groupcache_core::Error),
     #[error("invalid routes: {0}")]
@@ -74,43 +74,55 @@ async fn run(arguments: Arguments) -> Result<(), RunError> {
     let listener = TcpListener::bind(arguments.listen).await.map_err(unable_to_listen)?;
     let listen_url = listen_url(listener.local_addr().map_err(unable_to_listen)?);
 
-    let pool = database::open(&arguments.database)
-        .await
-        .map_err(|source| RunError::Database { path: arguments.database.clone(), source })?;
-
     let shutdown = shutdown_signal().map_err(RunError::Signal)?;
-    print_line(format_args!("Bookstore: {listen_url}/"));
-    print_line(format_args!("Database:  {}", arguments.database.display()));
-    let backend = backend(&arguments.backend).await?;
-    print_line(format_args!("Backend:   {}", groupcache_core::Backend::name(&backend)));
+    let (sender, is_shutting_down) = watch::channel(false);
+    tokio::spawn(async move {
+        shutdown.await;
+        sender.send_replace(true);
+    });
 
-    let state = AppState {
-        pool,
-        pages: Pages::new(Cache::builder(backend).build()),
-        listen_url: listen_url.into(),
-        writes: Arc::default(),
-    };
+    let (backend, memory) = backend(&arguments.backend).await?;
+    let backend_name = groupcache_core::Backend::name(&backend);
+    let cache = Cache::builder(backend).build();
+    let Opened { database, relay } =
+        open::open(&arguments.database, &cache, memory, shut_down(is_shutting_down.clone()))
+            .await
+            .map_err(|source| RunError::Database { location: arguments.database.clone(), source })?;
+
+    print_line(format_args!("Bookstore: {listen_url}/"));
+    print_line(format_args!("Database:  {}", arguments.database));
+    print_line(format_args!("Backend:   {backend_name}"));
+
+    let state = AppState { database, pages: Pages::new(cache), listen_url: listen_url.into() };
     let router = routes::router(state.clone())?;
-    serve(listener, router, state, shutdown).await.map_err(unable_to_listen)
+    serve(listener, router, &state, relay, is_shutting_down).await.map_err(unable_to_listen)
+}
+
+/// Completes when the program is to shut down.
+async fn shut_down(mut is_shutting_down: watch::Receiver<bool>) {
+    drop(is_shutting_down.wait_for(|is_shutting_down| *is_shutting_down).await);
 }
 
 /// Opens the backend. If its server cannot be reached, the program starts nevertheless: every request runs
-/// its handler until the server can be reached.
-async fn backend(chosen: &Backend) -> Result<BoxBackend, RunError> {
+/// its handler until the server can be reached. Returns the backend a second time if it is in this process.
+async fn backend(chosen: &Backend) -> Result<(BoxBackend, Option<MemoryBackend>), RunError> {
     let redis = match chosen {
-        Backend::Memory => return Ok(BoxBackend::new(MemoryBackend::with_max_bytes(CACHE_BYTES_MAX))),
+        Backend::Memory => {
+            let memory = MemoryBackend::with_max_bytes(CACHE_BYTES_MAX);
+            return Ok((BoxBackend::new(memory.clone()), Some(memory)));
+        }
         Backend::Redis(url) => RedisBackend::builder(url),
         Backend::RedisCluster(nodes) => RedisBackend::builder(&nodes[0]).cluster(&nodes[1..]),
         Backend::Memcached(servers) => {
             let memcached = MemcachedBackend::builder(servers).key_prefix("bookstore").build();
             let memcached = memcached.map_err(RunError::Backend)?;
             tolerate_transient(memcached.connect().await)?;
-            return Ok(BoxBackend::new(memcached));
+            return Ok((BoxBackend::new(memcached), None));
         }
     };
     let redis = redis.key_prefix("bookstore").build().map_err(RunError::Backend)?;
     tolerate_transient(redis.connect().await)?;
-    Ok(BoxBackend::new(redis))
+    Ok((BoxBackend::new(redis), None))
 }
 
 /// Logs a transient error, and returns any other one.
@@ -124,34 +136,29 @@ fn tolerate_transient(connected: groupcache_core::Result<()>) -> Result<(), RunE
     Ok(())
 }
 
-/// Serves until `shutdown` completes, then lets open requests and writes finish within [`GRACE_PERIOD`].
+/// Serves until the program is to shut down, then lets open requests and the relay finish within
+/// [`GRACE_PERIOD`].
+///
+/// A write whose client has disconnected needs no care: if it is committed, its pages are invalidated, by the
+/// relay of the next start if need be.
 async fn serve(
     listener: TcpListener,
     router: Router,
-    state: AppState,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    state: &AppState,
+    relay: JoinHandle<()>,
+    is_shutting_down: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let (sender, mut is_shutting_down) = watch::channel(false);
-    tokio::spawn(async move {
-        shutdown.await;
-        sender.send_replace(true);
-    });
-
-    let mut stop_accepting = is_shutting_down.clone();
     let server = axum::serve(listener, router)
-        .with_graceful_shutdown(async move {
-            drop(stop_accepting.wait_for(|is_shutting_down| *is_shutting_down).await);
-        })
+        .with_graceful_shutdown(shut_down(is_shutting_down.clone()))
         .into_future();
-
     let finish = async {
         server.await?;
-        drop(state.writes.write().await);
-        state.pool.close().await;
+        relay.await.map_err(io::Error::other)?;
+        state.database.close().await;
         Ok(())
     };
     let grace_period_over = async {
-        drop(is_shutting_down.wait_for(|is_shutting_down| *is_shutting_down).await);
+        shut_down(is_shutting_down).await;
         tokio::time::sleep(GRACE_PERIOD).await;
     };
     tokio::select! {

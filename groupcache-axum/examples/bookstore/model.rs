@@ -1,6 +1,7 @@
 //! The data of the bookstore: books and their authors.
 
 use groupcache_core::Model;
+use groupcache_sqlx::{Watch, Watches};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, sqlx::FromRow)]
@@ -15,8 +16,8 @@ pub(crate) struct Book {
 
 impl Model for Book {
     const NAME: &'static str = "book";
-    // Pages show one book, or the books of one author.
-    const GROUPS: &'static [&'static [&'static str]] = &[&["id"], &["author_id"]];
+    // Pages show one book, or the books of one author. Feeds show the books of one genre.
+    const GROUPS: &'static [&'static [&'static str]] = &[&["id"], &["author_id"], &["genre"]];
 }
 
 /// A book without an id: one to insert, or the replacement of an existing one.
@@ -28,12 +29,6 @@ pub(crate) struct NewBook {
     pub(crate) year: i64,
 }
 
-impl NewBook {
-    pub(crate) fn with_id(self, id: i64) -> Book {
-        Book { id, title: self.title, author_id: self.author_id, genre: self.genre, year: self.year }
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, sqlx::FromRow)]
 pub(crate) struct Author {
     pub(crate) id: i64,
@@ -43,6 +38,11 @@ pub(crate) struct Author {
 impl Model for Author {
     const NAME: &'static str = "author";
     const GROUPS: &'static [&'static [&'static str]] = &[&["id"]];
+}
+
+/// Declares the tables of the models. Triggers in the database invalidate the groups of each changed row.
+pub(crate) fn watches() -> Watches {
+    Watches::new().with(Watch::<Book>::table("books")).with(Watch::<Author>::table("authors"))
 }
 
 /// A book with the name of its author.

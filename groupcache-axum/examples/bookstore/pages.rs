@@ -6,7 +6,6 @@ use axum::http::HeaderMap;
 use groupcache_core::{Group, Model, depend};
 use maud::{Markup, html};
 
-use crate::database;
 use crate::error::PageError;
 use crate::layout::page;
 use crate::model::{Author, Book, BookWithAuthor, year_text};
@@ -44,8 +43,8 @@ pub(crate) async fn about() -> Markup {
         &html! {
             p {
                 "This bookstore sells nothing. It shows well-known books with their authors, "
-                "genres and years of first publication. The data is in one SQLite file, which "
-                "is filled at the first start."
+                "genres and years of first publication. The data is in one SQLite file or in a "
+                "PostgreSQL database, which is filled at the first start."
             }
             p {
                 "The same data is available as HTML pages, as a JSON API, and as feeds. One book "
@@ -62,8 +61,8 @@ pub(crate) async fn about() -> Markup {
 }
 
 pub(crate) async fn books(State(state): State<AppState>) -> Result<Markup, PageError> {
-    let books = database::books_with_authors(&state.pool).await?;
-    let genres = database::genres(&state.pool).await?;
+    let books = state.database.books_with_authors().await?;
+    let genres = state.database.genres().await?;
     Ok(page(
         "All books",
         &html! {
@@ -97,12 +96,14 @@ pub(crate) async fn book(
     id: Result<Path<i64>, PathRejection>,
 ) -> Result<Markup, PageError> {
     let Path(id) = id?;
-    let book = database::book(&state.pool, id)
+    let book = state
+        .database
+        .book(id)
         .await?
         .ok_or_else(|| PageError::NotFound(format!("There is no book number {id}.")))?;
     // The author is known only now. Declare the dependency before reading the author.
     depend(Group::new(Author::NAME).with("id", book.author_id)).await;
-    let author = database::author(&state.pool, book.author_id).await?;
+    let author = state.database.author(book.author_id).await?;
     Ok(page(
         &book.title,
         &html! {
@@ -123,10 +124,12 @@ pub(crate) async fn author(
     id: Result<Path<i64>, PathRejection>,
 ) -> Result<Markup, PageError> {
     let Path(id) = id?;
-    let author = database::author(&state.pool, id)
+    let author = state
+        .database
+        .author(id)
         .await?
         .ok_or_else(|| PageError::NotFound(format!("There is no author number {id}.")))?;
-    let books = database::books_of_author(&state.pool, id).await?;
+    let books = state.database.books_of_author(id).await?;
     Ok(page(
         &author.name,
         &html! {

@@ -34,6 +34,7 @@ pub(crate) fn router(state: AppState) -> Result<Router> {
         .fallback(api::no_such_route)
         .method_not_allowed_fallback(api::no_such_method);
 
+    let feed = cached.against_model::<Book>().on(["feed_name"]).rename("feed_name", "genre").named("feed");
     let site = cached
         .router()
         .route("/", get(cached.tagged("home").named("home").wrap(counted(pages::home))))
@@ -53,10 +54,7 @@ pub(crate) fn router(state: AppState) -> Result<Router> {
                 .named("author")
                 .wrap(counted(pages::author))),
         )
-        .route(
-            "/feed/{format}/{feed_name}/{num_entries}",
-            get(cached.versioned(["feed_name"]).named("feed").wrap(counted(feeds::feed))),
-        )
+        .route("/feed/{format}/{feed_name}/{num_entries}", get(feed.wrap(counted(feeds::feed))))
         .route("/stats", get(cache_control::stats))
         .route("/uncache/path", post(cache_control::uncache_path))
         .route("/uncache/tag/{tag}", post(cache_control::uncache_tag))

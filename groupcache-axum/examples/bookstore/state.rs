@@ -4,19 +4,16 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
 use groupcache_axum::Pages;
-use sqlx::SqlitePool;
-use tokio::sync::RwLock;
+
+use crate::database::Database;
 
 /// The state of the handlers.
 #[derive(Clone)]
 pub(crate) struct AppState {
-    pub(crate) pool: SqlitePool,
+    pub(crate) database: Database,
     pub(crate) pages: Pages,
     /// The URL of this server without a trailing slash, for links in responses to requests without a host.
     pub(crate) listen_url: Arc<str>,
-    /// Every write holds a read guard until its pages are invalidated. A shutdown takes the write guard, and
-    /// so waits for writes whose clients have disconnected.
-    pub(crate) writes: Arc<RwLock<()>>,
 }
 
 impl AppState {

@@ -59,7 +59,7 @@ fn no_function_is_longer_than_60_lines_without_a_reason() {
         let long = Modules::of_crate(&files).files().into_iter().flat_map(functions::too_long);
         found.extend(long.map(|function| format!("{name}/src/{function}")));
     }
-    for folder in ["groupcache-axum/examples", "tests/outside/examples"] {
+    for folder in ["groupcache-axum/examples", "tests/orms/examples", "tests/outside/examples"] {
         let files = sources_below(&root().join(folder));
         assert!(!files.is_empty(), "there is nothing below {folder}");
         let long = files.iter().flat_map(functions::too_long);

@@ -1,0 +1,14 @@
+//! groupcache on a real PostgreSQL.
+
+mod canonical_text;
+mod crash;
+mod fan_out;
+mod history;
+mod install;
+mod matrix;
+mod operations;
+mod process;
+mod relay;
+mod server;
+mod support;
+mod transaction;
