@@ -14,6 +14,10 @@ use std::fmt;
 use serde::ser::{self, Serialize};
 
 use crate::data::hash_set::{is_hash_set, may_be_hash_set};
+use crate::data::key_tags::{
+    BYTES, CHAR, END, FALSE, FLOAT, MAP, NAMED, NATURAL, NEGATIVE, NONE, SEQ, SOME, SPACE, STR, TRUE, UNIT,
+    VARIANT,
+};
 use crate::data::wire::{put_bytes, put_uint};
 use crate::error::{CRATE_NAME, Error, ErrorKind, Result};
 
@@ -411,27 +415,6 @@ thread_local! {
 
 /// A larger buffer is freed after use.
 const BUFFER_BYTES_MAX: usize = 1 << 16;
-
-const END: u8 = 0x00;
-const UNIT: u8 = 0x01;
-const NONE: u8 = 0x02;
-const SOME: u8 = 0x03;
-const FALSE: u8 = 0x04;
-const TRUE: u8 = 0x05;
-const NATURAL: u8 = 0x06;
-/// Tag of a negative integer, which is written as its bitwise complement: a natural number too.
-const NEGATIVE: u8 = 0x07;
-const FLOAT: u8 = 0x08;
-const CHAR: u8 = 0x09;
-const STR: u8 = 0x0a;
-const BYTES: u8 = 0x0b;
-const SEQ: u8 = 0x0c;
-const MAP: u8 = 0x0d;
-const VARIANT: u8 = 0x0e;
-/// Tag of the name of a struct or an enum, followed by its value.
-const NAMED: u8 = 0x0f;
-/// Tag of the name that the caller gave a key, followed by its value.
-const SPACE: u8 = 0x10;
 
 #[cfg(test)]
 mod tests {

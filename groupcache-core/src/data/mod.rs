@@ -6,5 +6,6 @@ pub(crate) mod group;
 mod hash_set;
 pub(crate) mod key;
 mod key_encoder;
+mod key_tags;
 pub(crate) mod value;
 mod wire;
