@@ -262,13 +262,15 @@ impl Table {
         columns
     }
 
-    /// The name as people write it.
+    /// The name as people write it: no two tables have the same.
     #[cfg(feature = "postgres")]
     pub(crate) fn display_name(&self) -> String {
-        match &self.schema {
-            Some(schema) => format!("{schema}.{}", self.name),
-            None => self.name.clone(),
-        }
+        let quoted = |name: &str| match name.contains(['.', '"']) {
+            true => format!("\"{}\"", name.replace('"', "\"\"")),
+            false => name.to_owned(),
+        };
+        let parts: Vec<_> = self.schema.iter().chain([&self.name]).map(|name| quoted(name)).collect();
+        parts.join(".")
     }
 
     fn is_same_table(&self, other: &Self) -> bool {

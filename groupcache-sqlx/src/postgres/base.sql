@@ -72,7 +72,8 @@ CREATE OR REPLACE FUNCTION {schema}.group_text(numeric) RETURNS text LANGUAGE sq
     AS $text$ SELECT CASE WHEN $1 = 0 THEN '0' ELSE $1::text END $text$;
 CREATE OR REPLACE FUNCTION {schema}.group_text(uuid) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS 'SELECT $1::text';
-CREATE OR REPLACE FUNCTION {schema}.group_text(anyenum) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+-- Enums, and domains over enums, which `anyenum` does not take.
+CREATE OR REPLACE FUNCTION {schema}.group_text(anynonarray) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
     AS 'SELECT $1::text';
 -- Whole seconds, milliseconds or microseconds: the shortest that loses nothing.
 CREATE OR REPLACE FUNCTION {schema}.group_text(timestamp) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
@@ -91,7 +92,7 @@ CREATE OR REPLACE FUNCTION {schema}.group_text(date) RETURNS text LANGUAGE sql S
 CREATE OR REPLACE FUNCTION {schema}.group_text(time) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
     AS $text$ SELECT substr({schema}.group_text('2000-01-01'::date + $1), 12) $text$;
 
--- Raises if the column is missing.
+-- Raises if triggers do not see the column.
 CREATE OR REPLACE FUNCTION {schema}.check_exists(watched regclass, wanted text) RETURNS void
 LANGUAGE plpgsql STABLE AS $groupcache$
 DECLARE
@@ -102,6 +103,11 @@ BEGIN
         WHERE attrelid = watched AND attname = wanted AND attnum > 0 AND NOT attisdropped) THEN
         RAISE EXCEPTION USING ERRCODE = 'GC001',
             MESSAGE = format('table %s has no column `%s`; it has: %s', watched, wanted, existing);
+    END IF;
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = watched AND attname = wanted AND attgenerated = 'v') THEN
+        RAISE EXCEPTION USING ERRCODE = 'GC001', MESSAGE = format(
+            'column `%s` of table %s is generated when it is read, so triggers do not see it: make it STORED',
+            wanted, watched);
     END IF;
 END
 $groupcache$;

@@ -126,9 +126,9 @@ async fn what_does_not_fit_is_named_and_nothing_is_half_installed() {
     let outbox = PgOutbox::new(database.pool.clone(), RecordingInvalidator::default());
     let good = || Watches::new().with(Watch::<Book>::table("books"));
     for (wrong, message) in [
-        (watch("shop.books").group("g", ["id"]), "table `shop.books` does not exist"),
+        (watch("shop.books").group("g", ["id"]), "table `\"shop.books\"` does not exist"),
         (watch("books").in_schema("shop").group("g", ["id"]), "table `shop.books` does not exist"),
-        (watch("we\"ird").group("g", ["id"]), "table `we\"ird` does not exist"),
+        (watch("we\"ird").group("g", ["id"]), "table `\"we\"\"ird\"` does not exist"),
         (watch("shelf").group("g", ["id"]), "`shelf` is no table"),
         (watch("odd").group("g", ["size"]), "table odd has no column `size`; it has: id, price"),
         (watch("odd").group("g", ["id\"; DROP TABLE odd; --"]), "has no column `id\"; DROP TABLE odd; --`"),
