@@ -7,6 +7,10 @@ DECLARE
     found integer;
     creates_schema boolean := to_regnamespace({schema_text}) IS NULL;
 BEGIN
+    IF current_setting('server_encoding') = 'SQL_ASCII' THEN
+        RAISE EXCEPTION USING ERRCODE = 'GC001',
+            MESSAGE = 'the encoding of the database is SQL_ASCII: its texts may be no Unicode, which the relay cannot read';
+    END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended('groupcache ' || {schema_text}, 0));
     IF creates_schema THEN
         CREATE SCHEMA IF NOT EXISTS {schema};

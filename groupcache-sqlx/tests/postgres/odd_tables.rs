@@ -1,7 +1,8 @@
 //! Tables and sessions that are out of the ordinary.
 
-use groupcache_core::RecordingInvalidator;
-use groupcache_sqlx::{Column, PgOutbox, Watches, watch};
+use groupcache_core::{ArgumentText, ErrorKind, Model, RecordingInvalidator};
+use groupcache_sqlx::{Column, PgOutbox, Watch, Watches, watch};
+use serde::{Deserialize, Serialize};
 
 use crate::server::Database;
 use crate::support::names;
@@ -122,4 +123,43 @@ async fn policies_hide_no_row_that_a_truncate_removes() {
     outbox.flush_all().await.unwrap();
     let told = names(&told.recorded());
     assert!(outcome.is_err() || told == ["flat{id=1}", "flat{id=2}"], "{outcome:?}: {told:?}");
+}
+
+#[derive(Serialize, Deserialize)]
+struct Reader {
+    name: String,
+}
+
+impl Model for Reader {
+    const NAME: &'static str = "reader";
+    const GROUPS: &'static [&'static [&'static str]] = &[&["name"]];
+
+    // Leaves É as it is, which the relay folds.
+    fn argument(_: &str, text: &str) -> ArgumentText {
+        ArgumentText::Is(text.to_ascii_lowercase())
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_folds_less_than_the_relay_is_refused() {
+    let Some(database) = Database::create().await else { return };
+    database.run("CREATE TABLE readers (name text)").await;
+    let outbox = PgOutbox::new(database.pool.clone(), RecordingInvalidator::default());
+    let error = outbox.install(&Watches::new().with(Watch::<Reader>::table("readers"))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(error.to_string().contains("folds the case of the field `name`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_database_whose_texts_may_be_no_unicode_is_refused() {
+    let Some(database) = Database::create().await else { return };
+    database.run("DROP DATABASE IF EXISTS bytes").await;
+    database.run("CREATE DATABASE bytes ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0").await;
+    let options = database.options.clone().database("bytes");
+    let pool = sqlx::postgres::PgPoolOptions::new().connect_with(options).await.unwrap();
+    sqlx::raw_sql("CREATE TABLE words (word text)").execute(&pool).await.unwrap();
+    let outbox = PgOutbox::new(pool, RecordingInvalidator::default());
+    let watches = Watches::new().with(watch("words").group("word", ["word"]));
+    let error = outbox.install(&watches).await.unwrap_err();
+    assert!(error.to_string().contains("SQL_ASCII"), "{error}");
 }
