@@ -208,7 +208,7 @@ BEGIN
 END
 $groupcache$;
 
--- Removes the triggers and handlers of all tables but these.
+-- Removes the triggers and handlers of all tables but these. A function that writes no outbox is the application's.
 CREATE OR REPLACE FUNCTION {schema}.detach(except_handlers text[]) RETURNS void
 LANGUAGE plpgsql AS $groupcache$
 DECLARE
@@ -217,6 +217,7 @@ BEGIN
     FOR stale IN
         SELECT tgname, tgrelid::regclass AS member FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
         WHERE pronamespace = {schema_text}::regnamespace AND proname LIKE 'on %' AND proname <> ALL (except_handlers)
+            AND strpos(prosrc, 'INSERT INTO ' || {schema_text} || '.outbox (') > 0
             AND NOT tgisinternal
     LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', stale.tgname, stale.member);
@@ -224,6 +225,7 @@ BEGIN
     FOR stale IN
         SELECT proname FROM pg_proc
         WHERE pronamespace = {schema_text}::regnamespace AND proname LIKE 'on %' AND proname <> ALL (except_handlers)
+            AND strpos(prosrc, 'INSERT INTO ' || {schema_text} || '.outbox (') > 0
             AND prorettype = 'trigger'::regtype
     LOOP
         EXECUTE format('DROP FUNCTION %I.%I()', {schema_name}, stale.proname);

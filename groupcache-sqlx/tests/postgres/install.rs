@@ -239,3 +239,22 @@ async fn names_with_quotes_dollars_and_percent_signs_work() {
     outbox.install(&long).await.unwrap();
     outbox.check(&long).await.unwrap();
 }
+
+#[tokio::test]
+async fn functions_of_the_application_in_the_same_schema_are_left_alone() {
+    let Some(database) = Database::create().await else { return };
+    database.run(TABLES).await;
+    database
+        .run(
+            "CREATE FUNCTION \"on save\"() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+             CREATE TRIGGER save BEFORE UPDATE ON books FOR EACH ROW EXECUTE FUNCTION \"on save\"()",
+        )
+        .await;
+    let before = objects(&database).await;
+    let outbox = PgOutbox::new(database.pool.clone(), RecordingInvalidator::default()).schema("public");
+    outbox.install(&watches()).await.unwrap();
+    outbox.check(&watches()).await.unwrap();
+    outbox.install(&Watches::new().with(watch("favorites").group("user", ["user_id"]))).await.unwrap();
+    outbox.uninstall().await.unwrap();
+    assert_eq!(objects(&database).await, before);
+}
