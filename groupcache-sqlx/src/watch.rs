@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 
 use groupcache_core::{ArgumentText, Error, Model, Result, check_fields};
 
+use crate::change::fold_case;
 use crate::error::configuration;
 
 /// A table whose changes invalidate groups.
@@ -52,10 +53,11 @@ impl<M: Model> Watch<M> {
     /// unless [`column`](Self::column) says otherwise. The name of the table is taken literally.
     ///
     /// If [`Model::argument`] turns upper case into lower case for a field, the column is
-    /// [case-insensitive](Column::case_insensitive).
+    /// [case-insensitive](Column::case_insensitive). Then it has to use [`fold_case`](crate::fold_case); else it is
+    /// an error when the watch is installed.
     pub fn table(name: impl Into<String>) -> Self {
         let mut table = Table::new(name.into());
-        table.problem = check_fields::<M>().err().map(|error| error.to_string());
+        table.problem = check_fields::<M>().err().map(|error| error.to_string()).or_else(check_folding::<M>);
         table.groups.push(GroupColumns::all_rows(M::NAME));
         for set in M::GROUPS {
             let columns = set.iter().map(|field| Self::of_model(Column::new(*field))).collect();
@@ -262,13 +264,15 @@ impl Table {
         columns
     }
 
-    /// The name as people write it.
+    /// The name as people write it: no two tables have the same.
     #[cfg(feature = "postgres")]
     pub(crate) fn display_name(&self) -> String {
-        match &self.schema {
-            Some(schema) => format!("{schema}.{}", self.name),
-            None => self.name.clone(),
-        }
+        let quoted = |name: &str| match name.contains(['.', '"']) {
+            true => format!("\"{}\"", name.replace('"', "\"\"")),
+            false => name.to_owned(),
+        };
+        let parts: Vec<_> = self.schema.iter().chain([&self.name]).map(|name| quoted(name)).collect();
+        parts.join(".")
     }
 
     fn is_same_table(&self, other: &Self) -> bool {
@@ -312,4 +316,19 @@ impl GroupColumns {
 
 fn folds_case<M: Model>(field: &str) -> bool {
     M::argument(field, "Ab") == ArgumentText::Is("ab".to_owned())
+}
+
+/// Returns what is wrong if a field of the model is folded otherwise than the relay folds it.
+fn check_folding<M: Model>() -> Option<String> {
+    const LETTERS: &str = "ÉİΣ";
+    let differs = |field: &&&str| {
+        folds_case::<M>(field) && M::argument(field, LETTERS) != ArgumentText::Is(fold_case(LETTERS))
+    };
+    M::GROUPS.iter().copied().flatten().find(differs).map(|field| {
+        format!(
+            "`Model::argument` of `{}` folds the case of the field `{field}` with another function than \
+             `groupcache_sqlx::fold_case`",
+            M::NAME
+        )
+    })
 }

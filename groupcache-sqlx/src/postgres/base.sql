@@ -7,6 +7,10 @@ DECLARE
     found integer;
     creates_schema boolean := to_regnamespace({schema_text}) IS NULL;
 BEGIN
+    IF current_setting('server_encoding') = 'SQL_ASCII' THEN
+        RAISE EXCEPTION USING ERRCODE = 'GC001',
+            MESSAGE = 'the encoding of the database is SQL_ASCII: its texts may be no Unicode, which the relay cannot read';
+    END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended('groupcache ' || {schema_text}, 0));
     IF creates_schema THEN
         CREATE SCHEMA IF NOT EXISTS {schema};
@@ -72,7 +76,8 @@ CREATE OR REPLACE FUNCTION {schema}.group_text(numeric) RETURNS text LANGUAGE sq
     AS $text$ SELECT CASE WHEN $1 = 0 THEN '0' ELSE $1::text END $text$;
 CREATE OR REPLACE FUNCTION {schema}.group_text(uuid) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS 'SELECT $1::text';
-CREATE OR REPLACE FUNCTION {schema}.group_text(anyenum) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+-- Enums, and domains over enums, which `anyenum` does not take.
+CREATE OR REPLACE FUNCTION {schema}.group_text(anynonarray) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
     AS 'SELECT $1::text';
 -- Whole seconds, milliseconds or microseconds: the shortest that loses nothing.
 CREATE OR REPLACE FUNCTION {schema}.group_text(timestamp) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
@@ -91,7 +96,7 @@ CREATE OR REPLACE FUNCTION {schema}.group_text(date) RETURNS text LANGUAGE sql S
 CREATE OR REPLACE FUNCTION {schema}.group_text(time) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
     AS $text$ SELECT substr({schema}.group_text('2000-01-01'::date + $1), 12) $text$;
 
--- Raises if the column is missing.
+-- Raises if triggers do not see the column.
 CREATE OR REPLACE FUNCTION {schema}.check_exists(watched regclass, wanted text) RETURNS void
 LANGUAGE plpgsql STABLE AS $groupcache$
 DECLARE
@@ -102,6 +107,11 @@ BEGIN
         WHERE attrelid = watched AND attname = wanted AND attnum > 0 AND NOT attisdropped) THEN
         RAISE EXCEPTION USING ERRCODE = 'GC001',
             MESSAGE = format('table %s has no column `%s`; it has: %s', watched, wanted, existing);
+    END IF;
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = watched AND attname = wanted AND attgenerated = 'v') THEN
+        RAISE EXCEPTION USING ERRCODE = 'GC001', MESSAGE = format(
+            'column `%s` of table %s is generated when it is read, so triggers do not see it: make it STORED',
+            wanted, watched);
     END IF;
 END
 $groupcache$;
@@ -198,7 +208,7 @@ BEGIN
 END
 $groupcache$;
 
--- Removes the triggers and handlers of all tables but these.
+-- Removes the triggers and handlers of all tables but these. A function that writes no outbox is the application's.
 CREATE OR REPLACE FUNCTION {schema}.detach(except_handlers text[]) RETURNS void
 LANGUAGE plpgsql AS $groupcache$
 DECLARE
@@ -207,6 +217,7 @@ BEGIN
     FOR stale IN
         SELECT tgname, tgrelid::regclass AS member FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
         WHERE pronamespace = {schema_text}::regnamespace AND proname LIKE 'on %' AND proname <> ALL (except_handlers)
+            AND strpos(prosrc, 'INSERT INTO ' || {schema_text} || '.outbox (') > 0
             AND NOT tgisinternal
     LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', stale.tgname, stale.member);
@@ -214,6 +225,7 @@ BEGIN
     FOR stale IN
         SELECT proname FROM pg_proc
         WHERE pronamespace = {schema_text}::regnamespace AND proname LIKE 'on %' AND proname <> ALL (except_handlers)
+            AND strpos(prosrc, 'INSERT INTO ' || {schema_text} || '.outbox (') > 0
             AND prorettype = 'trigger'::regtype
     LOOP
         EXECUTE format('DROP FUNCTION %I.%I()', {schema_name}, stale.proname);

@@ -198,9 +198,13 @@ impl Cursor {
     }
 }
 
-/// The identity of the server and of its timeline. An error on a replica, which must not be read from.
+/// The identity of the server, of its timeline, and of its life. An error on a replica, which must not be read from.
+///
+/// A crash takes back the numbers of transactions that wrote nothing to the disk, and the server uses them again:
+/// what the last snapshot says of them is wrong. A server that recovers from a crash starts new statistics.
 async fn server(connection: &mut PgConnection) -> sqlx::Result<String> {
     let query = "SELECT system_identifier::text || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)
-                 FROM pg_control_system()";
+                     || coalesce(extract(epoch FROM stats_reset)::text, '')
+                 FROM pg_control_system(), pg_stat_archiver";
     sqlx::query_scalar(query).fetch_one(connection).await
 }

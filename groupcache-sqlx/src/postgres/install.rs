@@ -196,10 +196,12 @@ impl PgOutbox {
         let undeclared: Vec<String> = sqlx::query_scalar(
             "SELECT DISTINCT tgrelid::regclass::text FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
              JOIN pg_namespace ON pg_namespace.oid = pronamespace
-             WHERE nspname = $1 AND proname LIKE 'on %' AND proname <> ALL ($2)",
+             WHERE nspname = $1 AND proname LIKE 'on %' AND proname <> ALL ($2)
+                 AND strpos(prosrc, 'INSERT INTO ' || $3 || '.outbox (') > 0",
         )
         .bind(&*self.schema)
         .bind(handlers.iter().map(|handler| handler.name.clone()).collect::<Vec<_>>())
+        .bind(ident(&self.schema))
         .fetch_all(connection)
         .await?;
         differences

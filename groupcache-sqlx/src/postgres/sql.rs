@@ -294,7 +294,10 @@ fn updated_rows(watch: &Table) -> String {
     let mut columns: Vec<_> = grouped.iter().map(|column| ident(&column.name)).collect();
     // Compared by their text: equal values of some types look different.
     let names = grouped.iter().map(|column| &column.name).chain(shown);
-    columns.extend(names.enumerate().map(|(at, name)| format!("{}::text AS t{at}", ident(name))));
+    // An alias that is no name of a column, which may be anything.
+    let is_free = |prefix: &String| !columns.iter().any(|column| column.starts_with(&format!("\"{prefix}")));
+    let prefix = (0..).map(|n| format!("text_{n}_")).find(is_free).unwrap_or_default();
+    columns.extend(names.enumerate().map(|(at, name)| format!("{}::text AS {prefix}{at}", ident(name))));
     let columns = columns.join(", ");
     let differ = |these: &str, others: &str| {
         format!("(SELECT {columns} FROM {these} EXCEPT ALL SELECT {columns} FROM {others})")

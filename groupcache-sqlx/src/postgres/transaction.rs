@@ -22,7 +22,10 @@ const HOLD: &str = "SET LOCAL groupcache.hold = '1s'";
 /// Made by [`PgOutbox::begin`]. Dereference it to use it as an executor; savepoints are those of `sqlx`. It is
 /// rolled back if it is dropped, and then invalidates nothing.
 ///
-/// A load that uses this transaction sees what is not committed. So the cache never stores such a load.
+/// A load that uses this transaction sees what is not committed. So the cache never stores such a load. Move the
+/// transaction itself into the load: a `&mut PgConnection` or a savepoint that was taken from it before the load
+/// began cannot be recognised, and what is read through that is stored. Use [`get_or_load`](Self::get_or_load), or
+/// [`LoadContext::do_not_store`] inside the load.
 ///
 /// ```no_run
 /// # async fn example(outbox: groupcache_sqlx::PgOutbox) -> Result<(), Box<dyn std::error::Error>> {

@@ -21,7 +21,7 @@ BEGIN
     DROP FUNCTION {schema}.detach(text[]), {schema}.attach(regclass, regprocedure, regprocedure[]), {schema}.family(regclass),
         {schema}.check_column(regclass, text, boolean, boolean), {schema}.check_exists(regclass, text),
         {schema}.group_text(time), {schema}.group_text(date), {schema}.group_text(timestamptz),
-        {schema}.group_text(timestamp), {schema}.group_text(anyenum), {schema}.group_text(uuid),
+        {schema}.group_text(timestamp), {schema}.group_text(anynonarray), {schema}.group_text(uuid),
         {schema}.group_text(numeric), {schema}.group_text(bigint), {schema}.group_text(integer),
         {schema}.group_text(smallint), {schema}.group_text(boolean), {schema}.group_text(bpchar),
         {schema}.group_text(text);

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use crate::error::{configuration, error_from};
 use crate::sqlite::outbox::SqliteOutbox;
-use crate::sqlite::sql::{self, Shape, TRIGGER_PREFIX, Trigger, VERSION, ident};
+use crate::sqlite::sql::{self, KeyColumn, Shape, TRIGGER_PREFIX, Trigger, VERSION, ident};
 use crate::watch::{Column, Table, Watches};
 
 impl SqliteOutbox {
@@ -156,8 +156,15 @@ async fn declared_triggers(connection: &mut SqliteConnection, watches: &Watches)
     if encoding != "UTF-8" {
         return Err(configuration(format!("the encoding of the file is {encoding}, not UTF-8")));
     }
-    let mut triggers = Vec::new();
+    let (mut triggers, mut tables) = (Vec::new(), Vec::new());
     for watches in watches.by_table()? {
+        let name = watches[0].name.to_ascii_lowercase();
+        if tables.contains(&name) {
+            return Err(configuration(format!(
+                "table `{name}` is declared twice, with other upper and lower case: declare it by one name"
+            )));
+        }
+        tables.push(name);
         let shape = shape(connection, &watches).await?;
         triggers.extend(sql::triggers(&watches, &shape));
     }
@@ -177,15 +184,13 @@ async fn shape(connection: &mut SqliteConnection, watches: &[&Table]) -> Result<
     if name.to_ascii_lowercase().starts_with("groupcache_") {
         return Err(configuration(format!("`{name}` belongs to groupcache itself")));
     }
-    let table: Option<(String, i64, String)> = sqlx::query_as(
-        "SELECT type, wr, coalesce((SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1), '')
-         FROM pragma_table_list(?1) WHERE schema = 'main'",
-    )
-    .bind(name)
-    .fetch_optional(&mut *connection)
-    .await
-    .map_err(error_from)?;
-    let Some((kind, without_rowid, definition)) = table else {
+    let table: Option<(String, i64)> =
+        sqlx::query_as("SELECT type, wr FROM pragma_table_list(?1) WHERE schema = 'main'")
+            .bind(name)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(error_from)?;
+    let Some((kind, without_rowid)) = table else {
         return Err(configuration(format!("table `{name}` does not exist")));
     };
     if kind != "table" {
@@ -198,15 +203,17 @@ async fn shape(connection: &mut SqliteConnection, watches: &[&Table]) -> Result<
         .fetch_all(&mut *connection)
         .await
         .map_err(error_from)?;
+    let is_free = |name: &&str| !declared.iter().any(|(column, _, _)| column.eq_ignore_ascii_case(name));
     let mut shape = Shape {
-        has_rowid: without_rowid == 0,
+        rowid: ["rowid", "_rowid_", "oid"].into_iter().filter(|_| without_rowid == 0).find(is_free),
         keys: keys(connection, name, &declared).await?,
         ..Shape::default()
     };
     for watch in watches {
         for column in watch.group_columns() {
             let kind = find(name, &declared, &column.name)?;
-            check_column(name, column, kind, &definition)?;
+            let is_loose = !column.folds_case && is_compared_loosely(connection, name, &column.name).await?;
+            check_column(name, column, kind, is_loose)?;
             if kind.to_ascii_uppercase().starts_with("BOOL") {
                 shape.booleans.push(column.name.clone());
             }
@@ -223,10 +230,12 @@ async fn keys(
     connection: &mut SqliteConnection,
     table: &str,
     declared: &[Declared],
-) -> Result<Vec<Vec<String>>> {
+) -> Result<Vec<Vec<KeyColumn>>> {
     let mut primary: Vec<_> = declared.iter().filter(|(_, _, place)| *place > 0).collect();
     primary.sort_by_key(|(_, _, place)| *place);
-    let mut keys = vec![primary.into_iter().map(|(name, _, _)| name.clone()).collect::<Vec<_>>()];
+    let primary =
+        primary.into_iter().map(|(name, _, _)| KeyColumn { name: name.clone(), collation: None }).collect();
+    let mut keys: Vec<Vec<KeyColumn>> = vec![primary];
     let indexes: Vec<String> =
         sqlx::query_scalar("SELECT name FROM pragma_index_list(?) WHERE \"unique\" ORDER BY name")
             .bind(table)
@@ -234,16 +243,15 @@ async fn keys(
             .await
             .map_err(error_from)?;
     for index in indexes {
-        let columns: Vec<Option<String>> =
-            sqlx::query_scalar("SELECT name FROM pragma_index_info(?) ORDER BY seqno")
+        let columns: Vec<(Option<String>, Option<String>)> =
+            sqlx::query_as("SELECT name, coll FROM pragma_index_xinfo(?) WHERE \"key\" ORDER BY seqno")
                 .bind(index)
                 .fetch_all(&mut *connection)
                 .await
                 .map_err(error_from)?;
         // An index of an expression has a column without a name.
-        if let Some(columns) = columns.into_iter().collect::<Option<Vec<_>>>() {
-            keys.push(columns);
-        }
+        let key = columns.into_iter().map(|(name, collation)| Some(KeyColumn { name: name?, collation }));
+        keys.extend(key.collect::<Option<Vec<_>>>());
     }
     keys.retain(|key| !key.is_empty());
     keys.sort();
@@ -260,7 +268,7 @@ fn find<'a>(table: &str, declared: &'a [Declared], wanted: &str) -> Result<&'a s
 }
 
 /// Whether the column has one text for each value, which serde writes too.
-fn check_column(table: &str, column: &Column, kind: &str, definition: &str) -> Result<()> {
+fn check_column(table: &str, column: &Column, kind: &str, is_loose: bool) -> Result<()> {
     let upper = kind.to_ascii_uppercase();
     let is_text = ["CHAR", "CLOB", "TEXT"].iter().any(|word| upper.contains(word)) && !upper.contains("INT");
     let problem = if column.is_array {
@@ -268,7 +276,7 @@ fn check_column(table: &str, column: &Column, kind: &str, definition: &str) -> R
             .then_some("is declared with `elements`, but its type is neither TEXT nor JSON")
     } else if column.folds_case && !is_text {
         Some("is no text, but is declared as `case_insensitive`")
-    } else if !column.folds_case && is_text && has_collation(definition, &column.name) {
+    } else if is_text && is_loose {
         Some(
             "is compared without case or padding: declare it with `case_insensitive`, or fold the case in \
              `Model::argument`",
@@ -286,16 +294,20 @@ fn check_column(table: &str, column: &Column, kind: &str, definition: &str) -> R
     }
 }
 
-/// Whether the definition of the column names another collation than `BINARY`. SQLite tells it only in the text.
-fn has_collation(definition: &str, column: &str) -> bool {
-    let (definition, column) = (definition.to_ascii_lowercase(), column.to_ascii_lowercase());
-    let body = definition.split_once('(').map_or("", |(_, body)| body);
-    body.split(',').any(|part| {
-        let name = part.trim_start().trim_start_matches(['"', '`', '[', '\'']);
-        let is_its_own =
-            name.strip_prefix(column.as_str()).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric));
-        is_its_own && part.contains("collate") && !part.contains("binary")
-    })
+/// Whether the column has another collation than `BINARY`. SQLite does not tell it, so this compares with it.
+async fn is_compared_loosely(connection: &mut SqliteConnection, table: &str, column: &str) -> Result<bool> {
+    // A column of a union has the collation of the first part.
+    let query = format!(
+        "SELECT count(*) > 0 FROM (SELECT {} AS text FROM {} WHERE 0 UNION ALL SELECT 'a')
+         WHERE text = 'A' OR text = 'a '",
+        ident(column),
+        ident(table)
+    );
+    match sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(connection).await {
+        // The application has a collation of its own.
+        Err(sqlx::Error::Database(error)) if error.message().contains("no such collation") => Ok(true),
+        outcome => outcome.map_err(error_from),
+    }
 }
 
 async fn execute(connection: &mut SqliteConnection, sql: String) -> Result<()> {

@@ -18,8 +18,16 @@ pub(crate) struct Shape {
     /// Columns that hold truth values.
     pub(crate) booleans: Vec<String>,
     /// The columns of each key: rows that a `REPLACE` may remove agree in one of them.
-    pub(crate) keys: Vec<Vec<String>>,
-    pub(crate) has_rowid: bool,
+    pub(crate) keys: Vec<Vec<KeyColumn>>,
+    /// What the number of a row is called, if rows have one and it has a name that no column has.
+    pub(crate) rowid: Option<&'static str>,
+}
+
+/// A column of a key, and the collation that the key compares it with, if not that of the column.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct KeyColumn {
+    pub(crate) name: String,
+    pub(crate) collation: Option<String>,
 }
 
 /// A trigger: its name, and the statement that creates it.
@@ -96,8 +104,9 @@ pub(crate) fn triggers(watches: &[&Table], shape: &Shape) -> Vec<Trigger> {
     }
     let keep = format!("groupcache_replaced (watched, name, fields, texts, folded) SELECT {},", text(table));
     let forget = format!("DELETE FROM groupcache_replaced WHERE watched = {};\n    ", text(table));
-    let other_row = if shape.has_rowid { " AND old_row.rowid IS NOT OLD.rowid" } else { "" };
-    for (event, other_row) in [("INSERT", ""), ("UPDATE", other_row)] {
+    let other_row =
+        shape.rowid.map(|rowid| format!(" AND old_row.{rowid} IS NOT OLD.{rowid}")).unwrap_or_default();
+    for (event, other_row) in [("INSERT", ""), ("UPDATE", &*other_row)] {
         let source = format!(" FROM {} AS old_row WHERE ({}){other_row}", ident(table), same_key(shape));
         let statements = forget.clone() + &all("old_row", &source, &keep);
         triggers.push(trigger(
@@ -191,11 +200,13 @@ fn from(group: &GroupColumns, row: &str, source: &str) -> String {
 
 /// Whether `old_row` agrees with the new row in a key.
 fn same_key(shape: &Shape) -> String {
-    let key = |columns: &Vec<String>| {
-        let same = columns.iter().map(|column| format!("old_row.{0} = NEW.{0}", ident(column)));
-        same.collect::<Vec<_>>().join(" AND ")
+    let same = |column: &KeyColumn| {
+        let collation = column.collation.iter().map(|collation| format!(" COLLATE {}", ident(collation)));
+        format!("old_row.{0} = NEW.{0}{1}", ident(&column.name), collation.collect::<String>())
     };
-    let keys: Vec<_> = shape.keys.iter().map(key).collect();
+    let key = |columns: &Vec<KeyColumn>| columns.iter().map(same).collect::<Vec<_>>().join(" AND ");
+    let number = shape.rowid.map(|rowid| format!("old_row.{rowid} = NEW.{rowid}"));
+    let keys: Vec<_> = number.into_iter().chain(shape.keys.iter().map(key)).collect();
     if keys.is_empty() { "0".to_owned() } else { keys.join(" OR ") }
 }
 

@@ -19,7 +19,10 @@ use crate::sqlite::queue::{read, remove};
 /// Made by [`SqliteOutbox::begin`]. Dereference it to use it as an executor; savepoints are those of `sqlx`. It is
 /// rolled back if it is dropped, and then invalidates nothing.
 ///
-/// A load that uses this transaction sees what is not committed. So the cache never stores such a load.
+/// A load that uses this transaction sees what is not committed. So the cache never stores such a load. Move the
+/// transaction itself into the load: a `&mut SqliteConnection` or a savepoint that was taken from it before the load
+/// began cannot be recognised, and what is read through that is stored. Use [`get_or_load`](Self::get_or_load), or
+/// [`LoadContext::do_not_store`] inside the load.
 #[must_use = "a transaction that is dropped is rolled back"]
 pub struct SqliteCacheTransaction {
     outbox: SqliteOutbox,

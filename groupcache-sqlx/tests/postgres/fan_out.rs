@@ -248,3 +248,27 @@ async fn a_change_whose_own_transaction_could_not_invalidate_it_is_delivered_by_
     eventually("the delivery", async || names(&failing.told.recorded()) == told).await;
     running.stop().await;
 }
+
+#[tokio::test]
+async fn after_a_crash_of_the_server_no_transaction_with_a_number_used_before_is_missed() {
+    let Some(database) = Database::create_alone().await else { return };
+    database.run(TABLES).await;
+    let process = Process::new(&database);
+    process.outbox.install(&watches()).await.unwrap();
+    for setting in ["ALTER SYSTEM SET wal_writer_delay = '10s'", "SELECT pg_reload_conf()", "CHECKPOINT"] {
+        database.run(setting).await;
+    }
+    let running = process.started().await;
+    // Numbers that the crash takes back: nothing of these transactions reaches the disk.
+    database
+        .run("DO $$ BEGIN FOR i IN 1..2000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
+        .await;
+    process.outbox.flush_all().await.unwrap();
+    let crash = "COPY (SELECT pg_backend_pid()) TO PROGRAM 'xargs kill -9'";
+    database.try_run(crash).await.unwrap_err();
+    let update = "UPDATE books SET title = 'x' WHERE id = 1";
+    eventually("the server is back", async || database.try_run(update).await.is_ok()).await;
+    let is_fresh = async || process.resets() > 1 || process.names().contains(&"book{id=1}".to_owned());
+    eventually("the change is seen, or everything is dropped", is_fresh).await;
+    running.stop().await;
+}

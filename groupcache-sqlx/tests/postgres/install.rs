@@ -126,9 +126,9 @@ async fn what_does_not_fit_is_named_and_nothing_is_half_installed() {
     let outbox = PgOutbox::new(database.pool.clone(), RecordingInvalidator::default());
     let good = || Watches::new().with(Watch::<Book>::table("books"));
     for (wrong, message) in [
-        (watch("shop.books").group("g", ["id"]), "table `shop.books` does not exist"),
+        (watch("shop.books").group("g", ["id"]), "table `\"shop.books\"` does not exist"),
         (watch("books").in_schema("shop").group("g", ["id"]), "table `shop.books` does not exist"),
-        (watch("we\"ird").group("g", ["id"]), "table `we\"ird` does not exist"),
+        (watch("we\"ird").group("g", ["id"]), "table `\"we\"\"ird\"` does not exist"),
         (watch("shelf").group("g", ["id"]), "`shelf` is no table"),
         (watch("odd").group("g", ["size"]), "table odd has no column `size`; it has: id, price"),
         (watch("odd").group("g", ["id\"; DROP TABLE odd; --"]), "has no column `id\"; DROP TABLE odd; --`"),
@@ -238,4 +238,23 @@ async fn names_with_quotes_dollars_and_percent_signs_work() {
     let long = Watches::new().with(watch(&long).group("long", ["id"]));
     outbox.install(&long).await.unwrap();
     outbox.check(&long).await.unwrap();
+}
+
+#[tokio::test]
+async fn functions_of_the_application_in_the_same_schema_are_left_alone() {
+    let Some(database) = Database::create().await else { return };
+    database.run(TABLES).await;
+    database
+        .run(
+            "CREATE FUNCTION \"on save\"() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+             CREATE TRIGGER save BEFORE UPDATE ON books FOR EACH ROW EXECUTE FUNCTION \"on save\"()",
+        )
+        .await;
+    let before = objects(&database).await;
+    let outbox = PgOutbox::new(database.pool.clone(), RecordingInvalidator::default()).schema("public");
+    outbox.install(&watches()).await.unwrap();
+    outbox.check(&watches()).await.unwrap();
+    outbox.install(&Watches::new().with(watch("favorites").group("user", ["user_id"]))).await.unwrap();
+    outbox.uninstall().await.unwrap();
+    assert_eq!(objects(&database).await, before);
 }

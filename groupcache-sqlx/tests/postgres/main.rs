@@ -6,6 +6,7 @@ mod fan_out;
 mod history;
 mod install;
 mod matrix;
+mod odd_tables;
 mod operations;
 mod process;
 mod relay;

@@ -27,6 +27,12 @@ impl Database {
         Self::on(SERVER.get_or_init(|| PostgresServer::start(10)).as_ref()?).await
     }
 
+    /// Creates a database on a server that no other test uses, which it may crash.
+    pub(crate) async fn create_alone() -> Option<Self> {
+        static SERVER: OnceLock<Option<PostgresServer>> = OnceLock::new();
+        Self::on(SERVER.get_or_init(|| PostgresServer::start(0)).as_ref()?).await
+    }
+
     async fn on(server: &PostgresServer) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let name = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));

@@ -113,3 +113,24 @@ async fn names_with_quotes_work() {
     outbox.flush_all().await.unwrap();
     assert_eq!(names(&told.recorded()), ["b{f=x}", "it's{i'd=1}", "it's{i'd=2}"]);
 }
+
+#[tokio::test]
+async fn a_column_that_ignores_case_is_found_however_it_is_declared() {
+    let file = File::create(SqliteJournalMode::Wal).await;
+    file.run(
+        "CREATE TABLE odd (id INTEGER, kind TEXT CHECK (kind IN ('x', 'y')) COLLATE NOCASE, -- a comment
+         tail TEXT COLLATE RTRIM, word TEXT COLLATE NOCASE DEFAULT 'binary', plain TEXT DEFAULT 'collate')",
+    )
+    .await;
+    let outbox = SqliteOutbox::new(file.pool.clone(), RecordingInvalidator::default());
+    for (table, column) in [("odd", "kind"), ("odd", "tail"), ("odd", "word"), ("ODD", "WORD")] {
+        let error =
+            outbox.install(&Watches::new().with(watch(table).group("g", [column]))).await.unwrap_err();
+        assert!(error.to_string().contains("is compared without case or padding"), "{column}: {error}");
+    }
+    outbox.install(&Watches::new().with(watch("odd").group("g", ["plain"]))).await.unwrap();
+    let twice = Watches::new().with(watch("odd").group("g", ["id"])).with(watch("ODD").group("h", ["id"]));
+    let error = outbox.install(&twice).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+    assert!(error.to_string().contains("declared twice"), "{error}");
+}

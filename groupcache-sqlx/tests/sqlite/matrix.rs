@@ -185,3 +185,30 @@ async fn an_update_that_changes_nothing_that_is_shown_invalidates_nothing() {
     // The installation of all watches is another one.
     assert!(shop.outbox.check(&watches()).await.is_err());
 }
+
+#[tokio::test]
+async fn rows_that_agree_by_the_collation_of_an_index_or_in_their_number_are_seen_when_replaced() {
+    let file = File::create(SqliteJournalMode::Wal).await;
+    file.run(
+        "CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT);
+         CREATE UNIQUE INDEX users_name ON users (name COLLATE NOCASE);
+         CREATE TABLE logs (rowid TEXT, line INTEGER);
+         INSERT INTO users VALUES (1, 'ABC'); INSERT INTO logs VALUES ('same', 1), ('same', 2)",
+    )
+    .await;
+    let told = groupcache_core::RecordingInvalidator::default();
+    let outbox = SqliteOutbox::new(file.pool.clone(), told.clone());
+    let watches =
+        Watches::new().with(watch("users").group("user", ["id"])).with(watch("logs").group("line", ["line"]));
+    outbox.install(&watches).await.unwrap();
+    for (statement, groups) in [
+        ("REPLACE INTO users VALUES (2, 'abc')", vec!["user{id=1}", "user{id=2}"]),
+        ("REPLACE INTO logs (_rowid_, line) VALUES (1, 3)", vec!["line{line=1}", "line{line=3}"]),
+        ("UPDATE OR REPLACE logs SET oid = 1 WHERE line = 2", vec!["line{line=2}", "line{line=3}"]),
+    ] {
+        let before = told.recorded().len();
+        file.run(statement).await;
+        outbox.flush_all().await.unwrap();
+        assert_eq!(names(&told.recorded()[before..]), groups, "{statement}");
+    }
+}
