@@ -20,7 +20,7 @@ use crate::invalidator::Invalidator;
 use crate::load_context::{CacheId, Minter};
 use crate::options::EntryOptions;
 use crate::read::discovered::DiscoveredGroups;
-use crate::read::single_flight::SingleFlight;
+use crate::read::flight_table::SingleFlight;
 use crate::stats::{Counters, Stats};
 use crate::time_limit::{TimeBudget, run_detached};
 
@@ -70,6 +70,7 @@ pub(crate) struct Inner<B> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) read_time_limit: Duration,
     pub(crate) write_time_limit: Duration,
+    pub(crate) load_wait_limit: Duration,
     pub(crate) flights: Arc<SingleFlight>,
     pub(crate) discovered: DiscoveredGroups,
     pub(crate) owner: LeaseOwner,
@@ -201,6 +202,7 @@ pub struct CacheBuilder<B> {
     options: EntryOptions,
     read_time_limit: Duration,
     write_time_limit: Duration,
+    load_wait_limit: Duration,
 }
 
 impl<B: Backend> CacheBuilder<B> {
@@ -211,6 +213,7 @@ impl<B: Backend> CacheBuilder<B> {
             options: EntryOptions::default(),
             read_time_limit: Duration::from_millis(250),
             write_time_limit: Duration::from_secs(5),
+            load_wait_limit: Duration::from_secs(30),
         }
     }
 
@@ -236,6 +239,16 @@ impl<B: Backend> CacheBuilder<B> {
         self
     }
 
+    /// Sets how long readers wait for the load of another reader. After that one of them loads as well, and
+    /// the others wait for it. Defaults to 30 seconds. With zero, readers hardly wait for each other.
+    ///
+    /// Choose more than a load takes. A reader whose future is not polled holds the others up for less than a
+    /// second, whatever the limit. [`Stats::stalled_loads`](crate::Stats::stalled_loads) counts both.
+    pub const fn load_wait_limit(mut self, time_limit: Duration) -> Self {
+        self.load_wait_limit = time_limit;
+        self
+    }
+
     /// Sets the clock. Defaults to [`SystemClock`]. A backend in this process should get the same clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -250,6 +263,7 @@ impl<B: Backend> CacheBuilder<B> {
             clock: self.clock,
             read_time_limit: self.read_time_limit,
             write_time_limit: self.write_time_limit,
+            load_wait_limit: self.load_wait_limit,
             flights: SingleFlight::new(),
             discovered: DiscoveredGroups::new(),
             owner: LeaseOwner::random(),
@@ -329,6 +343,7 @@ impl<B: Backend> fmt::Debug for CacheBuilder<B> {
             .field("options", &self.options)
             .field("read_time_limit", &self.read_time_limit)
             .field("write_time_limit", &self.write_time_limit)
+            .field("load_wait_limit", &self.load_wait_limit)
             .finish_non_exhaustive()
     }
 }

@@ -61,8 +61,8 @@ pub enum StorePolicy {
     Private,
     /// The value reports that the load failed. It is never stored, and readers may get an expired entry
     /// instead (see [`stale_if_error`](crate::EntryOptions::stale_if_error)). Waiting readers share the
-    /// bytes; if there are none, each of them runs its own load.
-    Failed(Option<Bytes>),
+    /// failure; without one, they retry one at a time. Its time to live and its key have no effect.
+    Failed(Option<ToStore>),
 }
 
 /// A loaded value in the form in which it is stored.

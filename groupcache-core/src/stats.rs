@@ -62,6 +62,12 @@ counters! {
     load_failures,
     /// Loads cancelled before they ended, because their reader was dropped. A waiting reader loads instead.
     loads_cancelled,
+    /// Loads that made no progress while other readers waited for them: their futures were not polled, or they
+    /// took longer than the [limit](crate::CacheBuilder::load_wait_limit). Another reader loaded as well.
+    stalled_loads,
+    /// Reads that would have waited for a load which itself waits for the load around the read. They loaded on
+    /// their own.
+    wait_cycles,
     /// Entries stored.
     stores,
     /// Entries that could not be stored. Their readers got the value all the same.

@@ -4,17 +4,17 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::backend::Backend;
 use crate::cache::Cache;
 use crate::data::address::Address;
 use crate::data::entry::Entry;
 use crate::load_context::{LoadContext, Sealed};
 use crate::outcome::{Loaded, Miss, Served, ServedFrom, StorePolicy, ToStore};
-use crate::read::permit::LoadPermit;
-use crate::read::single_flight::{FlightOutcome, Leader};
+use crate::read::flight::{FlightOutcome, SharedLoad};
+use crate::read::leader::Leader;
+use crate::read::permit::{LoadPermit, Missed};
 use crate::read::verdict::StaleCandidate;
+use crate::read::wait_graph::WaitNode;
 use crate::stats::Counters;
 use crate::time_limit::in_background;
 
@@ -31,12 +31,12 @@ struct EndedLoad<'a, B> {
 }
 
 impl<B: Backend> Cache<B> {
-    /// Loads under the vector of `permit`, shares the outcome with the followers of `leader`, and stores it
-    /// in the background if it may be stored.
+    /// Loads under the vector of the permit, shares the outcome with the followers of `leader`, and stores it
+    /// in the background if it may be stored. Without a permit the value is not stored.
     pub(crate) async fn load<V, R, E, F, Fut>(
         &self,
         address: &Address,
-        permit: LoadPermit,
+        missed: Missed,
         leader: Option<Leader>,
         accept: &(impl Fn(&Arc<Entry>) -> Option<V> + Sync),
         loader: F,
@@ -45,10 +45,28 @@ impl<B: Backend> Cache<B> {
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<Loaded<R>, E>> + Send,
     {
-        let LoadPermit { miss, groups, vector, guards, candidate, .. } = permit;
-        let context = self.load_context().with_vector(&groups, &vector, &address.groups, guards);
-        let (loaded, sealed) = self.run_loader(context, loader).await;
+        let Missed { miss, permit } = missed;
         let outer = LoadContext::current();
+        let node = leader.as_ref().map_or_else(WaitNode::new, |leader| Arc::clone(leader.node()));
+        let edge = outer.as_ref().map(|outer| outer.node().needs(&node));
+        let mut context = LoadContext::new(self.id(), self.minter(), node);
+        let mut candidate = None;
+        match permit.map(|permit| *permit) {
+            Some(permit) => {
+                let LoadPermit { groups, vector, guards, .. } = permit;
+                context = context.with_vector(&groups, &vector, &address.groups, guards);
+                candidate = permit.candidate;
+            }
+            None => context.keep_from_store(),
+        }
+        let (loaded, sealed) = match &leader {
+            Some(leader) => {
+                leader.begin();
+                leader.progress().of(Box::pin(self.run_loader(context, loader))).await
+            }
+            None => self.run_loader(context, loader).await,
+        };
+        drop(edge);
         let mut ended = EndedLoad { cache: self, address, miss, sealed, candidate, leader, outer };
         let Loaded { value, policy } = match loaded {
             Ok(loaded) => loaded,
@@ -59,38 +77,10 @@ impl<B: Backend> Cache<B> {
         };
         match policy {
             StorePolicy::Store(to_store) => Ok(ended.share_and_store(value, to_store).await),
-            StorePolicy::Private => Ok(ended.replace_by_unstored(value, FlightOutcome::Private).await),
+            StorePolicy::Private => Ok(ended.keep_private(value).await),
             StorePolicy::Failed(body) => {
                 ended.fail(body);
                 Ok(ended.serve_stale(accept).unwrap_or_else(|| ended.serve_unstored(value)))
-            }
-        }
-    }
-
-    /// Loads without the cache, because the backend did not answer.
-    pub(crate) async fn load_unstored<V, R, E, F, Fut>(
-        &self,
-        miss: Miss,
-        loader: F,
-    ) -> Result<Served<V, R>, E>
-    where
-        F: FnOnce() -> Fut + Send,
-        Fut: Future<Output = Result<Loaded<R>, E>> + Send,
-    {
-        let context = self.load_context();
-        context.do_not_store();
-        let (loaded, _) = self.run_loader(context, loader).await;
-        let outer = LoadContext::current();
-        match loaded {
-            Ok(loaded) => {
-                if matches!(loaded.policy, StorePolicy::Failed(_)) {
-                    self.inner().counters().load_failures.increment();
-                }
-                Ok(self.unstored(loaded.value, miss, outer.as_ref()))
-            }
-            Err(error) => {
-                self.inner().counters().load_failures.increment();
-                Err(error)
             }
         }
     }
@@ -116,30 +106,29 @@ impl<B: Backend> Cache<B> {
         (loaded, sealed)
     }
 
-    /// A value that only its own reader gets. The load around the read cannot be stored either.
-    fn unstored<V, R>(&self, value: R, miss: Miss, outer: Option<&LoadContext>) -> Served<V, R> {
+    /// A value that is not stored. The load around the read cannot be stored either.
+    fn unstored<V, R>(&self, value: R, miss: Miss) -> Served<V, R> {
         self.inner().counters().loads_not_stored.increment();
-        if let Some(outer) = outer {
-            outer.do_not_store();
-        }
         Served::Loaded { value, miss, stored: false }
-    }
-
-    fn load_context(&self) -> LoadContext {
-        LoadContext::new(self.id(), self.minter())
     }
 }
 
 impl<B: Backend> EndedLoad<'_, B> {
     /// Ends the flight with a failure, shared with the followers if the loader gave a body for them.
-    fn fail(&mut self, body: Option<Bytes>) {
+    /// Otherwise one of them retries.
+    fn fail(&mut self, failure: Option<ToStore>) {
         self.cache.inner().counters().load_failures.increment();
+        let Some(mut failure) = failure.filter(|_| !self.sealed.private) else {
+            if let Some(leader) = self.leader.take() {
+                leader.fail();
+            }
+            return;
+        };
+        failure.time_to_live = Some(Duration::ZERO);
         let is_complete = self.sealed.storable && self.sealed.late.is_empty();
-        let failure = body.filter(|_| is_complete).map(|body| {
-            let to_store = ToStore { time_to_live: Some(Duration::ZERO), ..ToStore::new(body) };
-            self.cache.entry(self.address, &to_store, &self.sealed).entry
-        });
-        self.finish(FlightOutcome::Failed(failure));
+        let entry = self.cache.entry(self.address, &failure, &self.sealed).entry;
+        let shared = SharedLoad { entry, expires_at: None, is_complete, is_stored: false };
+        self.finish(FlightOutcome::Failed(shared));
     }
 
     /// Serves the expired entry, if the options allow it after a failure.
@@ -147,36 +136,54 @@ impl<B: Backend> EndedLoad<'_, B> {
         let value = self.candidate.as_ref()?.if_error(accept)?;
         self.cache.inner().counters().stale_if_error.increment();
         if let Some(outer) = &self.outer {
-            outer.do_not_store();
+            outer.keep_from_store();
         }
         Some(Served::Entry(value, ServedFrom::StaleIfError))
     }
 
     fn serve_unstored<V, R>(&self, value: R) -> Served<V, R> {
-        self.cache.unstored(value, self.miss, self.outer.as_ref())
+        if let Some(outer) = &self.outer {
+            outer.keep_from_store();
+        }
+        self.cache.unstored(value, self.miss)
+    }
+
+    /// Serves a value that is for this reader only, as is whatever is loaded around this read.
+    async fn keep_private<V, R>(self, value: R) -> Served<V, R> {
+        if let Some(outer) = &self.outer {
+            outer.do_not_store();
+        }
+        self.cache.inner().flights.unshared.remember(&self.address.key);
+        self.replace_by_unstored(value, FlightOutcome::Private).await
     }
 
     /// Shares the entry with the followers, and stores it in the background.
     async fn share_and_store<V, R>(mut self, value: R, to_store: ToStore) -> Served<V, R> {
+        if self.sealed.private {
+            return self.keep_private(value).await;
+        }
         let (cache, address) = (self.cache, self.address);
-        let discovered = &cache.inner().discovered;
-        if !self.sealed.late.is_empty() {
-            // The next load starts with the generations of these groups too.
-            let all = self.sealed.groups.union(&self.sealed.late);
-            discovered.learn(&address.key, &address.groups, &all);
-            return self.replace_by_unstored(value, FlightOutcome::GroupsDiscovered).await;
-        }
-        if !self.sealed.storable {
-            return self.replace_by_unstored(value, FlightOutcome::Private).await;
-        }
-        discovered.learn(&address.key, &address.groups, &self.sealed.groups);
+        cache.inner().flights.unshared.forget(&address.key);
         let entry = cache.entry(address, &to_store, &self.sealed);
-        let (is_for_all, expires_at) = (entry.entry.key() == &address.key, entry.expires_at);
-        self.finish(if is_for_all {
-            FlightOutcome::Shared { entry: Arc::clone(&entry.entry), expires_at }
-        } else {
-            FlightOutcome::Private
-        });
+        let expires_at = entry.expires_at;
+        let is_complete = self.sealed.storable && self.sealed.late.is_empty();
+        let is_for_all = entry.entry.key() == &address.key;
+        let shared = SharedLoad {
+            entry: Arc::clone(&entry.entry),
+            expires_at,
+            is_complete,
+            is_stored: is_complete && entry.time_to_live != Some(Duration::ZERO),
+        };
+        let outcome = if is_for_all { FlightOutcome::Loaded(shared) } else { FlightOutcome::Private };
+        if self.sealed.storable || !self.sealed.late.is_empty() {
+            // The next load starts with the generations of the late groups too.
+            let all = self.sealed.groups.union(&self.sealed.late);
+            cache.inner().discovered.learn(&address.key, &address.groups, &all);
+        }
+        if !is_complete {
+            return self.replace_by_unstored(value, outcome).await;
+        }
+        self.finish(outcome);
         if let Some(outer) = &self.outer {
             outer.after_nested_read(cache.id(), &entry.entry, expires_at);
         }

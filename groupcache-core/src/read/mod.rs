@@ -2,8 +2,12 @@
 
 pub(crate) mod discovered;
 mod find;
+pub(crate) mod flight;
 pub(crate) mod flight_id;
+pub(crate) mod flight_table;
+pub(crate) mod follower;
 mod held_lease;
+pub(crate) mod leader;
 mod lease_request;
 mod lease_wait;
 mod load;
@@ -11,11 +15,15 @@ mod lookup;
 #[cfg(groupcache_mutants)]
 mod mutants;
 mod permit;
+mod progress;
 pub(crate) mod refresh;
 mod replace;
 pub(crate) mod single_flight;
 mod store;
+mod unshared;
 mod verdict;
+mod wait;
+pub(crate) mod wait_graph;
 
 use std::future::Future;
 use std::pin::pin;
@@ -28,11 +36,15 @@ use crate::data::address::Address;
 use crate::data::entry::Entry;
 use crate::load_context::{LoadContext, NestedRead};
 use crate::outcome::{Loaded, Miss, Served, ServedFrom};
+use crate::read::flight::{FlightOutcome, Joined, SharedLoad};
+use crate::read::follower::Arrival;
+use crate::read::leader::Leader;
 use crate::read::lease_wait::{LeaseDecision, WaitLimit};
 use crate::read::lookup::LookupOutcome;
-use crate::read::permit::LoadPermit;
+use crate::read::permit::{LoadPermit, Missed};
 use crate::read::refresh::Refresh;
-use crate::read::single_flight::{FlightOutcome, Leader, Role};
+use crate::read::single_flight::{Reader, Role};
+use crate::read::wait::wait;
 use crate::time_limit::{TimeBudget, off_hit_path};
 
 /// How many attempts a read makes to share a load of another reader before it loads on its own. Each
@@ -58,9 +70,7 @@ enum Step<V> {
     /// Serves an expired value, and refreshes it.
     Revalidate { value: V, permit: Box<LoadPermit> },
     /// Loads, as the leader of a flight or alone.
-    Load { permit: Box<LoadPermit>, leader: Option<Leader> },
-    /// Loads without the cache, because the backend did not answer.
-    Bypass(Miss),
+    Load { missed: Missed, leader: Option<Leader> },
 }
 
 /// One read: what stays the same from attempt to attempt, and what it has used up.
@@ -73,6 +83,10 @@ struct Read<'a, B, A> {
     budget: TimeBudget,
     wait_limit: WaitLimit,
     attempt: u32,
+    /// The lead that this read took over after a wait, while it looks up again.
+    leader: Option<Leader>,
+    /// Whether this read could not share a load whose vector it had. It joins no load that has begun then.
+    wants_later_load: bool,
 }
 
 impl<B: Backend> Cache<B> {
@@ -116,7 +130,11 @@ impl<B: Backend> Cache<B> {
         }
         let mut read = Read::new(self, address, &accept, nested.outer());
         let step = loop {
-            match read.attempt().await {
+            let step = match &read.leader {
+                None => read.attempt().await,
+                Some(leader) => leader.progress().of(off_hit_path(read.attempt())).await,
+            };
+            match step {
                 Step::Retry => {}
                 step => break step,
             }
@@ -128,11 +146,10 @@ impl<B: Backend> Cache<B> {
                 let served = Served::Entry(value, ServedFrom::StaleWhileRevalidate);
                 ReadOutcome { served, refresh: self.refresh(address, *permit, loader) }
             }
-            Step::Load { permit, leader } => {
-                let load = self.load(address, *permit, leader, &accept, loader);
-                ReadOutcome::of(off_hit_path(load).await?)
+            Step::Load { missed, leader } => {
+                let load = off_hit_path(self.load(address, missed, leader, &accept, loader));
+                ReadOutcome::of(load.await?)
             }
-            Step::Bypass(miss) => ReadOutcome::of(off_hit_path(self.load_unstored(miss, loader)).await?),
             Step::Retry => unreachable!("the loop ends with another step"),
         };
         nested.completed();
@@ -158,8 +175,7 @@ impl<B: Backend> Cache<B> {
                 counters.stale_while_revalidate.increment();
                 counters.miss(permit.miss);
             }
-            Step::Load { permit, .. } => counters.miss(permit.miss),
-            Step::Bypass(miss) => counters.miss(*miss),
+            Step::Load { missed, .. } => counters.miss(missed.miss),
             Step::Retry => {}
         }
     }
@@ -173,114 +189,204 @@ where
     fn new(cache: &'a Cache<B>, address: &'a Address, accept: &'a A, outer: Option<&'a LoadContext>) -> Self {
         let budget = TimeBudget::new(cache.inner().read_time_limit);
         let wait_limit = WaitLimit::from_now(cache.options().lease);
-        Self { cache, address, accept, outer, budget, wait_limit, attempt: 0 }
+        Self {
+            cache,
+            address,
+            accept,
+            outer,
+            budget,
+            wait_limit,
+            attempt: 0,
+            leader: None,
+            wants_later_load: false,
+        }
     }
 
     /// Looks the entry up, and decides what to do if it is no hit.
     async fn attempt(&mut self) -> Step<V> {
         self.attempt += 1;
         let finished = self.cache.inner().flights.finished_count(&self.address.key);
-        match self.cache.look_up(self.address, self.accept, &mut self.budget).await {
-            LookupOutcome::Hit(value) => Step::Serve { value, from: ServedFrom::Hit, miss: None },
-            LookupOutcome::Unavailable(miss) => Step::Bypass(miss),
-            LookupOutcome::Miss(permit) => match permit.stale_while_revalidate(self.accept) {
-                Some(value) => {
+        let missed = match self.cache.look_up(self.address, self.accept, &mut self.budget).await {
+            LookupOutcome::Hit(value) => {
+                self.let_followers_look_again();
+                return Step::Serve { value, from: ServedFrom::Hit, miss: None };
+            }
+            LookupOutcome::Unavailable(miss) => Missed { miss, permit: None },
+            LookupOutcome::Miss(permit) => {
+                if let Some(value) = permit.stale_while_revalidate(self.accept) {
+                    self.let_followers_look_again();
                     self.keep_outer_from_storing();
-                    Step::Revalidate { value, permit }
+                    return Step::Revalidate { value, permit };
                 }
-                None => off_hit_path(self.join(permit, finished)).await,
-            },
-        }
+                Missed { miss: permit.miss, permit: Some(permit) }
+            }
+        };
+        off_hit_path(self.join(missed, finished)).await
     }
 
-    /// Joins the flight of this key and vector.
-    async fn join(&mut self, permit: Box<LoadPermit>, finished: u64) -> Step<V> {
+    /// Joins a flight of this key: leads it, or waits for its leader.
+    async fn join(&mut self, missed: Missed, finished: u64) -> Step<V> {
+        let id = missed.permit.as_ref().map(|permit| permit.flight_id(self.address));
+        if let Some(leader) = self.leader.take() {
+            return self.lead(missed, leader, finished).await;
+        }
         let flights = &self.cache.inner().flights;
-        match flights.join(permit.flight_id(self.address)).await {
-            // A flight of this key finished after the lookup: its entry may be there now.
-            Role::Leader(_) if self.may_retry() && flights.finished_count(&self.address.key) != finished => {
-                Step::Retry
+        if flights.unshared.contains(&self.address.key) {
+            return Step::Load { missed, leader: None };
+        }
+        let has_stale = missed.stale_if_error(self.accept).is_some();
+        loop {
+            let within = self.outer.map(LoadContext::node);
+            let id = id.as_ref().filter(|_| !self.wants_later_load);
+            let reader = Reader { key: &self.address.key, id, has_stale, within };
+            let follower = match flights.join(&reader) {
+                Role::Leader(leader) => return self.lead(missed, leader, finished).await,
+                Role::Landed(outcome) => return self.follow(missed, outcome, Joined::WithVector).await,
+                Role::Follower(follower) => follower,
+                Role::Alone => {
+                    self.cache.inner().counters().wait_cycles.increment();
+                    return Step::Load { missed, leader: None };
+                }
+            };
+            let stalled = || self.cache.inner().counters().stalled_loads.increment();
+            match wait(&follower, self.cache.inner().load_wait_limit, stalled).await {
+                Arrival::Outcome(outcome, joined) => return self.follow(missed, outcome, joined).await,
+                Arrival::TakeOver(leader) => {
+                    // The vector of this read may be outdated by now, and a new one is needed before the load.
+                    self.leader = Some(leader);
+                    self.attempt -= 1;
+                    self.budget = TimeBudget::new(self.cache.inner().read_time_limit);
+                    return Step::Retry;
+                }
+                Arrival::Failed => {
+                    if let Some(step) = self.serve_stale(&missed) {
+                        return step;
+                    }
+                }
+                Arrival::Rejoin => {}
             }
-            Role::Leader(leader) => self.lead(permit, leader).await,
-            Role::Follower(outcome) => self.follow(permit, outcome).await,
         }
     }
 
     /// Leads a flight: waits for this process's turn if there is a lease, then loads.
-    async fn lead(&mut self, mut permit: Box<LoadPermit>, mut leader: Leader) -> Step<V> {
+    async fn lead(&mut self, mut missed: Missed, mut leader: Leader, finished: u64) -> Step<V> {
+        let Some(permit) = &mut missed.permit else {
+            leader.prepare(None);
+            return Step::Load { missed, leader: Some(leader) };
+        };
+        leader.prepare(Some(permit.flight_id(self.address)));
+        // What this read is to load was loaded since its lookup: it is being stored, or may be stored by now.
+        if let Some(outcome) = leader.landed() {
+            leader.finish(FlightOutcome::LookAgain);
+            return self.follow(missed, outcome, Joined::WithVector).await;
+        }
+        if self.may_retry() && self.cache.inner().flights.finished_count(&self.address.key) != finished {
+            self.leader = Some(leader);
+            return Step::Retry;
+        }
+        let progress = leader.progress();
         let decision = self.cache.await_lease(
             self.address,
-            &mut permit,
+            permit,
             &mut leader,
             self.wait_limit,
             &mut self.budget,
             self.accept,
         );
-        match decision.await {
-            LeaseDecision::Load | LeaseDecision::HeldElsewhere => Step::Load { permit, leader: Some(leader) },
-            LeaseDecision::Found(value) => shared(value, permit.miss),
+        match progress.of(Box::pin(decision)).await {
+            LeaseDecision::Load | LeaseDecision::HeldElsewhere => Step::Load { missed, leader: Some(leader) },
+            LeaseDecision::Found(value) => shared(value, missed.miss),
             LeaseDecision::Invalidated => Step::Retry,
         }
     }
 
     /// Takes what the flight came to, if it is for this reader too.
-    async fn follow(&mut self, permit: Box<LoadPermit>, outcome: FlightOutcome) -> Step<V> {
+    async fn follow(&mut self, missed: Missed, outcome: FlightOutcome, joined: Joined) -> Step<V> {
         match outcome {
-            FlightOutcome::Shared { entry, expires_at } => {
-                if self.may_share(&permit, &entry).await {
-                    if let Some(value) = (self.accept)(&entry) {
-                        if let Some(outer) = self.outer {
-                            outer.after_nested_read(self.cache.id(), &entry, expires_at);
-                        }
-                        return shared(value, permit.miss);
+            FlightOutcome::Loaded(load) => {
+                if self.may_share(&missed, &load, joined).await {
+                    if let Some(value) = (self.accept)(&load.entry) {
+                        self.depend_on(&load);
+                        return shared(value, missed.miss);
+                    }
+                } else if self.may_retry() {
+                    self.wants_later_load = true;
+                    return Step::Retry;
+                }
+            }
+            FlightOutcome::Failed(failure) => {
+                if let Some(step) = self.serve_stale(&missed) {
+                    return step;
+                }
+                if self.may_share(&missed, &failure, joined).await
+                    && let Some(value) = (self.accept)(&failure.entry)
+                {
+                    self.keep_outer_from_storing();
+                    return shared(value, missed.miss);
+                }
+            }
+            FlightOutcome::Found { entry, expires_at } => {
+                let found = SharedLoad { entry, expires_at, is_complete: true, is_stored: true };
+                if self.may_share(&missed, &found, Joined::WithVector).await {
+                    if let Some(value) = (self.accept)(&found.entry) {
+                        self.depend_on(&found);
+                        return shared(value, missed.miss);
                     }
                 } else if self.may_retry() {
                     return Step::Retry;
                 }
             }
-            FlightOutcome::Failed(failure) => {
-                if let Some(step) = self.after_failure(&permit, failure).await {
-                    return step;
-                }
-            }
-            FlightOutcome::GroupsDiscovered if self.may_retry() => return Step::Retry,
-            FlightOutcome::Invalidated if self.may_retry() || self.wait_limit.is_left() => {
-                return Step::Retry;
-            }
-            FlightOutcome::GroupsDiscovered | FlightOutcome::Invalidated | FlightOutcome::Private => {}
+            FlightOutcome::LookAgain if self.may_retry() || self.wait_limit.is_left() => return Step::Retry,
+            FlightOutcome::LookAgain | FlightOutcome::Private => {}
         }
-        Step::Load { permit, leader: None }
+        Step::Load { missed, leader: None }
     }
 
-    /// Serves a stale entry, or the failure that the loader shares; `None` if there is neither.
-    async fn after_failure(&mut self, permit: &LoadPermit, failure: Option<Arc<Entry>>) -> Option<Step<V>> {
-        if let Some(value) = permit.stale_if_error(self.accept) {
-            self.keep_outer_from_storing();
-            return Some(Step::Serve { value, from: ServedFrom::StaleIfError, miss: Some(permit.miss) });
-        }
-        let failure = failure?;
-        if !self.may_share(permit, &failure).await {
-            return None;
-        }
-        let value = (self.accept)(&failure)?;
+    /// Serves a stale entry after a failed load, if there is one.
+    fn serve_stale(&self, missed: &Missed) -> Option<Step<V>> {
+        let value = missed.stale_if_error(self.accept)?;
         self.keep_outer_from_storing();
-        Some(shared(value, permit.miss))
+        Some(Step::Serve { value, from: ServedFrom::StaleIfError, miss: Some(missed.miss) })
     }
 
-    /// Whether a follower may take the entry of the flight it waited for.
+    /// The load around this read depends on what `load` depends on.
+    fn depend_on(&self, load: &SharedLoad) {
+        match self.outer {
+            Some(outer) if load.is_stored && load.entry.groups().contains_all(&self.address.groups) => {
+                outer.after_nested_read(self.cache.id(), &load.entry, load.expires_at);
+            }
+            _ => self.keep_outer_from_storing(),
+        }
+    }
+
+    /// Ends the flight that this read took over, if it did: its followers find an entry too.
+    fn let_followers_look_again(&mut self) {
+        if let Some(mut leader) = self.leader.take() {
+            leader.finish(FlightOutcome::LookAgain);
+        }
+    }
+
+    /// Whether a follower may take what the flight it waited for has loaded.
     ///
-    /// The flight and its followers have equal vectors. Groups that the load discovered are checked here:
-    /// they may have been invalidated after the load began and before this read began. Followers may have
-    /// named other groups than the leader: the entry has to depend on those too.
-    async fn may_share(&mut self, permit: &LoadPermit, entry: &Arc<Entry>) -> bool {
+    /// If it joined before the load began, it may. Otherwise the flight and the follower have equal vectors.
+    /// Groups that the load discovered are checked here: they may have been invalidated after the load began
+    /// and before this read began. Such followers may have named other groups than the leader: the entry has
+    /// to depend on those too.
+    async fn may_share(&mut self, missed: &Missed, load: &SharedLoad, joined: Joined) -> bool {
         #[cfg(groupcache_mutants)]
-        if ["unchecked_late_groups", "flight_by_key", "flight_on_missing"]
+        if ["unchecked_late_groups", "flight_by_key", "flight_on_missing", "late_join"]
             .into_iter()
             .any(crate::mutants::is_on)
         {
             return true;
         }
-        if !entry.groups().contains_all(&self.address.groups) {
+        if joined == Joined::BeforeLoad {
+            return true;
+        }
+        let (entry, Some(permit)) = (&load.entry, &missed.permit) else {
+            return false;
+        };
+        if !load.is_complete || !entry.groups().contains_all(&self.address.groups) {
             return false;
         }
         if permit.covers(entry) {
@@ -304,7 +410,7 @@ where
     /// The load around this read has seen a value whose groups it does not know.
     fn keep_outer_from_storing(&self) {
         if let Some(outer) = self.outer {
-            outer.do_not_store();
+            outer.keep_from_store();
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::data::address::Address;
 use crate::error::{Error, ErrorKind, Result};
 use crate::load_context::{LoadContext, NestedRead};
 use crate::outcome::{Loaded, StorePolicy};
+use crate::read::wait_graph::WaitNode;
 use crate::time_limit::{TimeBudget, off_hit_path};
 
 impl<B: Backend> Cache<B> {
@@ -34,7 +35,9 @@ impl<B: Backend> Cache<B> {
         let mut budget = TimeBudget::new(self.inner().write_time_limit);
         let backend = self.inner().backend.name();
         let minted = self.inner().mint_within(&address.groups, &mut budget).await?;
-        let context = LoadContext::new(self.id(), self.minter()).with_vector(
+        let node = WaitNode::new();
+        let _edge = nested.outer().map(|outer| outer.node().needs(&node));
+        let context = LoadContext::new(self.id(), self.minter(), node).with_vector(
             &address.groups,
             &minted.vector,
             &address.groups,

@@ -33,7 +33,7 @@ impl<B: Backend> Cache<B> {
     /// Returns the value of `key`. On a miss, runs `load` and stores its value under `groups`.
     ///
     /// Concurrent calls that miss share one load. If the caller that runs it is cancelled, a waiting caller
-    /// takes over. `load` may discover further groups, on which it must [`depend`](crate::depend) before it
+    /// takes over. If the load fails, the waiting callers retry one at a time, as `E` cannot be shared. `load` may discover further groups, on which it must [`depend`](crate::depend) before it
     /// reads their data. A value without groups is never invalidated.
     ///
     /// With [`stale_while_revalidate`](crate::EntryOptions::stale_while_revalidate), the first caller that

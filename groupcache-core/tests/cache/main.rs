@@ -8,6 +8,7 @@ mod debug_output;
 mod dependencies;
 mod failures;
 mod freshness;
+mod herds;
 mod keys;
 mod leases;
 mod memory;
@@ -16,6 +17,7 @@ mod safety;
 mod single_flight;
 mod strategies;
 mod values;
+mod waits;
 mod wrappers;
 
 use std::convert::Infallible;
