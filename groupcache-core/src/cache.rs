@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Semaphore;
 
 use crate::backend::Backend;
 use crate::backend::boxed::BoxBackend;
@@ -21,6 +22,7 @@ use crate::load_context::{CacheId, Minter};
 use crate::options::EntryOptions;
 use crate::read::discovered::DiscoveredGroups;
 use crate::read::flight_table::SingleFlight;
+use crate::read::store_order::StoreOrder;
 use crate::stats::{Counters, Stats};
 use crate::time_limit::{TimeBudget, run_detached};
 
@@ -74,6 +76,10 @@ pub(crate) struct Inner<B> {
     pub(crate) flights: Arc<SingleFlight>,
     pub(crate) discovered: DiscoveredGroups,
     pub(crate) owner: LeaseOwner,
+    pub(crate) store_order: Arc<StoreOrder>,
+    /// A permit for each store in the background, and for each load without a reader.
+    pub(crate) background_stores: Arc<Semaphore>,
+    pub(crate) detached_loads: Arc<Semaphore>,
     counters: Counters,
 }
 
@@ -203,6 +209,8 @@ pub struct CacheBuilder<B> {
     read_time_limit: Duration,
     write_time_limit: Duration,
     load_wait_limit: Duration,
+    background_stores_max: usize,
+    detached_loads_max: usize,
 }
 
 impl<B: Backend> CacheBuilder<B> {
@@ -214,6 +222,8 @@ impl<B: Backend> CacheBuilder<B> {
             read_time_limit: Duration::from_millis(250),
             write_time_limit: Duration::from_secs(5),
             load_wait_limit: Duration::from_secs(30),
+            background_stores_max: 256,
+            detached_loads_max: 64,
         }
     }
 
@@ -249,6 +259,23 @@ impl<B: Backend> CacheBuilder<B> {
         self
     }
 
+    /// Sets how many entries are stored in the background at once, at most. While a store is slow, further
+    /// values are served and not stored; [`Stats::stores_skipped`](crate::Stats::stores_skipped) counts them.
+    /// Defaults to 256. With zero nothing is stored but by [`insert`](Cache::insert).
+    pub const fn background_stores_max(mut self, count: usize) -> Self {
+        self.background_stores_max = count;
+        self
+    }
+
+    /// Sets how many loads go on at once without their readers, at most. Further loads are cancelled with
+    /// their readers. Defaults to 64.
+    ///
+    /// [`EntryOptions::detached_load_time_limit`] sets for how long.
+    pub const fn detached_loads_max(mut self, count: usize) -> Self {
+        self.detached_loads_max = count;
+        self
+    }
+
     /// Sets the clock. Defaults to [`SystemClock`]. A backend in this process should get the same clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -267,10 +294,17 @@ impl<B: Backend> CacheBuilder<B> {
             flights: SingleFlight::new(),
             discovered: DiscoveredGroups::new(),
             owner: LeaseOwner::random(),
+            store_order: StoreOrder::new(),
+            background_stores: semaphore(self.background_stores_max),
+            detached_loads: semaphore(self.detached_loads_max),
             counters: Counters::default(),
         };
         Cache { inner: Arc::new(inner), options: self.options }
     }
+}
+
+fn semaphore(permits: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)))
 }
 
 impl<B> Inner<B> {
@@ -344,6 +378,8 @@ impl<B: Backend> fmt::Debug for CacheBuilder<B> {
             .field("read_time_limit", &self.read_time_limit)
             .field("write_time_limit", &self.write_time_limit)
             .field("load_wait_limit", &self.load_wait_limit)
+            .field("background_stores_max", &self.background_stores_max)
+            .field("detached_loads_max", &self.detached_loads_max)
             .finish_non_exhaustive()
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct State {
     pub(crate) begins: u64,
     /// How many loads failed, and had no failure to share.
     pub(crate) failures: u64,
+    /// How many loads panicked.
+    pub(crate) panics: u64,
     /// When the flight had its first leader.
     pub(crate) began: tokio::time::Instant,
     /// When the flight had its last leader, or when that leader began to load.
@@ -104,6 +106,7 @@ impl Flight {
                 id: None,
                 begins: 0,
                 failures: 0,
+                panics: 0,
                 began: now,
                 since: now,
                 waiters: 0,

@@ -10,19 +10,30 @@ use crate::read::held_lease::HeldLease;
 use crate::read::progress::Progress;
 use crate::read::wait_graph::WaitNode;
 
+/// After how many panics all waiters load on their own. A panic that is not repeated starts no herd.
+const PANICS_MAX: u64 = 2;
+
 /// The duty to load. Dropped without an outcome, it passes to a follower.
 #[derive(Debug)]
 pub(crate) struct Leader {
     flights: Arc<SingleFlight>,
     key: Key,
     flight: Arc<Flight>,
-    /// Whether the flight has an outcome, or has been passed on.
-    has_ended: bool,
+    end: Option<End>,
+}
+
+/// How a leader has ended its flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The flight has an outcome.
+    Finished,
+    /// A waiter is to take over.
+    HandedOver,
 }
 
 impl Leader {
     pub(crate) const fn new(flights: Arc<SingleFlight>, key: Key, flight: Arc<Flight>) -> Self {
-        Self { flights, key, flight, has_ended: false }
+        Self { flights, key, flight, end: None }
     }
 
     /// Sets what this leader will load; `None` if it loads without the store.
@@ -60,7 +71,7 @@ impl Leader {
     /// Notifies all followers of the outcome. If it is an entry to be stored, readers that join until the
     /// `Leader` is dropped get it too.
     pub(crate) fn finish(&mut self, outcome: FlightOutcome) {
-        self.has_ended = true;
+        self.end = Some(End::Finished);
         let mut shard = self.flights.shard(&self.key).lock();
         let Some(flights) = shard.get_mut(&self.key).filter(|flights| flights.is_current(&self.flight))
         else {
@@ -87,7 +98,7 @@ impl Leader {
     /// Ends a load that failed and has nothing to share. One waiter retries; waiters with a stale value may
     /// serve it.
     pub(crate) fn fail(mut self) {
-        self.has_ended = true;
+        self.end = Some(End::HandedOver);
         self.flight.state.lock().failures += 1;
         self.hand_over();
     }
@@ -145,6 +156,13 @@ impl Leader {
         }
     }
 
+    /// Counts a panic, and returns how many loads of this flight have panicked.
+    fn count_panic(&self) -> u64 {
+        let mut state = self.flight.state.lock();
+        state.panics += 1;
+        state.panics
+    }
+
     fn remove_landed(&self) {
         let mut shard = self.flights.shard(&self.key).lock();
         if let Some(flights) = shard.get_mut(&self.key).filter(|flights| flights.is_landed(&self.flight)) {
@@ -156,13 +174,14 @@ impl Leader {
 
 impl Drop for Leader {
     fn drop(&mut self) {
-        if !self.has_ended && std::thread::panicking() {
+        if self.end.is_none() && std::thread::panicking() && self.count_panic() >= PANICS_MAX {
             // The next load would likely panic too. Readers do not wait for one after another of them.
             self.finish(FlightOutcome::Private);
         }
-        if !self.has_ended {
-            self.hand_over();
-            return;
+        match self.end {
+            Some(End::Finished) => {}
+            Some(End::HandedOver) => return,
+            None => return self.hand_over(),
         }
         #[cfg(groupcache_mutants)]
         if crate::mutants::is_on("late_count") {
@@ -171,12 +190,8 @@ impl Drop for Leader {
         // Before the removal: a reader that does not find the flight finds the counter changed.
         self.flights.count_finished(&self.key);
         self.remove_landed();
-        let mut state = self.flight.state.lock();
-        if matches!(state.phase, Phase::Finished(_)) {
-            // Followers may still hold the flight. Other processes must not wait for them.
-            let lease = state.lease.take();
-            drop(state);
-            drop(lease);
-        }
+        // Followers may still hold the flight. Other processes must not wait for them.
+        let lease = self.flight.state.lock().lease.take();
+        drop(lease);
     }
 }

@@ -8,15 +8,38 @@ use crate::backend::Backend;
 use crate::cache::Cache;
 use crate::data::address::Address;
 use crate::data::entry::Entry;
+use crate::error::Error;
 use crate::load_context::{LoadContext, Sealed};
 use crate::outcome::{Loaded, Miss, Served, ServedFrom, StorePolicy, ToStore};
 use crate::read::flight::{FlightOutcome, SharedLoad};
 use crate::read::leader::Leader;
 use crate::read::permit::{LoadPermit, Missed};
+use crate::read::store_order::StoreTicket;
 use crate::read::verdict::StaleCandidate;
 use crate::read::wait_graph::WaitNode;
 use crate::stats::Counters;
 use crate::time_limit::in_background;
+
+/// What a read does with errors.
+pub(crate) struct LoadRules<R, E> {
+    /// Returns what the followers of a failed load share.
+    pub(crate) share_error: Option<fn(&E) -> Option<ToStore>>,
+    /// Returns what the read returns if its hard timeout runs out. Without, it has none.
+    pub(crate) timed_out: Option<fn(Error) -> Result<R, E>>,
+}
+
+impl<R, E> LoadRules<R, E> {
+    /// The followers of a failed load retry, and the read has no hard timeout.
+    pub(crate) const NONE: Self = Self { share_error: None, timed_out: None };
+}
+
+impl<R, E> Clone for LoadRules<R, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R, E> Copy for LoadRules<R, E> {}
 
 /// A load that has ended: what it depends on, and who is to be notified.
 struct EndedLoad<'a, B> {
@@ -26,6 +49,7 @@ struct EndedLoad<'a, B> {
     sealed: Sealed,
     candidate: Option<StaleCandidate>,
     leader: Option<Leader>,
+    ticket: StoreTicket,
     /// The load context of the load that this read is nested in.
     outer: Option<LoadContext>,
 }
@@ -40,6 +64,7 @@ impl<B: Backend> Cache<B> {
         leader: Option<Leader>,
         accept: &(impl Fn(&Arc<Entry>) -> Option<V> + Sync),
         loader: F,
+        rules: LoadRules<R, E>,
     ) -> Result<Served<V, R>, E>
     where
         F: FnOnce() -> Fut + Send,
@@ -59,6 +84,7 @@ impl<B: Backend> Cache<B> {
             }
             None => context.keep_from_store(),
         }
+        let ticket = self.inner().store_order.begin(&address.key);
         let (loaded, sealed) = match &leader {
             Some(leader) => {
                 leader.begin();
@@ -67,11 +93,11 @@ impl<B: Backend> Cache<B> {
             None => self.run_loader(context, loader).await,
         };
         drop(edge);
-        let mut ended = EndedLoad { cache: self, address, miss, sealed, candidate, leader, outer };
+        let mut ended = EndedLoad { cache: self, address, miss, sealed, candidate, leader, ticket, outer };
         let Loaded { value, policy } = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
-                ended.fail(None);
+                ended.fail(rules.share_error.and_then(|share| share(&error)));
                 return ended.serve_stale(accept).ok_or(error);
             }
         };
@@ -168,12 +194,10 @@ impl<B: Backend> EndedLoad<'_, B> {
         let expires_at = entry.expires_at;
         let is_complete = self.sealed.storable && self.sealed.late.is_empty();
         let is_for_all = entry.entry.key() == &address.key;
-        let shared = SharedLoad {
-            entry: Arc::clone(&entry.entry),
-            expires_at,
-            is_complete,
-            is_stored: is_complete && entry.time_to_live != Some(Duration::ZERO),
-        };
+        let permit = is_complete.then_some(()).and_then(|()| cache.may_store(&entry));
+        let stored = permit.is_some();
+        let shared =
+            SharedLoad { entry: Arc::clone(&entry.entry), expires_at, is_complete, is_stored: stored };
         let outcome = if is_for_all { FlightOutcome::Loaded(shared) } else { FlightOutcome::Private };
         if self.sealed.storable || !self.sealed.late.is_empty() {
             // The next load starts with the generations of the late groups too.
@@ -187,18 +211,22 @@ impl<B: Backend> EndedLoad<'_, B> {
         if let Some(outer) = &self.outer {
             outer.after_nested_read(cache.id(), &entry.entry, expires_at);
         }
-        let stored = entry.time_to_live != Some(Duration::ZERO);
         let served = Served::Loaded { value, miss: self.miss, stored };
         if !stored {
             self.delete_stale().await;
             return served;
         }
+        let order = &cache.inner().store_order;
+        let ticket = if is_for_all { self.ticket } else { order.begin(entry.entry.key()) };
         let (this, guards, leader) = (cache.clone(), self.sealed.guards, self.leader);
         in_background(async move {
-            // The reader has its value whether or not the store succeeds. `stores` and `store_failures` count.
-            drop(this.store(entry, guards).await);
+            match ticket.turn().await {
+                // The reader has its value whether or not the store succeeds, which the counters show.
+                Some(_turn) => drop(this.store(entry, guards).await),
+                None => this.inner().counters().stores_superseded.increment(),
+            }
             // From now on the next reader of this key may start another flight.
-            drop(leader);
+            drop((leader, permit));
         })
         .await;
         served
@@ -219,9 +247,12 @@ impl<B: Backend> EndedLoad<'_, B> {
             return;
         }
         let (cache, key, leader) = (self.cache.clone(), self.address.key.clone(), self.leader);
+        let Some(permit) = cache.background_permit() else {
+            return;
+        };
         in_background(async move {
             cache.delete_stale(&key).await;
-            drop(leader);
+            drop((leader, permit));
         })
         .await;
     }

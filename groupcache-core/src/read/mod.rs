@@ -1,5 +1,6 @@
 //! A read, from the lookup to the served value. Each file is one step, and a step calls downwards only.
 
+mod detached;
 pub(crate) mod discovered;
 mod find;
 pub(crate) mod flight;
@@ -10,7 +11,8 @@ mod held_lease;
 pub(crate) mod leader;
 mod lease_request;
 mod lease_wait;
-mod load;
+mod limits;
+pub(crate) mod load;
 mod lookup;
 #[cfg(groupcache_mutants)]
 mod mutants;
@@ -20,6 +22,7 @@ pub(crate) mod refresh;
 mod replace;
 pub(crate) mod single_flight;
 mod store;
+pub(crate) mod store_order;
 mod unshared;
 mod verdict;
 mod wait;
@@ -34,12 +37,15 @@ use crate::backend::lookup::TimeLeft;
 use crate::cache::Cache;
 use crate::data::address::Address;
 use crate::data::entry::Entry;
+use crate::error::Error;
 use crate::load_context::{LoadContext, NestedRead};
-use crate::outcome::{Loaded, Miss, Served, ServedFrom};
+use crate::outcome::{Loaded, Miss, ReadOutcome, Served, ServedFrom};
+use crate::read::detached::{Detachable, IsLoading};
 use crate::read::flight::{FlightOutcome, Joined, SharedLoad};
 use crate::read::follower::Arrival;
 use crate::read::leader::Leader;
 use crate::read::lease_wait::{LeaseDecision, WaitLimit};
+use crate::read::load::LoadRules;
 use crate::read::lookup::LookupOutcome;
 use crate::read::permit::{LoadPermit, Missed};
 use crate::read::refresh::Refresh;
@@ -50,16 +56,6 @@ use crate::time_limit::{TimeBudget, off_hit_path};
 /// How many attempts a read makes to share a load of another reader before it loads on its own. Each
 /// further attempt means that a group was invalidated during the attempt before.
 const SHARED_ATTEMPTS_MAX: u32 = 3;
-
-/// What [`Cache::read`] returns: what was served, and the refresh that this reader is to run, if any.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct ReadOutcome<S, R> {
-    /// What was served: a [`Served`].
-    pub served: S,
-    /// A [`Refresh`] if an expired entry was served and this reader is the one that replaces it.
-    pub refresh: Option<R>,
-}
 
 /// What a read does next.
 enum Step<V> {
@@ -73,16 +69,23 @@ enum Step<V> {
     Load { missed: Missed, leader: Option<Leader> },
 }
 
-/// One read: what stays the same from attempt to attempt, and what it has used up.
+/// One read.
 struct Read<'a, B, A> {
     cache: &'a Cache<B>,
     address: &'a Address,
     accept: &'a A,
     /// The load context of the load that this read is nested in.
     outer: Option<&'a LoadContext>,
+    state: ReadState,
+}
+
+/// What a read has used up, and what it keeps from attempt to attempt.
+struct ReadState {
     budget: TimeBudget,
     wait_limit: WaitLimit,
     attempt: u32,
+    /// The flights of the key that had finished before the last lookup.
+    finished: u64,
     /// The lead that this read took over after a wait, while it looks up again.
     leader: Option<Leader>,
     /// Whether this read could not share a load whose vector it had. It joins no load that has begun then.
@@ -94,10 +97,10 @@ impl<B: Backend> Cache<B> {
     ///
     /// `accept` turns an entry into the value that the reader wants; `None` makes the entry a miss.
     /// Concurrent reads that miss load once. The cache never fails a read: only the loader's own error is
-    /// returned.
+    /// returned. A [hard timeout](crate::EntryOptions::load_hard_timeout) has no effect here.
     ///
-    /// This is the operation that adapters build on. For values that serde can write and read, use
-    /// [`get_or_load`](Self::get_or_load).
+    /// This is the operation that adapters build on, with [`read_to_end`](Self::read_to_end). For values that
+    /// serde can write and read, use [`get_or_load`](Self::get_or_load).
     ///
     /// # Cost
     ///
@@ -112,11 +115,62 @@ impl<B: Backend> Cache<B> {
     /// # Errors
     ///
     /// Returns the error of `loader`.
-    pub async fn read<V, R, E, A, F, Fut>(
+    #[expect(clippy::type_complexity, reason = "each part is a public type")]
+    pub fn read<V, R, E, A, F, Fut>(
         &self,
         address: &Address,
         accept: A,
         loader: F,
+    ) -> impl Future<Output = Result<ReadOutcome<Served<V, R>, Refresh<B, F>>, E>>
+    where
+        A: Fn(&Arc<Entry>) -> Option<V> + Sync,
+        V: Send,
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<Loaded<R>, E>> + Send,
+    {
+        self.read_by(address, accept, loader, LoadRules::NONE)
+    }
+
+    /// Returns the value at `address` like [`read`](Self::read), but a load goes on if its reader is dropped.
+    ///
+    /// [`detached_load_time_limit`](crate::EntryOptions::detached_load_time_limit) sets for how long. If the
+    /// [hard timeout](crate::EntryOptions::load_hard_timeout) runs out, the read returns what `timed_out`
+    /// returns.
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped while it loads, the load goes on on a task of its own: for the readers that
+    /// wait for it, and for later ones. A future that is dropped before or after that has no effect.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `loader` or of `timed_out`.
+    #[expect(clippy::type_complexity, reason = "each part is a public type")]
+    pub fn read_to_end<V, R, E, A, F, Fut>(
+        &self,
+        address: &Address,
+        accept: A,
+        loader: F,
+        timed_out: fn(Error) -> Result<R, E>,
+    ) -> impl Future<Output = Result<ReadOutcome<Served<V, R>, Refresh<B, F>>, E>>
+    where
+        A: Fn(&Arc<Entry>) -> Option<V> + Send + Sync + 'static,
+        V: Send + 'static,
+        R: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Loaded<R>, E>> + Send + 'static,
+    {
+        self.read_owned(address, accept, loader, LoadRules { share_error: None, timed_out: Some(timed_out) })
+    }
+
+    /// See [`read`](Self::read).
+    pub(crate) async fn read_by<V, R, E, A, F, Fut>(
+        &self,
+        address: &Address,
+        accept: A,
+        loader: F,
+        rules: LoadRules<R, E>,
     ) -> Result<ReadOutcome<Served<V, R>, Refresh<B, F>>, E>
     where
         A: Fn(&Arc<Entry>) -> Option<V> + Sync,
@@ -129,29 +183,58 @@ impl<B: Backend> Cache<B> {
             off_hit_path(outer.before_nested_read(self.id(), &address.groups)).await;
         }
         let mut read = Read::new(self, address, &accept, nested.outer());
-        let step = loop {
-            let step = match &read.leader {
-                None => read.attempt().await,
-                Some(leader) => leader.progress().of(off_hit_path(read.attempt())).await,
-            };
-            match step {
-                Step::Retry => {}
-                step => break step,
+        let outcome = match read.look().await {
+            Ok(step) => read.take(step, loader, rules).await,
+            Err(missed) => {
+                let limits = self.limits(&missed, nested.outer(), rules, read.stale(&missed));
+                let is_loading = IsLoading::default();
+                let work = Box::pin(read.load_missed(missed, loader, rules, is_loading.clone()));
+                off_hit_path(limits.apply(work, is_loading)).await
             }
-        };
-        self.count(&step);
-        let outcome = match step {
-            Step::Serve { value, from, .. } => ReadOutcome::of(Served::Entry(value, from)),
-            Step::Revalidate { value, permit } => {
-                let served = Served::Entry(value, ServedFrom::StaleWhileRevalidate);
-                ReadOutcome { served, refresh: self.refresh(address, *permit, loader) }
+        }?;
+        nested.completed();
+        Ok(outcome)
+    }
+
+    /// See [`read_to_end`](Self::read_to_end).
+    pub(crate) async fn read_owned<V, R, E, A, F, Fut>(
+        &self,
+        address: &Address,
+        accept: A,
+        loader: F,
+        rules: LoadRules<R, E>,
+    ) -> Result<ReadOutcome<Served<V, R>, Refresh<B, F>>, E>
+    where
+        A: Fn(&Arc<Entry>) -> Option<V> + Send + Sync + 'static,
+        V: Send + 'static,
+        R: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Loaded<R>, E>> + Send + 'static,
+    {
+        let nested = NestedRead::begin();
+        if let Some(outer) = nested.outer() {
+            off_hit_path(outer.before_nested_read(self.id(), &address.groups)).await;
+        }
+        let mut read = Read::new(self, address, &accept, nested.outer());
+        let outcome = match read.look().await {
+            Ok(step) => read.take(step, loader, rules).await,
+            Err(missed) => {
+                let limits = self.limits(&missed, nested.outer(), rules, read.stale(&missed));
+                let is_loading = IsLoading::default();
+                let state = read.state;
+                let (cache, address, outer) = (self.clone(), address.clone(), nested.outer().cloned());
+                let work = Detachable::new(self.clone(), is_loading.clone(), {
+                    let is_loading = is_loading.clone();
+                    async move {
+                        let (cache, address, accept) = (&cache, &address, &accept);
+                        let read = Read { cache, address, accept, outer: outer.as_ref(), state };
+                        read.load_missed(missed, loader, rules, is_loading).await
+                    }
+                });
+                off_hit_path(limits.apply(work, is_loading)).await
             }
-            Step::Load { missed, leader } => {
-                let load = off_hit_path(self.load(address, missed, leader, &accept, loader));
-                ReadOutcome::of(load.await?)
-            }
-            Step::Retry => unreachable!("the loop ends with another step"),
-        };
+        }?;
         nested.completed();
         Ok(outcome)
     }
@@ -187,48 +270,110 @@ where
     A: Fn(&Arc<Entry>) -> Option<V> + Sync,
 {
     fn new(cache: &'a Cache<B>, address: &'a Address, accept: &'a A, outer: Option<&'a LoadContext>) -> Self {
-        let budget = TimeBudget::new(cache.inner().read_time_limit);
-        let wait_limit = WaitLimit::from_now(cache.options().lease);
-        Self {
-            cache,
-            address,
-            accept,
-            outer,
-            budget,
-            wait_limit,
+        let state = ReadState {
+            budget: TimeBudget::new(cache.inner().read_time_limit),
+            wait_limit: WaitLimit::from_now(cache.options().lease),
             attempt: 0,
+            finished: 0,
             leader: None,
             wants_later_load: false,
-        }
+        };
+        Self { cache, address, accept, outer, state }
     }
 
     /// Looks the entry up, and decides what to do if it is no hit.
-    async fn attempt(&mut self) -> Step<V> {
-        self.attempt += 1;
-        let finished = self.cache.inner().flights.finished_count(&self.address.key);
-        let missed = match self.cache.look_up(self.address, self.accept, &mut self.budget).await {
+    async fn look(&mut self) -> Result<Step<V>, Missed> {
+        self.state.attempt += 1;
+        self.state.finished = self.cache.inner().flights.finished_count(&self.address.key);
+        match self.cache.look_up(self.address, self.accept, &mut self.state.budget).await {
             LookupOutcome::Hit(value) => {
                 self.let_followers_look_again();
-                return Step::Serve { value, from: ServedFrom::Hit, miss: None };
+                Ok(Step::Serve { value, from: ServedFrom::Hit, miss: None })
             }
-            LookupOutcome::Unavailable(miss) => Missed { miss, permit: None },
-            LookupOutcome::Miss(permit) => {
-                if let Some(value) = permit.stale_while_revalidate(self.accept) {
+            LookupOutcome::Unavailable(miss) => Err(Missed { miss, permit: None }),
+            LookupOutcome::Miss(permit) => match permit.stale_while_revalidate(self.accept) {
+                Some(value) => {
                     self.let_followers_look_again();
                     self.keep_outer_from_storing();
-                    return Step::Revalidate { value, permit };
+                    Ok(Step::Revalidate { value, permit })
                 }
-                Missed { miss: permit.miss, permit: Some(permit) }
+                None => Err(Missed { miss: permit.miss, permit: Some(permit) }),
+            },
+        }
+    }
+
+    /// Joins a flight until there is something to serve or to load.
+    async fn load_missed<R, E, F, Fut>(
+        mut self,
+        mut missed: Missed,
+        loader: F,
+        rules: LoadRules<R, E>,
+        is_loading: IsLoading,
+    ) -> Result<ReadOutcome<Served<V, R>, Refresh<B, F>>, E>
+    where
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<Loaded<R>, E>> + Send,
+    {
+        let step = loop {
+            match off_hit_path(self.join(missed)).await {
+                Step::Retry => {}
+                step => break step,
+            }
+            let progress = self.state.leader.as_ref().map(Leader::progress);
+            let looked = match progress {
+                None => self.look().await,
+                Some(progress) => progress.of(off_hit_path(self.look())).await,
+            };
+            match looked {
+                Ok(step) => break step,
+                Err(again) => missed = again,
             }
         };
-        off_hit_path(self.join(missed, finished)).await
+        if matches!(step, Step::Load { .. }) {
+            is_loading.set();
+        }
+        self.take(step, loader, rules).await
+    }
+
+    /// Takes the last step.
+    async fn take<R, E, F, Fut>(
+        self,
+        step: Step<V>,
+        loader: F,
+        rules: LoadRules<R, E>,
+    ) -> Result<ReadOutcome<Served<V, R>, Refresh<B, F>>, E>
+    where
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<Loaded<R>, E>> + Send,
+    {
+        let Self { cache, address, accept, .. } = self;
+        cache.count(&step);
+        Ok(match step {
+            Step::Serve { value, from, .. } => ReadOutcome::of(Served::Entry(value, from)),
+            Step::Revalidate { value, permit } => {
+                let served = Served::Entry(value, ServedFrom::StaleWhileRevalidate);
+                ReadOutcome { served, refresh: cache.refresh(address, *permit, loader) }
+            }
+            Step::Load { missed, leader } => {
+                let load = off_hit_path(cache.load(address, missed, leader, accept, loader, rules));
+                ReadOutcome::of(load.await?)
+            }
+            Step::Retry => unreachable!("the loop ends with another step"),
+        })
+    }
+
+    /// Returns the value to serve if a timeout of the load runs out.
+    fn stale(&self, missed: &Missed) -> Option<V> {
+        let options = self.cache.options();
+        let has_timeout = options.load_soft_timeout.is_some() || options.load_hard_timeout.is_some();
+        has_timeout.then(|| missed.stale_if_error(self.accept)).flatten()
     }
 
     /// Joins a flight of this key: leads it, or waits for its leader.
-    async fn join(&mut self, missed: Missed, finished: u64) -> Step<V> {
+    async fn join(&mut self, missed: Missed) -> Step<V> {
         let id = missed.permit.as_ref().map(|permit| permit.flight_id(self.address));
-        if let Some(leader) = self.leader.take() {
-            return self.lead(missed, leader, finished).await;
+        if let Some(leader) = self.state.leader.take() {
+            return self.lead(missed, leader).await;
         }
         let flights = &self.cache.inner().flights;
         if flights.unshared.contains(&self.address.key) {
@@ -237,10 +382,10 @@ where
         let has_stale = missed.stale_if_error(self.accept).is_some();
         loop {
             let within = self.outer.map(LoadContext::node);
-            let id = id.as_ref().filter(|_| !self.wants_later_load);
+            let id = id.as_ref().filter(|_| !self.state.wants_later_load);
             let reader = Reader { key: &self.address.key, id, has_stale, within };
             let follower = match flights.join(&reader) {
-                Role::Leader(leader) => return self.lead(missed, leader, finished).await,
+                Role::Leader(leader) => return self.lead(missed, leader).await,
                 Role::Landed(outcome) => return self.follow(missed, outcome, Joined::WithVector).await,
                 Role::Follower(follower) => follower,
                 Role::Alone => {
@@ -253,9 +398,9 @@ where
                 Arrival::Outcome(outcome, joined) => return self.follow(missed, outcome, joined).await,
                 Arrival::TakeOver(leader) => {
                     // The vector of this read may be outdated by now, and a new one is needed before the load.
-                    self.leader = Some(leader);
-                    self.attempt -= 1;
-                    self.budget = TimeBudget::new(self.cache.inner().read_time_limit);
+                    self.state.leader = Some(leader);
+                    self.state.attempt -= 1;
+                    self.state.budget = TimeBudget::new(self.cache.inner().read_time_limit);
                     return Step::Retry;
                 }
                 Arrival::Failed => {
@@ -269,7 +414,7 @@ where
     }
 
     /// Leads a flight: waits for this process's turn if there is a lease, then loads.
-    async fn lead(&mut self, mut missed: Missed, mut leader: Leader, finished: u64) -> Step<V> {
+    async fn lead(&mut self, mut missed: Missed, mut leader: Leader) -> Step<V> {
         let Some(permit) = &mut missed.permit else {
             leader.prepare(None);
             return Step::Load { missed, leader: Some(leader) };
@@ -280,8 +425,10 @@ where
             leader.finish(FlightOutcome::LookAgain);
             return self.follow(missed, outcome, Joined::WithVector).await;
         }
-        if self.may_retry() && self.cache.inner().flights.finished_count(&self.address.key) != finished {
-            self.leader = Some(leader);
+        if self.may_retry()
+            && self.cache.inner().flights.finished_count(&self.address.key) != self.state.finished
+        {
+            self.state.leader = Some(leader);
             return Step::Retry;
         }
         let progress = leader.progress();
@@ -289,8 +436,8 @@ where
             self.address,
             permit,
             &mut leader,
-            self.wait_limit,
-            &mut self.budget,
+            self.state.wait_limit,
+            &mut self.state.budget,
             self.accept,
         );
         match progress.of(Box::pin(decision)).await {
@@ -310,7 +457,7 @@ where
                         return shared(value, missed.miss);
                     }
                 } else if self.may_retry() {
-                    self.wants_later_load = true;
+                    self.state.wants_later_load = true;
                     return Step::Retry;
                 }
             }
@@ -336,7 +483,9 @@ where
                     return Step::Retry;
                 }
             }
-            FlightOutcome::LookAgain if self.may_retry() || self.wait_limit.is_left() => return Step::Retry,
+            FlightOutcome::LookAgain if self.may_retry() || self.state.wait_limit.is_left() => {
+                return Step::Retry;
+            }
             FlightOutcome::LookAgain | FlightOutcome::Private => {}
         }
         Step::Load { missed, leader: None }
@@ -361,7 +510,7 @@ where
 
     /// Ends the flight that this read took over, if it did: its followers find an entry too.
     fn let_followers_look_again(&mut self) {
-        if let Some(mut leader) = self.leader.take() {
+        if let Some(mut leader) = self.state.leader.take() {
             leader.finish(FlightOutcome::LookAgain);
         }
     }
@@ -394,7 +543,7 @@ where
         }
         let backend = &self.cache.inner().backend;
         let lookup = backend.lookup(entry.key(), entry.groups(), TimeLeft::NotNeeded);
-        match self.budget.run(backend.name(), pin!(lookup)).await {
+        match self.state.budget.run(backend.name(), pin!(lookup)).await {
             Ok(lookup) => lookup.current.equals(entry.vector()),
             Err(error) => {
                 self.cache.miss_of(&error);
@@ -404,7 +553,7 @@ where
     }
 
     const fn may_retry(&self) -> bool {
-        self.attempt < SHARED_ATTEMPTS_MAX
+        self.state.attempt < SHARED_ATTEMPTS_MAX
     }
 
     /// The load around this read has seen a value whose groups it does not know.
@@ -412,12 +561,6 @@ where
         if let Some(outer) = self.outer {
             outer.keep_from_store();
         }
-    }
-}
-
-impl<S, R> ReadOutcome<S, R> {
-    const fn of(served: S) -> Self {
-        Self { served, refresh: None }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::data::entry::Entry;
 use crate::outcome::{Loaded, Served, ServedFrom};
 use crate::read::leader::Leader;
 use crate::read::lease_wait::{LeaseDecision, WaitLimit, hold_for_a_pause};
+use crate::read::load::LoadRules;
 use crate::read::permit::{LoadPermit, Missed};
 use crate::time_limit::TimeBudget;
 
@@ -76,7 +77,7 @@ impl<B: Backend, F> Refresh<B, F> {
             }
         }
         let missed = Missed { miss: permit.miss, permit: Some(Box::new(permit)) };
-        cache.load(&address, missed, Some(leader), &accept, loader).await
+        cache.load(&address, missed, Some(leader), &accept, loader, LoadRules::NONE).await
     }
 
     /// Runs like [`run`](Self::run), for a task of its own.

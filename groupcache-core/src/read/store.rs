@@ -4,6 +4,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::backend::Backend;
 use crate::backend::lookup::GenerationGuard;
 use crate::cache::Cache;
@@ -55,6 +57,24 @@ impl<B: Backend> Cache<B> {
             time_to_live: time_to_live.map(|time| time.saturating_add(grace)),
             expires_at: time_to_live.and_then(|time| now.checked_add(time)),
         }
+    }
+
+    /// Returns the permit to store `entry` in the background, if it is to be stored and not too many others
+    /// are being stored.
+    pub(crate) fn may_store(&self, entry: &NewEntry) -> Option<OwnedSemaphorePermit> {
+        if entry.time_to_live == Some(Duration::ZERO) {
+            return None;
+        }
+        let permit = self.background_permit();
+        if permit.is_none() {
+            self.inner().counters().stores_skipped.increment();
+        }
+        permit
+    }
+
+    /// Returns a permit to write in the background. A store that hangs must not collect tasks without end.
+    pub(crate) fn background_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.inner().background_stores).try_acquire_owned().ok()
     }
 
     /// Stores `entry`. Does nothing if its time to live is zero. One round trip.

@@ -11,6 +11,7 @@ mod freshness;
 mod herds;
 mod keys;
 mod leases;
+mod limits;
 mod memory;
 mod nested;
 mod safety;
