@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ahash::RandomState;
 use groupcache_core::backend::{
     CurrentGenerations, EntryView, Found, GenerationGuard, Lookup, Minted, TimeLeft,
 };
@@ -28,7 +29,8 @@ const OVERHEAD_BYTES: usize = 384;
 /// ```
 #[derive(Clone)]
 pub struct MemoryBackend {
-    entries: moka::sync::Cache<Key, Arc<StoredEntry>>,
+    /// The hashes are keyed at random, as clients choose keys: they choose the addresses of pages.
+    entries: moka::sync::Cache<Key, Arc<StoredEntry>, RandomState>,
     generations: Arc<GenerationTable>,
     clock: Arc<dyn Clock>,
     max_bytes: u64,
@@ -235,7 +237,7 @@ impl MemoryBackendBuilder {
             entries = entries.expire_after(ByTimeToLive);
         }
         MemoryBackend {
-            entries: entries.build(),
+            entries: entries.build_with_hasher(RandomState::new()),
             generations: GenerationTable::new(),
             clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock)),
             max_bytes: self.max_bytes,

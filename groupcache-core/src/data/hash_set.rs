@@ -1,9 +1,16 @@
 //! Tells hash sets from lists, which serde does not, by the names of their types.
 
+/// Whether a type may be a hash set: it has a type parameter. The compiler evaluates this ahead of time for
+/// most types.
+#[inline]
+pub(crate) fn may_be_hash_set(type_name: &str) -> bool {
+    // Type parameters come after lifetimes, and a hash set has one.
+    type_name.ends_with('>') && !type_name.ends_with("'_>")
+}
+
 /// Whether the values of a type are sequences in no particular order.
 pub(crate) fn is_hash_set(mut type_name: &str) -> bool {
-    // The names of other types than generic ones and references to them end otherwise, which is cheap to see.
-    if !type_name.ends_with('>') {
+    if !may_be_hash_set(type_name) {
         return false;
     }
     while let Some(inner) = TRANSPARENT.iter().find_map(|wrapper| type_name.strip_prefix(wrapper)) {
@@ -27,6 +34,8 @@ mod tests {
 
     use super::*;
 
+    struct Borrowing<'a>(#[expect(dead_code, reason = "only its type matters")] &'a u8);
+
     #[test]
     fn the_compiler_names_hash_sets_as_expected() {
         type Set = HashSet<u8>;
@@ -46,6 +55,7 @@ mod tests {
             type_name::<BTreeSet<Set>>(),
             type_name::<(Set,)>(),
             type_name::<HashMap<u8, Set>>(),
+            type_name::<Borrowing<'_>>(),
         ];
         assert!(!others.into_iter().any(is_hash_set), "{others:?}");
     }

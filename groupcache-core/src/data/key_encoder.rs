@@ -13,7 +13,7 @@ use std::fmt;
 
 use serde::ser::{self, Serialize};
 
-use crate::data::hash_set::is_hash_set;
+use crate::data::hash_set::{is_hash_set, may_be_hash_set};
 use crate::data::wire::{put_bytes, put_uint};
 use crate::error::{CRATE_NAME, Error, ErrorKind, Result};
 
@@ -43,12 +43,14 @@ pub(crate) fn with_encoded<T: Serialize + ?Sized, R>(
 }
 
 fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    value.serialize(Encoder { out, is_hash_set: is_hash_set(type_name::<T>()) })
+    let name = type_name::<T>();
+    value.serialize(Encoder { out, may_be_hash_set: may_be_hash_set(name).then_some(name) })
 }
 
 struct Encoder<'a> {
     out: &'a mut Vec<u8>,
-    is_hash_set: bool,
+    /// The name of the value's type, unless it is certainly no hash set.
+    may_be_hash_set: Option<&'static str>,
 }
 
 struct Sequence<'a> {
@@ -67,6 +69,7 @@ struct Map<'a> {
 struct EncodeError(String);
 
 impl Encoder<'_> {
+    #[inline]
     fn integer(self, value: i128) {
         if value < 0 {
             self.out.push(NEGATIVE);
@@ -76,11 +79,13 @@ impl Encoder<'_> {
         }
     }
 
+    #[inline]
     fn natural(self, value: u128) {
         self.out.push(NATURAL);
         put_uint(self.out, value);
     }
 
+    #[inline]
     fn text(self, tag: u8, text: &str) -> Self {
         self.out.push(tag);
         put_bytes(self.out, text.as_bytes());
@@ -88,19 +93,23 @@ impl Encoder<'_> {
     }
 
     /// Writes the name of a struct or an enum, which keeps types with equal fields apart.
+    #[inline]
     fn named(self, name: &str) -> Self {
         self.text(NAMED, name)
     }
 
+    #[inline]
     fn variant(self, name: &str, variant: &str) -> Self {
         self.named(name).text(VARIANT, variant)
     }
 }
 
 impl<'a> Encoder<'a> {
+    #[inline]
     fn sequence(self) -> Sequence<'a> {
         self.out.push(SEQ);
-        Sequence { out: self.out, set: self.is_hash_set.then(Vec::new) }
+        let is_set = self.may_be_hash_set.is_some_and(is_hash_set);
+        Sequence { out: self.out, set: is_set.then(Vec::new) }
     }
 
     fn map(self) -> Map<'a> {
@@ -118,10 +127,11 @@ impl Sequence<'_> {
         Ok(())
     }
 
+    #[inline]
     fn finish(self) {
-        let mut elements = self.set.unwrap_or_default();
-        elements.sort_unstable();
-        elements.iter().for_each(|element| self.out.extend_from_slice(element));
+        if let Some(elements) = self.set {
+            put_sorted(self.out, elements);
+        }
         self.out.push(END);
     }
 }
@@ -150,9 +160,16 @@ impl Map<'_> {
     }
 }
 
+#[cold]
+fn put_sorted(out: &mut Vec<u8>, mut elements: Vec<Vec<u8>>) {
+    elements.sort_unstable();
+    elements.iter().for_each(|element| out.extend_from_slice(element));
+}
+
 macro_rules! integers {
     ($($method:ident: $type:ty => $via:ident),* $(,)?) => {
-        $(fn $method(self, value: $type) -> Result<(), EncodeError> {
+        $(#[inline]
+        fn $method(self, value: $type) -> Result<(), EncodeError> {
             self.$via(value.into());
             Ok(())
         })*
@@ -177,6 +194,7 @@ impl<'a> ser::Serializer for Encoder<'a> {
         serialize_u64: u64 => natural, serialize_u128: u128 => natural,
     }
 
+    #[inline]
     fn serialize_bool(self, value: bool) -> Result<(), EncodeError> {
         self.out.push(if value { TRUE } else { FALSE });
         Ok(())
@@ -198,17 +216,20 @@ impl<'a> ser::Serializer for Encoder<'a> {
         Ok(())
     }
 
+    #[inline]
     fn serialize_str(self, value: &str) -> Result<(), EncodeError> {
         self.text(STR, value);
         Ok(())
     }
 
+    #[inline]
     fn serialize_bytes(self, value: &[u8]) -> Result<(), EncodeError> {
         self.out.push(BYTES);
         put_bytes(self.out, value);
         Ok(())
     }
 
+    #[inline]
     fn serialize_none(self) -> Result<(), EncodeError> {
         self.out.push(NONE);
         Ok(())
@@ -219,6 +240,7 @@ impl<'a> ser::Serializer for Encoder<'a> {
         encode(value, self.out)
     }
 
+    #[inline]
     fn serialize_unit(self) -> Result<(), EncodeError> {
         self.out.push(UNIT);
         Ok(())
@@ -255,10 +277,12 @@ impl<'a> ser::Serializer for Encoder<'a> {
         encode(value, self.variant(name, variant).out)
     }
 
+    #[inline]
     fn serialize_seq(self, _: Option<usize>) -> Result<Sequence<'a>, EncodeError> {
         Ok(self.sequence())
     }
 
+    #[inline]
     fn serialize_tuple(self, _: usize) -> Result<Sequence<'a>, EncodeError> {
         Ok(self.sequence())
     }
@@ -306,6 +330,7 @@ macro_rules! sequences {
                 self.element(value)
             }
 
+            #[inline]
             fn end(self) -> Result<(), EncodeError> {
                 self.finish();
                 Ok(())
