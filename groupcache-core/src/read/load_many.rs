@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::{join, join_all, try_join_all};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::backend::Backend;
 use crate::backend::lookup::GenerationGuard;
@@ -17,12 +18,16 @@ use crate::data::group::{Group, Groups};
 use crate::data::key::Key;
 use crate::error::Result;
 use crate::load_context::{LoadContext, NestedRead, Sealed};
-use crate::outcome::{Loaded, Miss, Served, StorePolicy};
+use crate::outcome::{Loaded, Miss, Served, StorePolicy, ToStore};
+use crate::read::flight::{FlightOutcome, SharedLoad};
 use crate::read::flight_id::FlightId;
+use crate::read::leader::Leader;
 use crate::read::lookup::{JudgedLookup, with_groups_of_entry};
-use crate::read::single_flight::{FlightOutcome, Leader};
+use crate::read::progress::Progress;
 use crate::read::store::NewEntry;
+use crate::read::store_order::StoreTicket;
 use crate::read::verdict::{StaleCandidate, Verdict};
+use crate::read::wait_graph::WaitNode;
 use crate::time_limit::{TimeBudget, in_background, off_hit_path};
 
 /// One read of several keys.
@@ -43,7 +48,15 @@ struct Missing {
     /// Its groups and those of a stale entry; `None` if the backend did not answer.
     groups: Option<Groups>,
     candidate: Option<StaleCandidate>,
+}
+
+/// A key that this batch loads.
+struct Own {
+    missing: Missing,
+    /// `None` if readers of the key do not wait for each other.
     leader: Option<Leader>,
+    /// From before the load.
+    ticket: StoreTicket,
 }
 
 /// The generations of all groups of the missing keys, read or minted before the load.
@@ -53,13 +66,13 @@ struct Generations {
     guards: Vec<GenerationGuard>,
 }
 
-/// The entries of a load, and what has to be kept until they are stored.
-#[derive(Default)]
-struct Stores {
-    entries: Vec<NewEntry>,
+/// What is to be written after a load.
+struct Writes {
+    /// One for all of them. `None` if too much is being written already.
+    permit: Option<OwnedSemaphorePermit>,
+    entries: Vec<(NewEntry, StoreTicket, Option<Leader>)>,
     /// Keys whose expired entry is replaced by no other.
-    deletes: Vec<Key>,
-    leaders: Vec<Leader>,
+    deletes: Vec<(Key, Option<Leader>)>,
 }
 
 impl<B: Backend> Cache<B> {
@@ -125,7 +138,7 @@ where
                 Ok(judged) => judged,
                 Err(miss) => {
                     counters.miss(miss);
-                    missing.push(Missing { at, groups: None, candidate: None, leader: None });
+                    missing.push(Missing { at, groups: None, candidate: None });
                     continue;
                 }
             };
@@ -153,7 +166,7 @@ where
                 }
             }
             known.guards.push(lookup.guard);
-            missing.push(Missing { at, groups: Some(groups), candidate, leader: None });
+            missing.push(Missing { at, groups: Some(groups), candidate });
         }
         (missing, known)
     }
@@ -185,32 +198,46 @@ where
     }
 
     /// Leads the flights of the missing keys. Returns the keys that this batch loads, and the positions of those
-    /// that another reader loads, or has just loaded.
-    fn lead(&self, missing: Vec<Missing>, generations: &Generations) -> (Vec<Missing>, Vec<usize>) {
-        let flights = &self.cache.inner().flights;
+    /// that another reader loads, is about to load, or has just loaded.
+    fn lead(&self, missing: Vec<Missing>, generations: &Generations) -> (Vec<Own>, Vec<usize>) {
+        let inner = self.cache.inner();
         let (mut own, mut others) = (Vec::new(), Vec::new());
         for missing in missing {
-            let Some(groups) = &missing.groups else {
-                own.push(missing);
-                continue;
-            };
             let key = &self.addresses[missing.at].key;
-            let vector = generations.of(groups);
-            let id = FlightId { key: key.clone(), groups: groups.clone(), vector };
-            match flights.try_lead(id) {
-                Some(leader) if flights.finished_count(key) == self.finished[missing.at] => {
-                    own.push(Missing { leader: Some(leader), ..missing });
+            let leader = if inner.flights.unshared.contains(key) {
+                None
+            } else {
+                match self.lead_one(&missing, generations) {
+                    Some(leader) => Some(leader),
+                    None => {
+                        others.push(missing.at);
+                        continue;
+                    }
                 }
-                _ => others.push(missing.at),
-            }
+            };
+            own.push(Own { ticket: inner.store_order.begin(key), missing, leader });
         }
         (own, others)
+    }
+
+    /// Leads the flight of one key, unless another reader loads it or has loaded it since the lookup.
+    fn lead_one(&self, missing: &Missing, generations: &Generations) -> Option<Leader> {
+        let flights = &self.cache.inner().flights;
+        let key = &self.addresses[missing.at].key;
+        let leader = flights.try_start(key)?;
+        leader.prepare(missing.groups.as_ref().map(|groups| {
+            let vector = generations.of(groups);
+            FlightId { key: key.clone(), groups: groups.clone(), vector }
+        }));
+        // A leader that is dropped hands over to readers that have joined meanwhile.
+        let is_news = flights.finished_count(key) == self.finished[missing.at] && leader.landed().is_none();
+        is_news.then_some(leader)
     }
 
     /// Calls the loader for the keys that this batch loads. Shares the values, and stores them in the background.
     async fn load_own<E, F, Fut>(
         &self,
-        mut own: Vec<Missing>,
+        mut own: Vec<Own>,
         generations: Generations,
         load: &F,
         values: &mut [Option<V>],
@@ -220,81 +247,105 @@ where
         Fut: Future<Output = Result<Vec<(usize, Loaded<V>)>, E>> + Send,
     {
         let Generations { of, guards } = generations;
-        let (groups, vector): (Vec<_>, Vec<_>) = of.iter().map(|(group, now)| (group.clone(), *now)).unzip();
-        let (groups, vector) = (groups.into(), vector.into_iter().collect());
-        let declared = self.cache.inner().with_clear_group(Groups::none());
-        let context = self.cache.load_context().with_vector(&groups, &vector, &declared, guards);
-        let positions = own.iter().map(|missing| missing.at).collect();
-        let load = || async { load(positions).await.map(Loaded::private) };
-        let (loaded, mut sealed) = self.cache.run_loader(context, load).await;
+        let (loaded, mut sealed) = self.run(&own, &of, guards, load).await;
         #[cfg(groupcache_mutants)]
         let of = self.cache.mint_late(of).await;
         let loaded = match loaded {
-            Ok(loaded) => loaded.value,
+            Ok(loaded) => loaded,
             Err(error) => return self.serve_stale(&mut own, values).ok_or(error),
         };
         let mut loaded: BTreeMap<usize, Loaded<V>> = loaded.into_iter().collect();
-        let mut stores = Stores::default();
         let guards = std::mem::take(&mut sealed.guards);
         if let Some(outer) = self.outer {
             outer.hold(self.cache.id(), &guards);
         }
-        for missing in own {
-            let at = missing.at;
-            let sealed = self.seal(&missing, &of, &sealed);
+        let permit = self.cache.background_permit();
+        let mut writes = Writes { permit, entries: Vec::new(), deletes: Vec::new() };
+        for own in own {
+            let at = own.missing.at;
+            let sealed = self.seal(&own.missing, &of, &sealed);
             let (value, policy) = match loaded.remove(&at) {
                 Some(Loaded { value, policy }) => (Some(value), Some(policy)),
                 None => (None, None),
             };
             values[at] = value;
-            self.end(missing, policy, sealed.as_ref(), &mut stores);
+            self.end(own, policy, &sealed, &mut writes);
         }
-        self.store_all(stores, guards).await;
+        self.write_all(writes, guards).await;
         Ok(())
     }
 
-    /// What the value of one key depends on: its own groups, and everything that the load declared.
-    fn seal(
+    /// Runs the loader, as the leader of the flights of all these keys.
+    async fn run<E, F, Fut>(
         &self,
-        missing: &Missing,
-        generations: &BTreeMap<Group, Generation>,
-        load: &Sealed,
-    ) -> Option<Sealed> {
-        missing.groups.as_ref()?;
+        own: &[Own],
+        of: &BTreeMap<Group, Generation>,
+        guards: Vec<GenerationGuard>,
+        load: &F,
+    ) -> (Result<Vec<(usize, Loaded<V>)>, E>, Sealed)
+    where
+        F: Fn(Vec<usize>) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<Vec<(usize, Loaded<V>)>, E>> + Send,
+    {
+        let cache = self.cache;
+        let (groups, vector): (Vec<_>, Vec<_>) = of.iter().map(|(group, now)| (group.clone(), *now)).unzip();
+        let (groups, vector) = (groups.into(), vector.into_iter().collect());
+        let declared = cache.inner().with_clear_group(Groups::none());
+        // Each flight ends with this load, and the load around this read waits for it.
+        let node = WaitNode::new();
+        let leaders = || own.iter().filter_map(|own| own.leader.as_ref());
+        let _edges: Vec<_> = self
+            .outer
+            .map(|outer| outer.node().needs(&node))
+            .into_iter()
+            .chain(leaders().map(|leader| leader.node().needs(&node)))
+            .collect();
+        let context = LoadContext::new(cache.id(), cache.minter(), node);
+        let context = context.with_vector(&groups, &vector, &declared, guards);
+        leaders().for_each(Leader::begin);
+        let positions = own.iter().map(|own| own.missing.at).collect();
+        let load = || async { load(positions).await.map(Loaded::private) };
+        let work = Box::pin(cache.run_loader(context, load));
+        let (loaded, sealed) = Progress::of_all(leaders().map(Leader::progress).collect(), work).await;
+        (loaded.map(|loaded| loaded.value), sealed)
+    }
+
+    /// What the value of one key depends on: its own groups, and everything that the load declared. Without the
+    /// generation of each of its groups it is not stored.
+    fn seal(&self, missing: &Missing, generations: &BTreeMap<Group, Generation>, load: &Sealed) -> Sealed {
         let groups = self.addresses[missing.at].groups.union(&load.groups);
         let generation = |group| match load.groups.binary_search(group) {
             Ok(at) => Some(load.vector[at]),
             Err(_) => generations.get(group).copied(),
         };
-        let vector = groups.iter().map(generation).collect::<Option<Vec<_>>>()?.into_iter().collect();
-        Some(Sealed {
+        let vector = groups.iter().map(generation).collect::<Option<GenerationVector>>();
+        let is_complete = missing.groups.is_some() && vector.is_some();
+        let (groups, vector) = match vector {
+            Some(vector) => (groups, vector),
+            None => (load.groups.clone(), load.vector.clone()),
+        };
+        Sealed {
             groups,
             vector,
             guards: Vec::new(),
             late: load.late.clone(),
             expires_at: load.expires_at,
-            storable: load.storable,
-        })
+            storable: load.storable && is_complete,
+            private: load.private,
+        }
     }
 
-    /// Ends the flight of one key, and adds what is to be stored to `stores`.
-    fn end(
-        &self,
-        missing: Missing,
-        policy: Option<StorePolicy>,
-        sealed: Option<&Sealed>,
-        stores: &mut Stores,
-    ) {
-        let Missing { at, candidate, leader, .. } = missing;
-        let (outcome, new) = self.outcome(at, policy, sealed);
-        match new.filter(|entry| entry.time_to_live != Some(Duration::ZERO)) {
-            Some(entry) => stores.entries.push(entry),
-            None if candidate.is_some() => stores.deletes.push(self.addresses[at].key.clone()),
-            None => {}
-        }
-        if let Some(mut leader) = leader {
+    /// Ends the flight of one key, and adds what is to be written to `writes`.
+    fn end(&self, own: Own, policy: Option<StorePolicy>, sealed: &Sealed, writes: &mut Writes) {
+        let Own { missing: Missing { at, candidate, .. }, mut leader, ticket } = own;
+        let (outcome, new) = self.outcome(at, policy, sealed, writes.permit.is_some());
+        if let Some(leader) = &mut leader {
             leader.finish(outcome);
-            stores.leaders.push(leader);
+        }
+        match new {
+            Some(entry) => writes.entries.push((entry, ticket, leader)),
+            None if candidate.is_some() => writes.deletes.push((self.addresses[at].key.clone(), leader)),
+            None => {}
         }
     }
 
@@ -304,39 +355,70 @@ where
         &self,
         at: usize,
         policy: Option<StorePolicy>,
-        sealed: Option<&Sealed>,
+        sealed: &Sealed,
+        may_store: bool,
     ) -> (FlightOutcome, Option<NewEntry>) {
         let (cache, address) = (self.cache, &self.addresses[at]);
-        match (policy, sealed.filter(|sealed| sealed.storable)) {
-            (Some(StorePolicy::Store(to_store)), Some(sealed)) => {
-                let all = sealed.groups.union(&sealed.late);
-                cache.learn(address, &all);
-                if !sealed.late.is_empty() {
-                    self.not_stored();
-                    let placeholder = cache.placeholder(address, &to_store, sealed);
-                    return (FlightOutcome::GroupsDiscovered, Some(placeholder));
-                }
-                let new = cache.entry(address, &to_store, sealed);
-                self.depend_on(&new.entry, new.expires_at);
-                let (entry, expires_at) = (Arc::clone(&new.entry), new.expires_at);
-                (FlightOutcome::Shared { entry, expires_at }, Some(new))
+        let is_complete = sealed.storable && sealed.late.is_empty();
+        match policy {
+            Some(StorePolicy::Store(to_store)) if !sealed.private => {
+                self.shared_outcome(address, &to_store, sealed, may_store)
             }
-            (None, Some(sealed)) if sealed.late.is_empty() => {
+            Some(StorePolicy::Failed(_)) if !sealed.private => {
+                self.not_stored();
+                (FlightOutcome::Private, None)
+            }
+            Some(_) => {
+                cache.inner().flights.unshared.remember(&address.key);
+                cache.inner().counters().loads_not_stored.increment();
+                if let Some(outer) = self.outer {
+                    outer.do_not_store();
+                }
+                (FlightOutcome::Private, None)
+            }
+            None if is_complete => {
                 // The load around this read depends on there being no value.
                 let (groups, vector) = (sealed.groups.clone(), sealed.vector.clone());
                 let absent = Entry::new(address.key.clone(), groups, vector, Bytes::new(), Duration::ZERO);
                 self.depend_on(&absent, sealed.expires_at);
                 (FlightOutcome::Private, None)
             }
-            (None, _) => {
+            None => {
                 self.keep_outer_from_storing();
                 (FlightOutcome::Private, None)
             }
-            (Some(_), _) => {
-                self.not_stored();
-                (FlightOutcome::Private, None)
-            }
         }
+    }
+
+    /// Returns the outcome of a load whose value is shared, and the entry or the placeholder to store.
+    fn shared_outcome(
+        &self,
+        address: &Address,
+        to_store: &ToStore,
+        sealed: &Sealed,
+        may_store: bool,
+    ) -> (FlightOutcome, Option<NewEntry>) {
+        let (cache, counters) = (self.cache, self.cache.inner().counters());
+        cache.inner().flights.unshared.forget(&address.key);
+        if sealed.storable || !sealed.late.is_empty() {
+            cache.learn(address, &sealed.groups.union(&sealed.late));
+        }
+        let new = cache.entry(address, to_store, sealed);
+        let is_complete = sealed.storable && sealed.late.is_empty();
+        let is_to_store = new.time_to_live != Some(Duration::ZERO);
+        if is_complete && is_to_store && !may_store {
+            counters.stores_skipped.increment();
+        }
+        let is_stored = is_complete && is_to_store && may_store;
+        let (entry, expires_at) = (Arc::clone(&new.entry), new.expires_at);
+        let outcome = FlightOutcome::Loaded(SharedLoad { entry, expires_at, is_complete, is_stored });
+        if is_complete {
+            self.depend_on(&new.entry, expires_at);
+            return (outcome, is_stored.then_some(new));
+        }
+        self.not_stored();
+        let has_placeholder = sealed.storable && is_to_store && may_store;
+        (outcome, has_placeholder.then(|| cache.placeholder(address, to_store, sealed)))
     }
 
     fn not_stored(&self) {
@@ -345,34 +427,42 @@ where
     }
 
     /// Stores the entries in the background.
-    async fn store_all(&self, stores: Stores, guards: Vec<GenerationGuard>) {
-        let Stores { entries, deletes, leaders } = stores;
+    async fn write_all(&self, writes: Writes, guards: Vec<GenerationGuard>) {
+        let Writes { permit: Some(permit), entries, deletes } = writes else {
+            return;
+        };
         if entries.is_empty() && deletes.is_empty() {
             return;
         }
         let cache = self.cache.clone();
         in_background(async move {
             // The reader has its values whether or not the stores succeed.
-            let stores = entries.into_iter().map(|entry| cache.store(entry, Vec::new()));
-            let deletes = deletes.iter().map(|key| cache.delete_stale(key));
+            let stores = entries.into_iter().map(|(entry, ticket, leader)| {
+                cache.store_in_turn(ticket, entry, Vec::new(), || drop(leader))
+            });
+            let deletes = deletes.into_iter().map(|(key, leader)| {
+                let cache = &cache;
+                async move {
+                    cache.delete_stale(&key).await;
+                    drop(leader);
+                }
+            });
             drop(join(join_all(stores), join_all(deletes)).await);
-            drop((guards, leaders));
+            drop((guards, permit));
         })
         .await;
     }
 
     /// Serves the expired values of all keys after a failed load; `None` if one has none that it may serve.
-    fn serve_stale(&self, own: &mut [Missing], values: &mut [Option<V>]) -> Option<()> {
+    fn serve_stale(&self, own: &mut [Own], values: &mut [Option<V>]) -> Option<()> {
         let counters = self.cache.inner().counters();
         counters.load_failures.increment();
-        for leader in own.iter_mut().filter_map(|missing| missing.leader.as_mut()) {
-            leader.finish(FlightOutcome::Failed(None));
-        }
-        let stale = own.iter().map(|missing| missing.candidate.as_ref()?.if_error(self.accept));
+        own.iter_mut().filter_map(|own| own.leader.take()).for_each(Leader::fail);
+        let stale = own.iter().map(|own| own.missing.candidate.as_ref()?.if_error(self.accept));
         let stale: Vec<V> = stale.collect::<Option<_>>()?;
-        for (missing, value) in own.iter().zip(stale) {
+        for (own, value) in own.iter().zip(stale) {
             counters.stale_if_error.increment();
-            values[missing.at] = Some(value);
+            values[own.missing.at] = Some(value);
         }
         self.keep_outer_from_storing();
         Some(())
@@ -424,7 +514,7 @@ where
     /// The load around this read has seen a value whose groups it does not know.
     fn keep_outer_from_storing(&self) {
         if let Some(outer) = self.outer {
-            outer.do_not_store();
+            outer.keep_from_store();
         }
     }
 }

@@ -10,8 +10,10 @@ mod dependencies;
 mod discovered;
 mod failures;
 mod freshness;
+mod herds;
 mod keys;
 mod leases;
+mod limits;
 mod load_many;
 mod many;
 mod memory;
@@ -22,6 +24,7 @@ mod stores;
 mod strategies;
 mod tasks;
 mod values;
+mod waits;
 mod wrappers;
 
 use std::convert::Infallible;
