@@ -57,7 +57,7 @@ pub(crate) enum Action {
     // A reader.
     Start(usize, u8, LookupGroups),
     LookUp(usize, LookupGroups),
-    /// The reader has no vector.
+    /// The reader has no vector. In coarse steps it may start with this.
     FailLookUp(usize),
     MintAgain(usize),
     CancelMint(usize),
@@ -196,6 +196,9 @@ impl Protocol {
                         actions.push(Action::Start(at, process, LookupGroups::All));
                     }
                 }
+                if self.looks_up_at_once() && state.left.failed_lookups > 0 {
+                    actions.push(Action::FailLookUp(at));
+                }
             }
             Phase::LookingUp(groups) => {
                 if *groups == LookupGroups::Named {
@@ -301,7 +304,13 @@ impl Protocol {
             Action::GiveUp(reader) => self.give_up(state, reader),
             Action::FailLookUp(reader) => {
                 state.left.failed_lookups -= 1;
-                state.readers[reader].phase = Phase::Ready(LoadPermit::NONE);
+                let phase = Phase::Ready(LoadPermit::NONE);
+                state.readers[reader] = match state.readers[reader] {
+                    idle if idle.phase == Phase::Idle => {
+                        Reader { must_see: state.acknowledged, round: 1, phase, ..Reader::IDLE }
+                    }
+                    looking_up => Reader { phase, ..looking_up },
+                };
             }
             Action::Read(reader, group) => self.read(state, reader, group),
             Action::Depend(reader) => {

@@ -266,12 +266,14 @@ impl Protocol {
     }
 
     /// The load read the data of the group before its generation, so the value is served and not stored. A
-    /// placeholder is: it names the groups.
+    /// placeholder is, if the load had a vector: it names the groups.
     pub(crate) fn discover_late(&self, state: &mut State, at: usize) {
         let Phase::Loading(permit, context) = state.readers[at].phase else { unreachable!() };
-        let data = [context.data[BOOK], Some(state.database[AUTHOR])];
-        let placeholder = Entry { vector: [context.vector[BOOK], Some(UNKNOWN)], data };
-        state.network.push(Message::Store(placeholder));
+        if context.vector[BOOK].is_some() {
+            let data = [context.data[BOOK], Some(state.database[AUTHOR])];
+            let placeholder = Entry { vector: [context.vector[BOOK], Some(UNKNOWN)], data };
+            state.network.push(Message::Store(placeholder));
+        }
         if context.leads {
             let id = self.flight(&state.readers[at], &permit);
             self.share_with_aboard(state, id, state.readers[at].data());

@@ -102,7 +102,7 @@ pub(crate) const QUEUES: Scene = Scene {
         faults: Left { failed_lookups: 1, cancellations: 1, give_ups: 1, ..NO_FAULTS },
         ..PLAIN
     },
-    states: 1_290_582,
+    states: 3_072_081,
 };
 
 pub(crate) const ALL: [Scene; 8] = [RACES, MINTS, BUMPS, FAILOVERS, MIGRATIONS, FLIGHTS, CROWD, QUEUES];

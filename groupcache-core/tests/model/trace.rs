@@ -59,7 +59,10 @@ fn step(protocol: &Protocol, before: &State, action: Action, after: &State) -> S
         Action::LookUp(at, groups) => {
             format!("reader {} looks up {}{}", at + 1, named(groups), outcome(before, at, after))
         }
-        Action::FailLookUp(at) => format!("reader {} gets no reply to its lookup", at + 1),
+        Action::FailLookUp(at) => {
+            let starts = if before.readers[at].phase == Phase::Idle { " starts," } else { "" };
+            format!("reader {}{starts} gets no reply to its lookup", at + 1)
+        }
         Action::MintAgain(at) => format!("reader {} sends its mint again", at + 1),
         Action::CancelMint(at) => {
             format!("reader {} cancels its mint{}", at + 1, outcome(before, at, after))
