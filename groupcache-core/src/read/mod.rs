@@ -14,6 +14,7 @@ mod lease_request;
 mod lease_wait;
 mod limits;
 pub(crate) mod load;
+mod load_batch;
 mod load_many;
 mod lookup;
 #[cfg(groupcache_mutants)]

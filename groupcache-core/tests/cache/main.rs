@@ -16,6 +16,7 @@ mod leases;
 mod limits;
 mod load_many;
 mod many;
+mod many_flights;
 mod memory;
 mod nested;
 mod safety;
