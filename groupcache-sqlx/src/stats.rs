@@ -20,7 +20,7 @@ impl RelayStats {
     /// Returns the number of changes delivered.
     #[must_use]
     pub fn changes(&self) -> u64 {
-        self.0.changes.load(Ordering::Relaxed)
+        self.0.changes.load(Ordering::Acquire)
     }
 
     /// Returns the number of invalidations they were joined into.
@@ -43,9 +43,10 @@ impl RelayStats {
     }
 
     pub(crate) fn delivered(&self, changes: usize, lag: Duration) {
-        self.0.changes.fetch_add(changes as u64, Ordering::Relaxed);
-        self.0.batches.fetch_add(1, Ordering::Relaxed);
         self.0.lag_micros.store(u64::try_from(lag.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.0.batches.fetch_add(1, Ordering::Relaxed);
+        // Who sees the changes counted sees the rest, too.
+        self.0.changes.fetch_add(changes as u64, Ordering::Release);
     }
 
     pub(crate) fn failed(&self) {
