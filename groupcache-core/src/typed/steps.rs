@@ -148,7 +148,7 @@ impl<B: Backend> Cache<B> {
     #[expect(clippy::unused_self, reason = "one of the steps of a read")]
     pub(crate) fn poison_outer_load(&self) {
         if let Some(outer) = LoadContext::current() {
-            outer.do_not_store();
+            outer.keep_from_store();
         }
     }
 

@@ -109,6 +109,26 @@ async fn readers_share_a_value_that_cannot_be_stored() {
     assert_eq!(cache.stats().shared_loads, 497);
 }
 
+/// What the loader uses instead of the missing entry has groups that nobody knows. It is no private value.
+#[tokio::test(start_paused = true)]
+async fn readers_share_a_value_whose_load_found_no_other_entry() {
+    let cache = memory();
+    let loads = Loads::default();
+    let values = readers(500, |_| {
+        let (cache, loads) = (cache.clone(), loads.clone());
+        async move {
+            load_with(&cache, "k", group("g"), || async {
+                loads.load(LOAD).await;
+                cache.get("other", group("other")).await.unwrap_or(7)
+            })
+            .await
+        }
+    });
+    assert!(values.await.iter().all(|value| *value == 7));
+    assert_eq!((loads.all(), loads.most_at_once()), (3, 1));
+    assert_eq!(cache.get::<u32, _, _>("k", group("g")).await, None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn readers_of_a_private_value_do_not_wait_for_each_other() {
     let cache = memory();
