@@ -10,6 +10,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get as axum_get;
+use groupcache_axum::Pages;
+use groupcache_core::{Cache, EntryOptions};
+use groupcache_memory::MemoryBackend;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -23,7 +26,13 @@ async fn slow(State((runs, go_on)): State<(Runs, Arc<Notify>)>) -> String {
 }
 
 fn app() -> (Router, Runs, Arc<Notify>) {
-    let (pages, runs, go_on) = (pages(), Runs::default(), Arc::new(Notify::new()));
+    app_with(EntryOptions::new())
+}
+
+fn app_with(options: EntryOptions) -> (Router, Runs, Arc<Notify>) {
+    let (runs, go_on) = (Runs::default(), Arc::new(Notify::new()));
+    let backend = MemoryBackend::with_max_bytes(16 << 20);
+    let pages = Pages::new(Cache::builder(backend).options(options).build());
     let view = pages.tagged("t").wrap(slow);
     let router = pages.router().route("/page", axum_get(view)).build().unwrap();
     (router.with_state((runs.clone(), Arc::clone(&go_on))), runs, go_on)
@@ -56,8 +65,60 @@ async fn a_thousand_first_requests_run_the_handler_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn if_the_request_that_loads_is_cancelled_another_takes_over() {
+async fn if_the_request_that_loads_is_cancelled_its_run_goes_on_for_the_others() {
     let (app, runs, go_on) = app();
+    let first = tokio::spawn({
+        let app = app.clone();
+        async move { drop(send(&app, get("/page")).await) }
+    });
+    ran(&runs, 1).await;
+    let mut requests = JoinSet::new();
+    for _ in 0..999 {
+        let app = app.clone();
+        requests.spawn(async move { text(send(&app, get("/page")).await).await });
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    first.abort();
+    drop(first.await);
+    go_on.notify_one();
+    let bodies =
+        tokio::time::timeout(Duration::from_secs(10), requests.join_all()).await.expect("no request hangs");
+    assert_eq!(bodies, vec!["1"; 999]);
+    assert_eq!(runs.count(), 1);
+}
+
+/// Nobody waits for the page when its client leaves. The next request finds it.
+#[tokio::test]
+async fn a_run_whose_only_client_leaves_goes_on() {
+    let (app, runs, go_on) = app();
+    let first = tokio::spawn({
+        let app = app.clone();
+        async move { drop(send(&app, get("/page")).await) }
+    });
+    ran(&runs, 1).await;
+    first.abort();
+    drop(first.await);
+    go_on.notify_one();
+    assert_eq!(text(send(&app, get("/page")).await).await, "1");
+    assert_eq!(runs.count(), 1);
+}
+
+#[tokio::test]
+async fn a_page_that_takes_longer_than_its_hard_timeout_is_a_504_and_there_for_later_requests() {
+    let options = EntryOptions::new().load_hard_timeout(Duration::from_millis(20));
+    let (app, runs, go_on) = app_with(options);
+    let response = send(&app, get("/page")).await;
+    assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(status(&response), "groupcache; fwd=uri-miss; detail=load-timeout");
+    go_on.notify_one();
+    tokio::task::yield_now().await;
+    assert_eq!(text(send(&app, get("/page")).await).await, "1");
+    assert_eq!(runs.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_limit_of_zero_a_run_is_cancelled_with_its_request_and_another_takes_over() {
+    let (app, runs, go_on) = app_with(EntryOptions::new().detached_load_time_limit(Duration::ZERO));
     let first = tokio::spawn({
         let app = app.clone();
         async move { drop(send(&app, get("/page")).await) }
@@ -118,11 +179,12 @@ async fn a_request_after_an_invalidation_does_not_join_a_run_from_before() {
     ran(&runs, 1).await;
     pages.uncache_from_tag("t").await.unwrap();
     let after = spawn_request();
+    go_on.notify_one();
+    assert_eq!(before.await.unwrap(), "1");
+    // The handler runs once at a time.
     ran(&runs, 2).await;
-    go_on.notify_waiters();
-    let (before, after) = (before.await.unwrap(), after.await.unwrap());
-    assert_eq!((&*before, &*after), ("1", "2"));
-    // The page of the first run was stale when it was stored, so it did not replace that of the second.
+    go_on.notify_one();
+    assert_eq!(after.await.unwrap(), "2");
     let now = send(&app, get("/page")).await;
     assert_eq!(status(&now), "groupcache; hit");
     assert_eq!(text(now).await, "2");

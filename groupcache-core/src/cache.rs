@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Semaphore;
 
 use crate::backend::Backend;
 use crate::backend::boxed::BoxBackend;
@@ -20,7 +21,8 @@ use crate::invalidator::Invalidator;
 use crate::load_context::{CacheId, Minter};
 use crate::options::EntryOptions;
 use crate::read::discovered::DiscoveredGroups;
-use crate::read::single_flight::SingleFlight;
+use crate::read::flight_table::SingleFlight;
+use crate::read::store_order::StoreOrder;
 use crate::stats::{Counters, Stats};
 use crate::time_limit::{TimeBudget, run_detached};
 
@@ -70,11 +72,16 @@ pub(crate) struct Inner<B> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) read_time_limit: Duration,
     pub(crate) write_time_limit: Duration,
+    pub(crate) load_wait_limit: Duration,
     pub(crate) flights: Arc<SingleFlight>,
     pub(crate) discovered: DiscoveredGroups,
     /// The group of all entries, if the cache can be cleared.
     pub(crate) clear_group: Option<Group>,
     pub(crate) owner: LeaseOwner,
+    pub(crate) store_order: Arc<StoreOrder>,
+    /// A permit for each store in the background, and for each load without a reader.
+    pub(crate) background_stores: Arc<Semaphore>,
+    pub(crate) detached_loads: Arc<Semaphore>,
     counters: Counters,
 }
 
@@ -246,6 +253,9 @@ pub struct CacheBuilder<B> {
     write_time_limit: Duration,
     discovered_groups_bytes_max: u64,
     clear_group: Option<Group>,
+    load_wait_limit: Duration,
+    background_stores_max: usize,
+    detached_loads_max: usize,
 }
 
 impl<B: Backend> CacheBuilder<B> {
@@ -258,6 +268,9 @@ impl<B: Backend> CacheBuilder<B> {
             write_time_limit: Duration::from_secs(5),
             discovered_groups_bytes_max: DISCOVERED_GROUPS_BYTES_MAX,
             clear_group: None,
+            load_wait_limit: Duration::from_secs(30),
+            background_stores_max: 256,
+            detached_loads_max: 64,
         }
     }
 
@@ -307,6 +320,34 @@ impl<B: Backend> CacheBuilder<B> {
         self
     }
 
+    /// Sets how long readers wait for the load of another reader. After that one of them loads as well, and
+    /// the others wait for it. Defaults to 30 seconds. With zero, readers hardly wait for each other.
+    ///
+    /// Choose more than a load takes. A reader whose future is not polled holds the others up for less than a
+    /// second, whatever the limit. [`Stats::stalled_loads`](crate::Stats::stalled_loads) counts both.
+    pub const fn load_wait_limit(mut self, time_limit: Duration) -> Self {
+        self.load_wait_limit = time_limit;
+        self
+    }
+
+    /// Sets how many entries are stored in the background at once, at most. While a store is slow, further
+    /// values are served and not stored; [`Stats::stores_skipped`](crate::Stats::stores_skipped) counts them.
+    /// The entries of one [`get_many_or_load`](Cache::get_many_or_load) count as one.
+    /// Defaults to 256. With zero nothing is stored but by [`insert`](Cache::insert).
+    pub const fn background_stores_max(mut self, count: usize) -> Self {
+        self.background_stores_max = count;
+        self
+    }
+
+    /// Sets how many loads go on at once without their readers, at most. Further loads are cancelled with
+    /// their readers. Defaults to 64.
+    ///
+    /// [`EntryOptions::detached_load_time_limit`] sets for how long.
+    pub const fn detached_loads_max(mut self, count: usize) -> Self {
+        self.detached_loads_max = count;
+        self
+    }
+
     /// Sets the clock. Defaults to [`SystemClock`]. A backend in this process should get the same clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -321,14 +362,22 @@ impl<B: Backend> CacheBuilder<B> {
             clock: self.clock,
             read_time_limit: self.read_time_limit,
             write_time_limit: self.write_time_limit,
+            load_wait_limit: self.load_wait_limit,
             flights: SingleFlight::new(),
             discovered: DiscoveredGroups::with_max_bytes(self.discovered_groups_bytes_max),
             clear_group: self.clear_group,
             owner: LeaseOwner::random(),
+            store_order: StoreOrder::new(),
+            background_stores: semaphore(self.background_stores_max),
+            detached_loads: semaphore(self.detached_loads_max),
             counters: Counters::default(),
         };
         Cache { inner: Arc::new(inner), options: self.options }
     }
+}
+
+fn semaphore(permits: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)))
 }
 
 impl<B> Inner<B> {
@@ -415,6 +464,9 @@ impl<B: Backend> fmt::Debug for CacheBuilder<B> {
             .field("write_time_limit", &self.write_time_limit)
             .field("discovered_groups_bytes_max", &self.discovered_groups_bytes_max)
             .field("clearable", &self.clear_group.is_some())
+            .field("load_wait_limit", &self.load_wait_limit)
+            .field("background_stores_max", &self.background_stores_max)
+            .field("detached_loads_max", &self.detached_loads_max)
             .finish_non_exhaustive()
     }
 }

@@ -30,6 +30,14 @@ pub enum ErrorKind {
     Decode,
     /// A key or a value could not be serialised.
     Encode,
+    /// The value depends on groups that were found after their data was read, so it was not stored. They are
+    /// known from now on: call again.
+    LateGroups,
+    /// The load did not end within its
+    /// [hard timeout](crate::EntryOptions::load_hard_timeout).
+    LoadTimeout,
+    /// The loader marked its value as not to be stored.
+    Private,
     /// The store sent a response that its protocol does not allow here.
     Protocol,
     /// The store refused the operation: wrong credentials, missing permission, a read-only replica.
@@ -82,11 +90,13 @@ impl Error {
 
     /// Returns whether the same operation may succeed later without a change of the configuration.
     ///
-    /// True for [`Timeout`](ErrorKind::Timeout) and [`Unavailable`](ErrorKind::Unavailable) only. A full
-    /// store or a wrong password needs an operator.
+    /// True for [`Timeout`](ErrorKind::Timeout), [`LoadTimeout`](ErrorKind::LoadTimeout),
+    /// [`LateGroups`](ErrorKind::LateGroups) and [`Unavailable`](ErrorKind::Unavailable) only. A full store or a
+    /// wrong password needs an operator.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self.kind, ErrorKind::Timeout | ErrorKind::Unavailable)
+        use ErrorKind::{LateGroups, LoadTimeout, Timeout, Unavailable};
+        matches!(self.kind, LateGroups | LoadTimeout | Timeout | Unavailable)
     }
 }
 
@@ -97,6 +107,9 @@ impl ErrorKind {
             Self::Configuration => "wrong configuration",
             Self::Decode => "stored bytes cannot be decoded",
             Self::Encode => "value cannot be encoded",
+            Self::LateGroups => "groups were found after their data was read",
+            Self::LoadTimeout => "the load took longer than its hard timeout",
+            Self::Private => "the value is not to be stored",
             Self::Protocol => "unexpected response from the store",
             Self::Refused => "the store refused the operation",
             Self::Timeout => "no response within the time limit",
@@ -126,7 +139,10 @@ mod tests {
     }
 
     #[test]
-    fn only_timeouts_and_unavailable_stores_are_transient() {
+    fn only_timeouts_late_groups_and_unavailable_stores_are_transient() {
+        assert!(Error::new(ErrorKind::LateGroups, "x").is_transient());
+        assert!(Error::new(ErrorKind::LoadTimeout, "x").is_transient());
+        assert!(!Error::new(ErrorKind::Private, "x").is_transient());
         assert!(Error::new(ErrorKind::Timeout, "x").is_transient());
         assert!(Error::new(ErrorKind::Unavailable, "x").is_transient());
         assert!(!Error::new(ErrorKind::Capacity, "x").is_transient());

@@ -22,8 +22,13 @@ use crate::data::group::Group;
 use crate::data::key::Key;
 use crate::error::Result;
 use crate::load_context::{CacheId, LoadContext, Minter};
+use crate::read::flight::{FlightOutcome, SharedLoad};
 use crate::read::flight_id::FlightId;
-use crate::read::single_flight::{FlightOutcome, Leader, Role, SingleFlight};
+use crate::read::flight_table::SingleFlight;
+use crate::read::follower::Arrival;
+use crate::read::leader::Leader;
+use crate::read::single_flight::{Reader, Role};
+use crate::read::wait_graph::WaitNode;
 use crate::sync::Mutex;
 
 /// Not one of shuttle's atomics: it adds no point at which shuttle may switch tasks.
@@ -50,10 +55,53 @@ fn id() -> FlightId {
     FlightId { key: Key::of("k").unwrap(), groups: Group::new("g").into(), vector }
 }
 
+fn id_of(number: u128) -> FlightId {
+    FlightId { vector: [generation(number)].into_iter().collect(), ..id() }
+}
+
 fn shared() -> FlightOutcome {
-    let FlightId { key, groups, vector } = id();
-    let entry = Arc::new(Entry::new(key, groups, vector, Bytes::new(), Duration::ZERO));
-    FlightOutcome::Shared { entry, expires_at: None }
+    shared_as(&id(), Bytes::new())
+}
+
+fn shared_as(id: &FlightId, body: Bytes) -> FlightOutcome {
+    let FlightId { key, groups, vector } = id.clone();
+    let entry = Arc::new(Entry::new(key, groups, vector, body, Duration::ZERO));
+    FlightOutcome::Loaded(SharedLoad { entry, expires_at: None, is_complete: true, is_stored: true })
+}
+
+/// What a reader comes to once it has waited.
+enum Waited {
+    Leader(Leader),
+    Outcome(FlightOutcome),
+}
+
+/// Joins a flight, and waits until there is something to do. A leader begins to load.
+async fn join(flights: &Arc<SingleFlight>) -> Waited {
+    join_as(flights, Some(id())).await
+}
+
+async fn join_as(flights: &Arc<SingleFlight>, id: Option<FlightId>) -> Waited {
+    let key = &self::id().key;
+    let leader = match flights.join(&Reader { key, id: id.as_ref(), has_stale: false, within: None }) {
+        Role::Leader(leader) => leader,
+        Role::Landed(outcome) => return Waited::Outcome(outcome),
+        Role::Alone => panic!("there is no cycle"),
+        Role::Follower(follower) => match follower.arrive().await {
+            Arrival::Outcome(outcome, _) => return Waited::Outcome(outcome),
+            Arrival::TakeOver(leader) => leader,
+            arrival @ (Arrival::Failed | Arrival::Rejoin) => panic!("{arrival:?}"),
+        },
+    };
+    leader.prepare(id);
+    leader.begin();
+    Waited::Leader(leader)
+}
+
+fn try_lead(flights: &Arc<SingleFlight>) -> Option<Leader> {
+    let leader = flights.try_lead(&id().key)?;
+    leader.prepare(Some(id()));
+    leader.begin();
+    Some(leader)
 }
 
 async fn load_and_finish(mut lead: Leader, leaders: &Leaders) {
@@ -80,8 +128,8 @@ fn readers(drops_the_lead: &'static [bool]) {
             .map(|drops| {
                 let (flights, leaders) = (Arc::clone(&flights), Arc::clone(&leaders));
                 spawn(async move {
-                    match flights.join(id()).await {
-                        Role::Leader(lead) => {
+                    match join(&flights).await {
+                        Waited::Leader(lead) => {
                             leaders.begin();
                             if *drops {
                                 drop_leader(lead, &leaders).await;
@@ -89,7 +137,7 @@ fn readers(drops_the_lead: &'static [bool]) {
                                 load_and_finish(lead, &leaders).await;
                             }
                         }
-                        Role::Follower(outcome) => assert!(matches!(outcome, FlightOutcome::Shared { .. })),
+                        Waited::Outcome(outcome) => assert!(matches!(outcome, FlightOutcome::Loaded(_))),
                     }
                 })
             })
@@ -112,17 +160,17 @@ fn a_dropped_leader_hands_over_and_no_follower_hangs() {
 }
 
 /// A reader joins while the leader of the flight ends as `ends` says.
-fn join_while(ends: impl Fn(Leader) -> Option<Leader> + Send + 'static) -> Role {
+fn join_while(ends: impl Fn(Leader) -> Option<Leader> + Send + 'static) -> Waited {
     block_on(async {
         let flights = SingleFlight::new();
-        let lead = flights.try_lead(id()).unwrap();
+        let lead = try_lead(&flights).unwrap();
         let leader = spawn(async move { ends(lead) });
-        let role = flights.join(id()).await;
+        let waited = join(&flights).await;
         drop(leader.await.unwrap());
-        if matches!(role, Role::Follower(_)) {
+        if matches!(waited, Waited::Outcome(_)) {
             assert_eq!(flights.len(), 0, "a flight is left behind");
         }
-        role
+        waited
     })
 }
 
@@ -133,8 +181,9 @@ fn a_reader_that_joins_a_finishing_flight_shares_it_in_every_order() {
         Some(lead)
     };
     explore_all(move || match join_while(finish) {
-        Role::Follower(FlightOutcome::Shared { .. }) => {}
-        other => panic!("{other:?}"),
+        Waited::Outcome(FlightOutcome::Loaded(_)) => {}
+        Waited::Outcome(outcome) => panic!("{outcome:?}"),
+        Waited::Leader(_) => panic!("two leaders"),
     });
 }
 
@@ -145,8 +194,8 @@ fn a_reader_that_joins_a_flight_whose_leader_is_dropped_leads_in_every_order() {
         None
     };
     explore_all(move || match join_while(drop_it) {
-        Role::Leader(_) => {}
-        Role::Follower(outcome) => panic!("{outcome:?} of a flight that never finished"),
+        Waited::Leader(_) => {}
+        Waited::Outcome(outcome) => panic!("{outcome:?} of a flight that never finished"),
     });
 }
 
@@ -154,12 +203,12 @@ fn a_reader_that_joins_a_flight_whose_leader_is_dropped_leads_in_every_order() {
 fn cancelled_while_waiting() {
     block_on(async {
         let (flights, leaders) = (SingleFlight::new(), Arc::new(Leaders::default()));
-        let Role::Leader(lead) = flights.join(id()).await else { panic!("there is no other reader") };
+        let Waited::Leader(lead) = join(&flights).await else { panic!("there is no other reader") };
         leaders.begin();
         let reader = || {
             let (flights, leaders) = (Arc::clone(&flights), Arc::clone(&leaders));
             spawn(async move {
-                if let Role::Leader(lead) = flights.join(id()).await {
+                if let Waited::Leader(lead) = join(&flights).await {
                     // Dropped with the cancelled task.
                     let _leading = Leading(&leaders);
                     leaders.begin();
@@ -203,11 +252,11 @@ fn some_only_try() {
                 let (flights, leaders) = (Arc::clone(&flights), Arc::clone(&leaders));
                 spawn(async move {
                     let lead = if task % 2 == 0 {
-                        flights.try_lead(id())
+                        try_lead(&flights)
                     } else {
-                        match flights.join(id()).await {
-                            Role::Leader(lead) => Some(lead),
-                            Role::Follower(_) => None,
+                        match join(&flights).await {
+                            Waited::Leader(lead) => Some(lead),
+                            Waited::Outcome(_) => None,
                         }
                     };
                     if let Some(lead) = lead {
@@ -233,6 +282,59 @@ fn try_lead_leads_only_without_a_leader_and_leaves_nothing_behind() {
     explore("try_lead_leads_only_without_a_leader_and_leaves_nothing_behind", some_only_try);
 }
 
+/// Readers with different vectors and without one. The number of a load is how many began before it.
+fn readers_with_and_without_the_vector() {
+    block_on(async {
+        let (flights, leaders) = (SingleFlight::new(), Arc::new(Leaders::default()));
+        let begun = Arc::new(AtomicUsize::new(0));
+        let tasks: Vec<_> = [Some(1), Some(2), None, Some(1)]
+            .into_iter()
+            .enumerate()
+            .map(|(task, number)| {
+                let (flights, leaders, begun) =
+                    (Arc::clone(&flights), Arc::clone(&leaders), Arc::clone(&begun));
+                spawn(async move {
+                    let must_see = u8::try_from(begun.load(Ordering::SeqCst)).unwrap();
+                    yield_now().await;
+                    let id = number.map(id_of);
+                    match join_as(&flights, id.clone()).await {
+                        Waited::Leader(mut lead) => {
+                            leaders.begin();
+                            let number = u8::try_from(begun.fetch_add(1, Ordering::SeqCst)).unwrap();
+                            yield_now().await;
+                            leaders.end();
+                            // A leader is dropped now and then.
+                            if task != 3 {
+                                lead.finish(shared_as(&id.unwrap_or_else(|| id_of(9)), vec![number].into()));
+                                yield_now().await;
+                            }
+                        }
+                        Waited::Outcome(FlightOutcome::Loaded(load)) => {
+                            let has_its_vector = id.is_some_and(|id| *load.entry.vector() == id.vector);
+                            assert!(
+                                has_its_vector || load.entry.body()[0] >= must_see,
+                                "a load that began before the reader, which has another vector"
+                            );
+                        }
+                        Waited::Outcome(outcome) => panic!("{outcome:?}"),
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(flights.len(), 0, "a flight is left behind");
+    });
+}
+
+#[test]
+fn no_reader_shares_an_earlier_load_under_another_vector_and_no_two_load_at_once() {
+    explore("no_reader_shares_an_earlier_load_under_another_vector_and_no_two_load_at_once", || {
+        readers_with_and_without_the_vector();
+    });
+}
+
 /// The way of a read, around a store that loses nothing: look up, join, look up again if a flight finished
 /// since.
 fn readers_of_a_store() {
@@ -249,16 +351,16 @@ fn readers_of_a_store() {
                         if *store.lock() {
                             return;
                         }
-                        match flights.join(id()).await {
-                            Role::Leader(_) if flights.finished_count(&id().key) != finished => {}
-                            Role::Leader(mut lead) => {
+                        match join(&flights).await {
+                            Waited::Leader(_) if flights.finished_count(&id().key) != finished => {}
+                            Waited::Leader(mut lead) => {
                                 loads.fetch_add(1, Ordering::SeqCst);
                                 lead.finish(shared());
                                 *store.lock() = true;
                                 drop(lead);
                                 return;
                             }
-                            Role::Follower(_) => return,
+                            Waited::Outcome(_) => return,
                         }
                     }
                 })
@@ -308,7 +410,7 @@ impl Store {
     }
 
     fn context(self: &Arc<Self>) -> LoadContext {
-        LoadContext::new(CacheId(1), Arc::new(StoreMinter(Arc::clone(self))))
+        LoadContext::new(CacheId(1), Arc::new(StoreMinter(Arc::clone(self))), WaitNode::new())
     }
 }
 

@@ -13,6 +13,7 @@ use crate::backend::lookup::{GenerationGuard, Minted};
 use crate::data::entry::{Entry, Generation, GenerationVector};
 use crate::data::group::{Group, Groups};
 use crate::error::Result;
+use crate::read::wait_graph::WaitNode;
 use crate::sync::Mutex;
 
 tokio::task_local! {
@@ -111,6 +112,8 @@ struct Inner {
     /// The cache that this load is for. Generations of one cache mean nothing to another.
     cache: CacheId,
     minter: Arc<dyn Minter>,
+    /// What this load waits for, and who waits for it.
+    node: Arc<WaitNode>,
     state: Mutex<State>,
 }
 
@@ -142,6 +145,8 @@ struct State {
     late: BTreeSet<Group>,
     expires_at: Option<Instant>,
     storable: bool,
+    /// Whether only the reader that runs the load may have the value.
+    private: bool,
     sealed: bool,
 }
 
@@ -162,6 +167,7 @@ pub(crate) struct Sealed {
     pub(crate) late: Vec<Group>,
     pub(crate) expires_at: Option<Instant>,
     pub(crate) storable: bool,
+    pub(crate) private: bool,
 }
 
 impl LoadContext {
@@ -257,7 +263,17 @@ impl LoadContext {
 
     /// Keeps the loaded value from being stored and shared. Its reader still gets it.
     pub fn do_not_store(&self) {
+        let mut state = self.0.state.lock();
+        (state.storable, state.private) = (false, true);
+    }
+
+    /// Keeps the loaded value from being stored. Readers that wait for it may share it.
+    pub(crate) fn keep_from_store(&self) {
         self.0.state.lock().storable = false;
+    }
+
+    pub(crate) fn node(&self) -> &Arc<WaitNode> {
+        &self.0.node
     }
 
     /// Whether this load is for that cache.
@@ -265,16 +281,17 @@ impl LoadContext {
         self.0.cache == cache
     }
 
-    pub(crate) fn new(cache: CacheId, minter: Arc<dyn Minter>) -> Self {
+    pub(crate) fn new(cache: CacheId, minter: Arc<dyn Minter>, node: Arc<WaitNode>) -> Self {
         let state = State {
             dependencies: BTreeMap::new(),
             guards: Vec::new(),
             late: BTreeSet::new(),
             expires_at: None,
             storable: true,
+            private: false,
             sealed: false,
         };
-        Self(Arc::new(Inner { cache, minter, state: Mutex::new(state) }))
+        Self(Arc::new(Inner { cache, minter, node, state: Mutex::new(state) }))
     }
 
     /// Adds the generations of `groups`. The load depends on those that are in `declared`.
@@ -309,6 +326,7 @@ impl LoadContext {
             late: std::mem::take(&mut state.late).into_iter().collect(),
             expires_at: state.expires_at,
             storable: state.storable,
+            private: state.private,
         }
     }
 
@@ -369,7 +387,7 @@ impl Drop for CancelledDepend<'_> {
         if crate::mutants::is_on("cancelled_unnoticed") {
             return;
         }
-        self.0.do_not_store();
+        self.0.keep_from_store();
     }
 }
 
@@ -391,7 +409,7 @@ impl NestedRead {
 impl Drop for NestedRead {
     fn drop(&mut self) {
         if let Some(outer) = self.outer.as_ref().filter(|_| !self.is_completed) {
-            outer.do_not_store();
+            outer.keep_from_store();
         }
     }
 }

@@ -30,6 +30,9 @@ pub struct EntryOptions {
     pub(crate) serve_invalidated: bool,
     pub(crate) negative_time_to_live: Option<Duration>,
     pub(crate) lease: Option<Duration>,
+    pub(crate) load_soft_timeout: Option<Duration>,
+    pub(crate) load_hard_timeout: Option<Duration>,
+    pub(crate) detached_load_time_limit: Option<Duration>,
 }
 
 impl EntryOptions {
@@ -174,6 +177,89 @@ impl EntryOptions {
         self
     }
 
+    /// Sets how long a reader waits for a load if it has an expired value to serve instead: one within the
+    /// window of [`stale_if_error`](Self::stale_if_error). Counted from the miss, whoever runs the load.
+    ///
+    /// The load goes on for later readers where it owns what it uses: in pages and in
+    /// [`get_or_revalidate`](crate::Cache::get_or_revalidate). Elsewhere it is cancelled, and a waiting reader
+    /// takes over. FusionCache calls this the factory's soft timeout. Defaults to no limit.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use groupcache_core::{Cache, EntryOptions, Groups, ManualClock};
+    /// # use groupcache_memory::MemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// # let clock = ManualClock::new();
+    /// # let backend = MemoryBackend::builder().clock(clock.clone()).build();
+    /// let (minute, soft) = (Duration::from_secs(60), Duration::from_millis(20));
+    /// let options = EntryOptions::new().time_to_live(minute).stale_if_error(minute).load_soft_timeout(soft);
+    /// let cache = Cache::builder(backend).clock(clock.clone()).options(options).build();
+    /// cache.get_or_load("rate", Groups::none(), async || Ok::<u32, std::io::Error>(7)).await?;
+    /// clock.advance(minute);
+    /// let slow = async || {
+    ///     tokio::time::sleep(minute).await;
+    ///     Ok::<u32, std::io::Error>(8)
+    /// };
+    /// assert_eq!(cache.get_or_load("rate", Groups::none(), slow).await?, 7);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn load_soft_timeout(mut self, time_limit: Duration) -> Self {
+        self.load_soft_timeout = Some(time_limit);
+        self
+    }
+
+    /// Sets how long a reader waits for a load at most. After that the read fails with
+    /// [`ErrorKind::LoadTimeout`](crate::ErrorKind::LoadTimeout). Counted from the miss, whoever runs the
+    /// load.
+    ///
+    /// Applies where a read can fail with an error of the cache:
+    /// [`try_get_or_load`](crate::Cache::try_get_or_load), [`insert`](crate::Cache::insert), and pages, which
+    /// respond with 504. The other methods return no error but that of the loader; limit the time in the
+    /// loader there. Pages go on to load, for later readers; elsewhere the load is cancelled. FusionCache calls
+    /// this the factory's hard timeout. Defaults to no limit.
+    #[must_use]
+    pub const fn load_hard_timeout(mut self, time_limit: Duration) -> Self {
+        self.load_hard_timeout = Some(time_limit);
+        self
+    }
+
+    /// Sets how long a load goes on, on a task of its own, after the reader that runs it was dropped: because
+    /// a client disconnected, or a timeout ran out.
+    ///
+    /// Applies to loads that own what they use: those of pages and of
+    /// [`get_or_revalidate`](crate::Cache::get_or_revalidate). With zero, and in the other methods, the load is
+    /// cancelled and a waiting reader begins again. Defaults to 30 seconds.
+    /// [`CacheBuilder::detached_loads_max`](crate::CacheBuilder::detached_loads_max) limits how many loads go on
+    /// at once.
+    #[must_use]
+    pub const fn detached_load_time_limit(mut self, time_limit: Duration) -> Self {
+        self.detached_load_time_limit = Some(time_limit);
+        self
+    }
+
+    /// Returns how long a reader waits for a load if it has an expired value to serve, if set.
+    #[must_use]
+    pub const fn soft_timeout_of_loads(&self) -> Option<Duration> {
+        self.load_soft_timeout
+    }
+
+    /// Returns how long a reader waits for a load at most, if set.
+    #[must_use]
+    pub const fn hard_timeout_of_loads(&self) -> Option<Duration> {
+        self.load_hard_timeout
+    }
+
+    /// Returns how long a load goes on after its reader was dropped.
+    #[must_use]
+    pub fn time_limit_of_detached_loads(&self) -> Duration {
+        self.detached_load_time_limit.unwrap_or(Duration::from_secs(30))
+    }
+
     /// Returns the time to live of entries, if set.
     #[must_use]
     pub const fn entry_time_to_live(&self) -> Option<Duration> {
@@ -248,13 +334,21 @@ mod tests {
 
     #[test]
     fn options_return_what_was_set() {
-        let [one, two, three, four, five] = [1, 2, 3, 4, 5].map(Duration::from_secs);
+        let [one, two, three, four, five, six] = [1, 2, 3, 4, 5, 6].map(Duration::from_secs);
         let options = EntryOptions::new().time_to_live(one).jitter(0.5).stale_while_revalidate(two);
         let options = options.stale_if_error(three).negative_time_to_live(four).lease(five);
         assert_eq!((options.entry_time_to_live(), options.jitter_fraction()), (Some(one), 0.5));
         let windows = (options.stale_while_revalidate_window(), options.stale_if_error_window());
         assert_eq!(windows, (two, three));
         assert_eq!((options.negative(), options.lease_duration()), (Some(four), Some(five)));
+        assert_eq!((options.soft_timeout_of_loads(), options.hard_timeout_of_loads()), (None, None));
+        assert_eq!(options.time_limit_of_detached_loads().as_secs(), 30);
+        let limited = options.load_soft_timeout(one).load_hard_timeout(two).detached_load_time_limit(six);
+        assert_eq!(
+            (limited.soft_timeout_of_loads(), limited.hard_timeout_of_loads()),
+            (Some(one), Some(two))
+        );
+        assert_eq!(limited.time_limit_of_detached_loads(), six);
         assert!(!options.serves_invalidated_entries());
         assert!(options.serve_invalidated_entries_while_stale().serves_invalidated_entries());
     }

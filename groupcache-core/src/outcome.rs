@@ -61,8 +61,8 @@ pub enum StorePolicy {
     Private,
     /// The value reports that the load failed. It is never stored, and readers may get an expired entry
     /// instead (see [`stale_if_error`](crate::EntryOptions::stale_if_error)). Waiting readers share the
-    /// bytes; if there are none, each of them runs its own load.
-    Failed(Option<Bytes>),
+    /// failure; without one, they retry one at a time. Its time to live and its key have no effect.
+    Failed(Option<ToStore>),
 }
 
 /// A loaded value in the form in which it is stored.
@@ -100,6 +100,16 @@ pub enum Served<V, R> {
     },
 }
 
+/// What [`Cache::read`](crate::Cache::read) returns: what was served, and the refresh that this reader is to run, if any.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ReadOutcome<S, R> {
+    /// What was served: a [`Served`].
+    pub served: S,
+    /// A [`Refresh`](crate::Refresh) if an expired entry was served and this reader is the one that replaces it.
+    pub refresh: Option<R>,
+}
+
 /// Why an entry was served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -108,10 +118,17 @@ pub enum ServedFrom {
     Hit,
     /// The read was a miss, and shares the load of another reader. A shared failure is not stored.
     Shared(Miss),
-    /// The entry has expired, and the load of a new value failed.
+    /// The entry has expired, and the load of a new value failed, or took longer than
+    /// [`load_soft_timeout`](crate::EntryOptions::load_soft_timeout).
     StaleIfError,
     /// The entry has expired, and a new value is being loaded.
     StaleWhileRevalidate,
+}
+
+impl<S, R> ReadOutcome<S, R> {
+    pub(crate) const fn of(served: S) -> Self {
+        Self { served, refresh: None }
+    }
 }
 
 impl<T> Expiring<T> {

@@ -69,6 +69,18 @@ counters! {
     load_failures,
     /// Loads cancelled before they ended, because their reader was dropped. A waiting reader loads instead.
     loads_cancelled,
+    /// Loads that went on without the reader that ran them.
+    loads_detached,
+    /// Reads that did not wait for the end of a load: its
+    /// [soft](crate::EntryOptions::load_soft_timeout) or [hard](crate::EntryOptions::load_hard_timeout) timeout
+    /// ran out.
+    load_timeouts,
+    /// Loads that made no progress while other readers waited for them: their futures were not polled, or they
+    /// took longer than the [limit](crate::CacheBuilder::load_wait_limit). Another reader loaded as well.
+    stalled_loads,
+    /// Reads that would have waited for a load which itself waits for the load around the read. They loaded on
+    /// their own.
+    wait_cycles,
     /// Entries stored. Only those that the backend has kept.
     stores,
     /// Entries that the backend did not store because one of their groups was invalidated, or was lost, while they
@@ -79,6 +91,10 @@ counters! {
     placeholders_stored,
     /// Entries that could not be stored. Their readers got the value all the same.
     store_failures,
+    /// Loaded values that were not stored because too many stores were in flight.
+    stores_skipped,
+    /// Loaded values that were not stored because `insert` stored a later one during the load.
+    stores_superseded,
     /// Loaded values that were not to be stored: private ones, ones that depend on a group found too late,
     /// ones without a key, and ones whose generations the backend did not return.
     loads_not_stored,

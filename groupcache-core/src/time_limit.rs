@@ -1,15 +1,20 @@
 //! How long futures may take, and where they run: time limits on backend calls that cost nothing if the
 //! answer is ready at once, and work that goes on without its caller.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::panic::catch_unwind;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 use tokio::time::Instant;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{CRATE_NAME, Error, ErrorKind, Result};
+
+const NO_TIMERS: &str = "the tokio runtime has no timers, which limit how long a backend may take: build the \
+     runtime with `enable_time` or `enable_all`";
 
 /// A limit beyond what the clock can represent is none. A year is as good.
 const LIMIT_MAX: Duration = Duration::from_secs(365 * 86_400);
@@ -36,6 +41,9 @@ impl TimeBudget {
     ) -> Result<T> {
         if let Poll::Ready(outcome) = poll_once(call.as_mut()).await {
             return outcome;
+        }
+        if !has_timers() {
+            return Err(Error::configuration(CRATE_NAME, NO_TIMERS));
         }
         // tokio's time, which its tests can pause.
         let began = Instant::now();
@@ -108,14 +116,44 @@ pub(crate) async fn run_and_then<T>(
     let outcome = match (poll_once(work.as_mut()).await, time_limit) {
         (Poll::Ready(outcome), _) => Some(outcome),
         (Poll::Pending, None) => Some(work.as_mut().await),
-        (Poll::Pending, Some(time_limit)) => {
-            tokio::time::timeout(time_limit.min(LIMIT_MAX), work.as_mut()).await.ok()
-        }
+        (Poll::Pending, Some(time_limit)) => within(time_limit, work.as_mut()).await,
     };
     then();
     match outcome {
         Some(outcome) => outcome,
         None => work.await,
+    }
+}
+
+/// Returns the output of `work`, or `None` if it takes longer than `limit`. Without timers there is no limit.
+pub(crate) async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
+    if !has_timers() {
+        return Some(work.await);
+    }
+    tokio::time::timeout(limit, work).await.ok()
+}
+
+/// Whether the current tokio runtime has timers. Logs an error for a runtime that has none, once for each
+/// thread.
+///
+/// tokio has no other way to find out than to create a timer, which panics without.
+pub(crate) fn has_timers() -> bool {
+    thread_local! {
+        static KNOWN: Cell<Option<(Id, bool)>> = const { Cell::new(None) };
+    }
+    let Ok(runtime) = Handle::try_current() else {
+        return false;
+    };
+    match KNOWN.get() {
+        Some((id, has_timers)) if id == runtime.id() => has_timers,
+        _ => {
+            let has_timers = catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok();
+            if !has_timers {
+                tracing::error!("{NO_TIMERS}");
+            }
+            KNOWN.set(Some((runtime.id(), has_timers)));
+            has_timers
+        }
     }
 }
 

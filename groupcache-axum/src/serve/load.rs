@@ -82,7 +82,10 @@ fn share_failure(head: Parts, body: Bytes) -> Loaded<FreshResponse> {
     policy::remove_unstorable(&mut headers);
     let shared = StoredResponse { status: head.status, headers, body: body.clone() }.encode();
     let response = Response::from_parts(head, Body::from(body));
-    Loaded { value: FreshResponse::Bypassed(response, Bypass::Failed), policy: StorePolicy::Failed(shared) }
+    Loaded {
+        value: FreshResponse::Bypassed(response, Bypass::Failed),
+        policy: StorePolicy::Failed(shared.map(ToStore::new)),
+    }
 }
 
 /// Prepares a response for every client, and stores it.

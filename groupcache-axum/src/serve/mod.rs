@@ -15,10 +15,10 @@ use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::response::Response;
-use groupcache_core::{Address, Backend, Entry, LoadContext, Served, ServedFrom};
-use http::Method;
+use axum::response::{IntoResponse, Response};
+use groupcache_core::{Address, Backend, Entry, Error, LoadContext, Served, ServedFrom};
 use http::header::{HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH};
+use http::{Method, StatusCode};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 
@@ -154,7 +154,7 @@ where
             Ok(load(&view, page, response).await)
         }
     };
-    let outcome = view.cache.read(&address, accept, load).await?;
+    let outcome = view.cache.read_to_end(&address, accept, load, timed_out).await?;
     if let Some(refresh) = outcome.refresh {
         // This request is served the expired page. The refresh counts its own failures.
         tokio::spawn(refresh.run_in_background(accept));
@@ -174,6 +174,12 @@ where
             pass_on(response, page.parts(), cache_status::of_load(miss, false, Some(reason)))
         }
     })
+}
+
+/// Returns what a client gets whose request has waited for too long.
+fn timed_out<E>(_: Error) -> Result<FreshResponse, E> {
+    let response = StatusCode::GATEWAY_TIMEOUT.into_response();
+    Ok(FreshResponse::Bypassed(response, Bypass::LoadTimeout))
 }
 
 /// Serves a `HEAD` from what a `GET` stored. Stores nothing itself: a handler may respond to `HEAD`

@@ -137,7 +137,7 @@ impl<B: Backend> Cache<B> {
                 self.inner().counters().miss(*miss);
                 // What the outer load uses instead of the missing value has groups that it does not know.
                 if let Some(outer) = outer {
-                    outer.do_not_store();
+                    outer.keep_from_store();
                 }
             }
         }

@@ -42,6 +42,11 @@ impl HeldLease {
         Self { releaser, flight, until, runtime: Handle::try_current().ok() }
     }
 
+    /// Whether it is the lease on this load.
+    pub(crate) fn is_for(&self, flight: &FlightId) -> bool {
+        self.flight == *flight
+    }
+
     /// Whether the lease has not expired yet.
     pub(crate) fn is_valid(&self) -> bool {
         Instant::now() < self.until

@@ -13,10 +13,11 @@ use crate::data::address::Address;
 use crate::data::entry::Entry;
 use crate::error::Result;
 use crate::load_context::LoadContext;
+use crate::read::flight::FlightOutcome;
 use crate::read::held_lease::LeaseClaim;
+use crate::read::leader::Leader;
 use crate::read::lookup::JudgedLookup;
 use crate::read::permit::LoadPermit;
-use crate::read::single_flight::{FlightOutcome, Leader};
 use crate::read::verdict::Verdict;
 use crate::time_limit::TimeBudget;
 
@@ -94,7 +95,7 @@ impl<B: Backend> Cache<B> {
             }
             let left = wait_limit.left(leader.began());
             if !left.is_zero() && !is_unchanged(&judged, permit) {
-                leader.finish(FlightOutcome::Invalidated);
+                leader.finish(FlightOutcome::LookAgain);
                 return LeaseDecision::Invalidated;
             }
             if is_ours || left.is_zero() || Handle::try_current().is_err() {
@@ -134,7 +135,7 @@ impl<B: Backend> Cache<B> {
         };
         let (expires_at, value) = (*expires_at, accept(entry)?);
         // Followers check for themselves whether they may share it.
-        leader.finish(FlightOutcome::Shared { entry: Arc::clone(entry), expires_at });
+        leader.finish(FlightOutcome::Found { entry: Arc::clone(entry), expires_at });
         if let Some(outer) = LoadContext::current() {
             outer.after_nested_read(self.id(), entry, expires_at);
         }

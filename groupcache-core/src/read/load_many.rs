@@ -1,66 +1,25 @@
 //! Reads several keys, and loads the missing values with one call of the loader.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use futures_util::future::{join, join_all, try_join_all};
+use futures_util::future::try_join_all;
 
 use crate::backend::Backend;
-use crate::backend::lookup::GenerationGuard;
 use crate::cache::Cache;
 use crate::data::address::Address;
-use crate::data::entry::{Entry, Generation, GenerationVector};
+use crate::data::entry::Entry;
 use crate::data::group::{Group, Groups};
-use crate::data::key::Key;
 use crate::error::Result;
-use crate::load_context::{LoadContext, NestedRead, Sealed};
-use crate::outcome::{Loaded, Miss, Served, StorePolicy};
+use crate::load_context::NestedRead;
+use crate::outcome::{Loaded, Miss, Served};
 use crate::read::flight_id::FlightId;
+use crate::read::leader::Leader;
+use crate::read::load_batch::{Batch, Generations, Missing, Own};
 use crate::read::lookup::{JudgedLookup, with_groups_of_entry};
-use crate::read::single_flight::{FlightOutcome, Leader};
-use crate::read::store::NewEntry;
-use crate::read::verdict::{StaleCandidate, Verdict};
-use crate::time_limit::{TimeBudget, in_background, off_hit_path};
-
-/// One read of several keys.
-struct Batch<'a, B, A> {
-    cache: &'a Cache<B>,
-    addresses: &'a [Address],
-    accept: &'a A,
-    /// The load context of the load that this read is nested in.
-    outer: Option<&'a LoadContext>,
-    /// How many flights of each key had finished before the lookup.
-    finished: Vec<u64>,
-}
-
-/// A key of the batch without a valid entry.
-struct Missing {
-    /// Its position in the batch.
-    at: usize,
-    /// Its groups and those of a stale entry; `None` if the backend did not answer.
-    groups: Option<Groups>,
-    candidate: Option<StaleCandidate>,
-    leader: Option<Leader>,
-}
-
-/// The generations of all groups of the missing keys, read or minted before the load.
-#[derive(Default)]
-struct Generations {
-    of: BTreeMap<Group, Generation>,
-    guards: Vec<GenerationGuard>,
-}
-
-/// The entries of a load, and what has to be kept until they are stored.
-#[derive(Default)]
-struct Stores {
-    entries: Vec<NewEntry>,
-    /// Keys whose expired entry is replaced by no other.
-    deletes: Vec<Key>,
-    leaders: Vec<Leader>,
-}
+use crate::read::verdict::Verdict;
+use crate::time_limit::{TimeBudget, off_hit_path};
 
 impl<B: Backend> Cache<B> {
     /// Returns the value at each of `addresses`, in order, `None` where `load` returns none. The keys of
@@ -125,7 +84,7 @@ where
                 Ok(judged) => judged,
                 Err(miss) => {
                     counters.miss(miss);
-                    missing.push(Missing { at, groups: None, candidate: None, leader: None });
+                    missing.push(Missing { at, groups: None, candidate: None });
                     continue;
                 }
             };
@@ -153,7 +112,7 @@ where
                 }
             }
             known.guards.push(lookup.guard);
-            missing.push(Missing { at, groups: Some(groups), candidate, leader: None });
+            missing.push(Missing { at, groups: Some(groups), candidate });
         }
         (missing, known)
     }
@@ -185,197 +144,40 @@ where
     }
 
     /// Leads the flights of the missing keys. Returns the keys that this batch loads, and the positions of those
-    /// that another reader loads, or has just loaded.
-    fn lead(&self, missing: Vec<Missing>, generations: &Generations) -> (Vec<Missing>, Vec<usize>) {
-        let flights = &self.cache.inner().flights;
+    /// that another reader loads, is about to load, or has just loaded.
+    fn lead(&self, missing: Vec<Missing>, generations: &Generations) -> (Vec<Own>, Vec<usize>) {
+        let inner = self.cache.inner();
         let (mut own, mut others) = (Vec::new(), Vec::new());
         for missing in missing {
-            let Some(groups) = &missing.groups else {
-                own.push(missing);
-                continue;
-            };
             let key = &self.addresses[missing.at].key;
-            let vector = generations.of(groups);
-            let id = FlightId { key: key.clone(), groups: groups.clone(), vector };
-            match flights.try_lead(id) {
-                Some(leader) if flights.finished_count(key) == self.finished[missing.at] => {
-                    own.push(Missing { leader: Some(leader), ..missing });
+            let leader = if inner.flights.unshared.contains(key) {
+                None
+            } else {
+                match self.lead_one(&missing, generations) {
+                    Some(leader) => Some(leader),
+                    None => {
+                        others.push(missing.at);
+                        continue;
+                    }
                 }
-                _ => others.push(missing.at),
-            }
+            };
+            own.push(Own { ticket: inner.store_order.begin(key), missing, leader });
         }
         (own, others)
     }
 
-    /// Calls the loader for the keys that this batch loads. Shares the values, and stores them in the background.
-    async fn load_own<E, F, Fut>(
-        &self,
-        mut own: Vec<Missing>,
-        generations: Generations,
-        load: &F,
-        values: &mut [Option<V>],
-    ) -> Result<(), E>
-    where
-        F: Fn(Vec<usize>) -> Fut + Send + Sync,
-        Fut: Future<Output = Result<Vec<(usize, Loaded<V>)>, E>> + Send,
-    {
-        let Generations { of, guards } = generations;
-        let (groups, vector): (Vec<_>, Vec<_>) = of.iter().map(|(group, now)| (group.clone(), *now)).unzip();
-        let (groups, vector) = (groups.into(), vector.into_iter().collect());
-        let declared = self.cache.inner().with_clear_group(Groups::none());
-        let context = self.cache.load_context().with_vector(&groups, &vector, &declared, guards);
-        let positions = own.iter().map(|missing| missing.at).collect();
-        let load = || async { load(positions).await.map(Loaded::private) };
-        let (loaded, mut sealed) = self.cache.run_loader(context, load).await;
-        #[cfg(groupcache_mutants)]
-        let of = self.cache.mint_late(of).await;
-        let loaded = match loaded {
-            Ok(loaded) => loaded.value,
-            Err(error) => return self.serve_stale(&mut own, values).ok_or(error),
-        };
-        let mut loaded: BTreeMap<usize, Loaded<V>> = loaded.into_iter().collect();
-        let mut stores = Stores::default();
-        let guards = std::mem::take(&mut sealed.guards);
-        if let Some(outer) = self.outer {
-            outer.hold(self.cache.id(), &guards);
-        }
-        for missing in own {
-            let at = missing.at;
-            let sealed = self.seal(&missing, &of, &sealed);
-            let (value, policy) = match loaded.remove(&at) {
-                Some(Loaded { value, policy }) => (Some(value), Some(policy)),
-                None => (None, None),
-            };
-            values[at] = value;
-            self.end(missing, policy, sealed.as_ref(), &mut stores);
-        }
-        self.store_all(stores, guards).await;
-        Ok(())
-    }
-
-    /// What the value of one key depends on: its own groups, and everything that the load declared.
-    fn seal(
-        &self,
-        missing: &Missing,
-        generations: &BTreeMap<Group, Generation>,
-        load: &Sealed,
-    ) -> Option<Sealed> {
-        missing.groups.as_ref()?;
-        let groups = self.addresses[missing.at].groups.union(&load.groups);
-        let generation = |group| match load.groups.binary_search(group) {
-            Ok(at) => Some(load.vector[at]),
-            Err(_) => generations.get(group).copied(),
-        };
-        let vector = groups.iter().map(generation).collect::<Option<Vec<_>>>()?.into_iter().collect();
-        Some(Sealed {
-            groups,
-            vector,
-            guards: Vec::new(),
-            late: load.late.clone(),
-            expires_at: load.expires_at,
-            storable: load.storable,
-        })
-    }
-
-    /// Ends the flight of one key, and adds what is to be stored to `stores`.
-    fn end(
-        &self,
-        missing: Missing,
-        policy: Option<StorePolicy>,
-        sealed: Option<&Sealed>,
-        stores: &mut Stores,
-    ) {
-        let Missing { at, candidate, leader, .. } = missing;
-        let (outcome, new) = self.outcome(at, policy, sealed);
-        match new.filter(|entry| entry.time_to_live != Some(Duration::ZERO)) {
-            Some(entry) => stores.entries.push(entry),
-            None if candidate.is_some() => stores.deletes.push(self.addresses[at].key.clone()),
-            None => {}
-        }
-        if let Some(mut leader) = leader {
-            leader.finish(outcome);
-            stores.leaders.push(leader);
-        }
-    }
-
-    /// Returns what the load of one key came to, and the entry to store. Without a policy the loader returned no
-    /// value.
-    fn outcome(
-        &self,
-        at: usize,
-        policy: Option<StorePolicy>,
-        sealed: Option<&Sealed>,
-    ) -> (FlightOutcome, Option<NewEntry>) {
-        let (cache, address) = (self.cache, &self.addresses[at]);
-        match (policy, sealed.filter(|sealed| sealed.storable)) {
-            (Some(StorePolicy::Store(to_store)), Some(sealed)) => {
-                let all = sealed.groups.union(&sealed.late);
-                cache.learn(address, &all);
-                if !sealed.late.is_empty() {
-                    self.not_stored();
-                    let placeholder = cache.placeholder(address, &to_store, sealed);
-                    return (FlightOutcome::GroupsDiscovered, Some(placeholder));
-                }
-                let new = cache.entry(address, &to_store, sealed);
-                self.depend_on(&new.entry, new.expires_at);
-                let (entry, expires_at) = (Arc::clone(&new.entry), new.expires_at);
-                (FlightOutcome::Shared { entry, expires_at }, Some(new))
-            }
-            (None, Some(sealed)) if sealed.late.is_empty() => {
-                // The load around this read depends on there being no value.
-                let (groups, vector) = (sealed.groups.clone(), sealed.vector.clone());
-                let absent = Entry::new(address.key.clone(), groups, vector, Bytes::new(), Duration::ZERO);
-                self.depend_on(&absent, sealed.expires_at);
-                (FlightOutcome::Private, None)
-            }
-            (None, _) => {
-                self.keep_outer_from_storing();
-                (FlightOutcome::Private, None)
-            }
-            (Some(_), _) => {
-                self.not_stored();
-                (FlightOutcome::Private, None)
-            }
-        }
-    }
-
-    fn not_stored(&self) {
-        self.cache.inner().counters().loads_not_stored.increment();
-        self.keep_outer_from_storing();
-    }
-
-    /// Stores the entries in the background.
-    async fn store_all(&self, stores: Stores, guards: Vec<GenerationGuard>) {
-        let Stores { entries, deletes, leaders } = stores;
-        if entries.is_empty() && deletes.is_empty() {
-            return;
-        }
-        let cache = self.cache.clone();
-        in_background(async move {
-            // The reader has its values whether or not the stores succeed.
-            let stores = entries.into_iter().map(|entry| cache.store(entry, Vec::new()));
-            let deletes = deletes.iter().map(|key| cache.delete_stale(key));
-            drop(join(join_all(stores), join_all(deletes)).await);
-            drop((guards, leaders));
-        })
-        .await;
-    }
-
-    /// Serves the expired values of all keys after a failed load; `None` if one has none that it may serve.
-    fn serve_stale(&self, own: &mut [Missing], values: &mut [Option<V>]) -> Option<()> {
-        let counters = self.cache.inner().counters();
-        counters.load_failures.increment();
-        for leader in own.iter_mut().filter_map(|missing| missing.leader.as_mut()) {
-            leader.finish(FlightOutcome::Failed(None));
-        }
-        let stale = own.iter().map(|missing| missing.candidate.as_ref()?.if_error(self.accept));
-        let stale: Vec<V> = stale.collect::<Option<_>>()?;
-        for (missing, value) in own.iter().zip(stale) {
-            counters.stale_if_error.increment();
-            values[missing.at] = Some(value);
-        }
-        self.keep_outer_from_storing();
-        Some(())
+    /// Leads the flight of one key, unless another reader loads it or has loaded it since the lookup.
+    fn lead_one(&self, missing: &Missing, generations: &Generations) -> Option<Leader> {
+        let flights = &self.cache.inner().flights;
+        let key = &self.addresses[missing.at].key;
+        let leader = flights.try_start(key)?;
+        leader.prepare(missing.groups.as_ref().map(|groups| {
+            let vector = generations.of(groups);
+            FlightId { key: key.clone(), groups: groups.clone(), vector }
+        }));
+        // A leader that is dropped hands over to readers that have joined meanwhile.
+        let is_news = flights.finished_count(key) == self.finished[missing.at] && leader.landed().is_none();
+        is_news.then_some(leader)
     }
 
     /// Reads the keys that other readers load, each like a single one.
@@ -413,24 +215,5 @@ where
             values[at] = value;
         }
         Ok(())
-    }
-
-    fn depend_on(&self, entry: &Entry, expires_at: Option<Instant>) {
-        if let Some(outer) = self.outer {
-            outer.after_nested_read(self.cache.id(), entry, expires_at);
-        }
-    }
-
-    /// The load around this read has seen a value whose groups it does not know.
-    fn keep_outer_from_storing(&self) {
-        if let Some(outer) = self.outer {
-            outer.do_not_store();
-        }
-    }
-}
-
-impl Generations {
-    fn of(&self, groups: &Groups) -> GenerationVector {
-        groups.iter().filter_map(|group| self.of.get(group).copied()).collect()
     }
 }

@@ -180,7 +180,7 @@ impl<B: Backend> Cache<B> {
     }
 
     /// Returns the groups that the entry at `address` depends on, as far as they are known before its lookup.
-    fn known_groups(&self, address: &Address) -> Groups {
+    pub(crate) fn known_groups(&self, address: &Address) -> Groups {
         let discovered = self.inner().discovered.extend(&address.key, &address.groups);
         self.inner().with_clear_group(discovered.unwrap_or_else(|| address.groups.clone()))
     }

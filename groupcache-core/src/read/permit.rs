@@ -27,6 +27,20 @@ pub(crate) struct LoadPermit {
     pub(crate) seen: Box<GenerationVector>,
 }
 
+/// A read that found no usable entry.
+pub(crate) struct Missed {
+    pub(crate) miss: Miss,
+    /// `None` if the backend did not return the generations: the value is not stored.
+    pub(crate) permit: Option<Box<LoadPermit>>,
+}
+
+impl Missed {
+    /// Returns the expired value that may be served if the load fails.
+    pub(crate) fn stale_if_error<V>(&self, accept: &impl Fn(&Arc<Entry>) -> Option<V>) -> Option<V> {
+        self.permit.as_ref()?.candidate.as_ref()?.if_error(accept)
+    }
+}
+
 impl LoadPermit {
     /// Returns the identity of the flight that this permit may lead or join.
     pub(crate) fn flight_id(&self, address: &Address) -> FlightId {
@@ -53,10 +67,5 @@ impl LoadPermit {
     /// Returns the expired value that may be served while a new one is loaded.
     pub(crate) fn stale_while_revalidate<V>(&self, accept: &impl Fn(&Arc<Entry>) -> Option<V>) -> Option<V> {
         self.candidate.as_ref()?.while_revalidate(accept)
-    }
-
-    /// Returns the expired value that may be served if the load fails.
-    pub(crate) fn stale_if_error<V>(&self, accept: &impl Fn(&Arc<Entry>) -> Option<V>) -> Option<V> {
-        self.candidate.as_ref()?.if_error(accept)
     }
 }

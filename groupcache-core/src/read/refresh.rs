@@ -10,9 +10,10 @@ use crate::cache::Cache;
 use crate::data::address::Address;
 use crate::data::entry::Entry;
 use crate::outcome::{Loaded, Served, ServedFrom};
+use crate::read::leader::Leader;
 use crate::read::lease_wait::{LeaseDecision, WaitLimit, hold_for_a_pause};
-use crate::read::permit::LoadPermit;
-use crate::read::single_flight::Leader;
+use crate::read::load::LoadRules;
+use crate::read::permit::{LoadPermit, Missed};
 use crate::time_limit::TimeBudget;
 
 /// Minimum time limit of a background refresh.
@@ -32,14 +33,15 @@ pub struct Refresh<B, F> {
 }
 
 impl<B: Backend> Cache<B> {
-    /// Returns the refresh that `permit` allows, or `None` if another reader has it already.
+    /// Returns the refresh that `permit` allows, or `None` if another reader loads the key already.
     pub(crate) fn refresh<F>(
         &self,
         address: &Address,
         permit: LoadPermit,
         loader: F,
     ) -> Option<Refresh<B, F>> {
-        let leader = self.inner().flights.try_lead(permit.flight_id(address))?;
+        let leader = self.inner().flights.try_lead(&address.key)?;
+        leader.prepare(Some(permit.flight_id(address)));
         Some(Refresh { cache: self.clone(), address: address.clone(), permit, leader, loader })
     }
 }
@@ -74,7 +76,8 @@ impl<B: Backend, F> Refresh<B, F> {
                 }
             }
         }
-        cache.load(&address, permit, Some(leader), &accept, loader).await
+        let missed = Missed { miss: permit.miss, permit: Some(Box::new(permit)) };
+        cache.load(&address, missed, Some(leader), &accept, loader, LoadRules::NONE).await
     }
 
     /// Runs like [`run`](Self::run), for a task of its own.

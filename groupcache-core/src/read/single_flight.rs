@@ -1,314 +1,157 @@
-//! Single flight: concurrent misses of one key load once.
+//! Single flight: of all readers of one key at most one loads, and at most one waits to load next.
 //!
-//! A flight is identified by the key *and* the complete vector that its leader read before the load. A reader
-//! may share the outcome exactly if its own vector is the same. Generations are unique: a vector that the
-//! leader saw before the load, and the reader after its read began, was current all the time between. No
-//! invalidation that this reader must see can lie between them.
+//! A reader may share a load in two cases:
 //!
-//! If a leader is dropped before it finishes, because it was cancelled or panicked, one of its followers
-//! takes over. A flight lasts until its entry is stored: readers that come during the store share the outcome
-//! instead of loading again.
+//! * It joins before the load begins. Every invalidation that was acknowledged before this read was
+//!   acknowledged before the load, so the loader reads data from after it.
+//! * Its own complete vector is the one that the leader read before the load. Generations are unique: a vector
+//!   that the leader saw before the load, and the reader after its read began, was current all the time
+//!   between. No invalidation that this reader must see can lie between them.
+//!
+//! A reader that may not share the load in flight joins the next flight of the key, which begins when this
+//! one ends. So it is with readers that have no vector because the store is unavailable.
+//!
+//! If a leader is dropped before it finishes, because it was cancelled, one of its followers takes over. An
+//! entry can be shared until it is stored: readers that come during the store need not load again.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as Slot;
-use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
 
-use crate::data::entry::Entry;
 use crate::data::key::Key;
+use crate::read::flight::{Flight, FlightOutcome, Phase};
 use crate::read::flight_id::FlightId;
-use crate::read::held_lease::HeldLease;
-use crate::sync::{AtomicU64, Mutex, Notify, RandomState};
+use crate::read::flight_table::{KeyFlights, SingleFlight};
+use crate::read::follower::{Follower, Place};
+use crate::read::leader::Leader;
+use crate::read::wait_graph::WaitNode;
 
-/// Shuttle creates all of them for each schedule, and finds more if more tasks meet at one.
-const UNDER_SHUTTLE: bool = cfg!(all(test, groupcache_shuttle));
-const SHARDS: usize = if UNDER_SHUTTLE { 2 } else { 32 };
-const COUNTERS: usize = if UNDER_SHUTTLE { 2 } else { 1024 };
-
-/// All flights of this process.
-#[derive(Debug)]
-pub(crate) struct SingleFlight {
-    shards: Box<[Mutex<Shard>]>,
-    /// How many flights have finished, by the hash of their keys.
-    finished: Box<[AtomicU64]>,
-    hasher: RandomState,
-}
-
-type Shard = HashMap<FlightId, Arc<Flight>>;
-
-#[derive(Debug)]
-struct Flight {
-    began: tokio::time::Instant,
-    state: Mutex<State>,
-    changed: Notify,
-}
-
-#[derive(Debug)]
-struct State {
-    phase: Phase,
-    /// Readers that wait or are about to. A vacant flight without waiters is removed.
-    waiters: usize,
-    /// Passed from leader to leader, and released when the flight ends.
-    lease: Option<Box<HeldLease>>,
-}
-
-#[derive(Debug, Clone)]
-enum Phase {
-    Loading,
-    /// The leader was dropped. The next waiter takes over.
-    Vacant,
-    Finished(FlightOutcome),
-}
-
-/// What a load came to, for its followers.
-#[derive(Debug, Clone)]
-pub(crate) enum FlightOutcome {
-    /// An entry that all followers may use, and when its time to live ends.
-    Shared { entry: Arc<Entry>, expires_at: Option<Instant> },
-    /// A value that only the leader may use, because it is private or cannot be stored.
-    Private,
-    /// The load discovered groups after it had read their data. The next load starts with their generations.
-    GroupsDiscovered,
-    /// Nothing was loaded: a group was invalidated while the leader waited for a lease.
-    Invalidated,
-    /// The load failed. The entry is the failure, if the loader shares it.
-    Failed(Option<Arc<Entry>>),
-}
-
-/// The part of one reader in a flight.
+/// The part of one reader in the flights of its key.
 #[derive(Debug)]
 pub(crate) enum Role {
     /// Load, then [`finish`](Leader::finish).
     Leader(Leader),
-    /// Another reader has loaded.
-    Follower(FlightOutcome),
+    /// Wait for another reader.
+    Follower(Follower),
+    /// Share what a reader with the same vector has loaded, and what is being stored.
+    Landed(FlightOutcome),
+    /// Load without a flight: the load in flight waits for the one that this reader is in.
+    Alone,
 }
 
-/// The duty to load. Dropped without an outcome, it passes to a follower.
-#[derive(Debug)]
-pub(crate) struct Leader {
-    flights: Arc<SingleFlight>,
-    id: FlightId,
-    flight: Arc<Flight>,
-    is_finished: bool,
+/// A reader that wants to load.
+pub(crate) struct Reader<'a> {
+    pub(crate) key: &'a Key,
+    /// What it would load; `None` without the store.
+    pub(crate) id: Option<&'a FlightId>,
+    /// Whether it has a stale value to serve if a load fails.
+    pub(crate) has_stale: bool,
+    /// The load that the reader is in.
+    pub(crate) within: Option<&'a Arc<WaitNode>>,
+}
+
+/// What a reader found in the table.
+enum Found {
+    New(Arc<Flight>),
+    /// The reader was counted as a waiter.
+    Joined(Place),
+    Landed(FlightOutcome),
 }
 
 impl SingleFlight {
-    pub(crate) fn new() -> Arc<Self> {
-        let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect();
-        let finished = (0..COUNTERS).map(|_| AtomicU64::new(0)).collect();
-        Arc::new(Self { shards, finished, hasher: RandomState::new() })
-    }
-
-    /// Joins the flight of `id`: leads it if there is none, or waits until its leader finishes or is dropped.
-    ///
-    /// Cancel safe: a dropped future leaves nothing behind.
-    pub(crate) async fn join(self: &Arc<Self>, id: FlightId) -> Role {
-        let (flight, is_new) = self.find_or_start(&id);
-        if is_new {
-            return Role::Leader(self.lead(id, flight));
-        }
-        let waiter = WaiterGuard { flights: self, id: &id, flight: &flight };
-        let outcome = flight.outcome().await;
-        drop(waiter);
-        match outcome {
-            Some(outcome) => Role::Follower(outcome),
-            None => Role::Leader(self.lead(id, flight)),
-        }
-    }
-
-    /// Leads the flight of `id`, unless another reader leads it already.
-    pub(crate) fn try_lead(self: &Arc<Self>, id: FlightId) -> Option<Leader> {
-        let (flight, is_new) = self.find_or_start(&id);
-        if is_new {
-            return Some(self.lead(id, flight));
-        }
-        let waiter = WaiterGuard { flights: self, id: &id, flight: &flight };
-        let vacant = flight.take_over();
-        #[cfg(groupcache_mutants)]
-        let vacant = vacant || crate::mutants::is_on("two_leaders");
-        drop(waiter);
-        vacant.then(|| self.lead(id, flight))
-    }
-
-    /// Returns a number that changes when a flight of `key` finishes, and rarely otherwise.
-    ///
-    /// A reader that leads a new flight compares it with the number before its lookup: a flight that finished
-    /// in between may have stored the entry just after the lookup.
-    pub(crate) fn finished_count(&self, key: &Key) -> u64 {
-        self.finished_counter(key).load(Ordering::SeqCst)
-    }
-
-    /// Whether this flight exists.
-    pub(crate) fn contains(&self, id: &FlightId) -> bool {
-        self.shard(id).lock().contains_key(id)
-    }
-
-    /// Returns the number of flights.
-    pub(crate) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
-    }
-
-    fn lead(self: &Arc<Self>, id: FlightId, flight: Arc<Flight>) -> Leader {
-        Leader { flights: Arc::clone(self), id, flight, is_finished: false }
-    }
-
-    /// Returns the flight, and whether this call started it. If it did not, the caller counts as a waiter.
-    fn find_or_start(&self, id: &FlightId) -> (Arc<Flight>, bool) {
-        match self.shard(id).lock().entry(id.clone()) {
-            Slot::Occupied(slot) => {
-                slot.get().state.lock().waiters += 1;
-                (Arc::clone(slot.get()), false)
+    /// Joins the flight of this key that the reader may share: leads it if there is none.
+    pub(crate) fn join(self: &Arc<Self>, reader: &Reader<'_>) -> Role {
+        let found = {
+            let mut shard = self.shard(reader.key).lock();
+            // The key is cloned only for a new slot.
+            match shard.get_mut(reader.key) {
+                Some(flights) => flights.join(reader),
+                None => shard.entry(reader.key.clone()).or_default().join(reader),
             }
-            Slot::Vacant(slot) => {
-                let state = Mutex::new(State { phase: Phase::Loading, waiters: 0, lease: None });
-                let began = tokio::time::Instant::now();
-                (Arc::clone(slot.insert(Arc::new(Flight { began, state, changed: Notify::new() }))), true)
+        };
+        let (this, key) = (Arc::clone(self), reader.key.clone());
+        match found {
+            Found::Landed(outcome) => Role::Landed(outcome),
+            Found::New(flight) => Role::Leader(Leader::new(this, key, flight)),
+            Found::Joined(place) => {
+                // From here on the reader leaves its place when it is dropped.
+                let mut follower = Follower::new(this, key, place);
+                match reader.within {
+                    Some(load) if !follower.is_needed_by(load) => Role::Alone,
+                    _ => Role::Follower(follower),
+                }
             }
         }
     }
 
-    fn finished_counter(&self, key: &Key) -> &AtomicU64 {
-        #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
-        let at = self.hasher.hash_one(key) as usize % COUNTERS;
-        &self.finished[at]
+    /// Leads a flight of `key`, unless there is one already, with a leader or without.
+    pub(crate) fn try_start(self: &Arc<Self>, key: &Key) -> Option<Leader> {
+        let mut shard = self.shard(key).lock();
+        let flights = shard.entry(key.clone()).or_default();
+        let flight = flights.current.is_none().then(|| flights.start())?;
+        drop(shard);
+        Some(Leader::new(Arc::clone(self), key.clone(), flight))
     }
 
-    fn shard(&self, id: &FlightId) -> &Mutex<Shard> {
-        let hash = self.hasher.hash_one(id);
-        #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
-        let at = hash as usize % SHARDS;
-        &self.shards[at]
-    }
-
-    fn remove(&self, id: &FlightId, flight: &Arc<Flight>) {
-        Self::remove_from(&mut self.shard(id).lock(), id, flight);
-    }
-
-    fn remove_from(shard: &mut Shard, id: &FlightId, flight: &Arc<Flight>) {
-        if shard.get(id).is_some_and(|found| Arc::ptr_eq(found, flight)) {
-            shard.remove(id);
-        }
-    }
-}
-
-impl Flight {
-    /// Waits for the outcome. Returns `None` if the caller has taken over from a dropped leader.
-    async fn outcome(&self) -> Option<FlightOutcome> {
-        loop {
-            #[cfg(groupcache_mutants)]
-            if crate::mutants::is_on("late_wait") {
-                if self.take_over() {
+    /// Leads a flight of `key`, unless another reader leads one already.
+    pub(crate) fn try_lead(self: &Arc<Self>, key: &Key) -> Option<Leader> {
+        let mut shard = self.shard(key).lock();
+        let flights = shard.entry(key.clone()).or_default();
+        let flight = match &flights.current {
+            None => flights.start(),
+            Some(current) => {
+                let vacant = current.state.lock().take_over();
+                #[cfg(groupcache_mutants)]
+                let vacant = vacant || crate::mutants::is_on("two_leaders");
+                if !vacant {
                     return None;
                 }
-                if let Phase::Finished(outcome) = &self.state.lock().phase {
-                    return Some(outcome.clone());
-                }
-                self.changed.notified().await;
-                continue;
+                current.progress.reset();
+                Arc::clone(current)
             }
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            // Registered before the phase is read, so that no change in between is missed.
-            changed.as_mut().enable();
-            if self.take_over() {
-                return None;
-            }
-            if let Phase::Finished(outcome) = &self.state.lock().phase {
-                return Some(outcome.clone());
-            }
-            changed.await;
-        }
-    }
-
-    /// Takes the place of a dropped leader, if it is vacant.
-    fn take_over(&self) -> bool {
-        let mut state = self.state.lock();
-        let vacant = matches!(state.phase, Phase::Vacant);
-        if vacant {
-            state.phase = Phase::Loading;
-        }
-        vacant
+        };
+        drop(shard);
+        Some(Leader::new(Arc::clone(self), key.clone(), flight))
     }
 }
 
-impl Leader {
-    /// Notifies all followers of the outcome. Readers that join until the `Leader` is dropped get it too.
-    pub(crate) fn finish(&mut self, outcome: FlightOutcome) {
-        self.is_finished = true;
-        self.flight.state.lock().phase = Phase::Finished(outcome);
-        self.flight.changed.notify_waiters();
-    }
-
-    /// Returns when the first leader of this flight began.
-    pub(crate) fn began(&self) -> tokio::time::Instant {
-        self.flight.began
-    }
-
-    /// Gives the lease to the flight, which holds it until it ends.
-    pub(crate) fn set_lease(&self, lease: Box<HeldLease>) {
-        self.flight.state.lock().lease = Some(lease);
-    }
-
-    /// Whether the flight has a lease that has not expired.
-    pub(crate) fn has_lease(&self) -> bool {
-        self.flight.state.lock().lease.as_ref().is_some_and(|lease| lease.is_valid())
-    }
-}
-
-impl Drop for Leader {
-    fn drop(&mut self) {
-        #[cfg(groupcache_mutants)]
-        if self.is_finished && crate::mutants::is_on("late_count") {
-            self.flights.remove(&self.id, &self.flight);
+impl KeyFlights {
+    fn join(&mut self, reader: &Reader<'_>) -> Found {
+        if let Some(landed) = &self.landed {
+            let state = landed.state.lock();
+            if let Phase::Finished(outcome) = &state.phase
+                && state.loads(reader.id)
+            {
+                return Found::Landed(outcome.clone());
+            }
         }
-        if self.is_finished {
-            // Before the removal: a reader that does not find the flight finds the counter changed.
-            self.flights.finished_counter(&self.id.key).fetch_add(1, Ordering::SeqCst);
-            self.flights.remove(&self.id, &self.flight);
-            // Followers may still hold the flight. Other processes must not wait for them.
-            let lease = self.flight.state.lock().lease.take();
-            drop(lease);
-            return;
-        }
-        let mut shard = self.flights.shard(&self.id).lock();
-        let mut state = self.flight.state.lock();
-        if state.waiters == 0 {
-            SingleFlight::remove_from(&mut shard, &self.id, &self.flight);
-        } else {
-            state.phase = Phase::Vacant;
-            drop(state);
+        let Some(current) = &self.current else {
+            return Found::New(self.start());
+        };
+        let may_share = {
+            let state = current.state.lock();
+            let may_share = !matches!(state.phase, Phase::Loading) || state.loads(reader.id);
             #[cfg(groupcache_mutants)]
-            if crate::mutants::is_on("no_hand_over") {
-                return;
-            }
-            // If the woken waiter is cancelled before it runs, tokio wakes the next.
-            self.flight.changed.notify_one();
-        }
+            let may_share = may_share || crate::mutants::is_on("late_join");
+            may_share
+        };
+        let flight = if may_share {
+            Arc::clone(current)
+        } else {
+            let behind = Arc::clone(&current.node);
+            let next = self.next.get_or_insert_with(|| {
+                let next = Flight::new(Phase::Queued);
+                let edge = next.node.needs(&behind);
+                next.state.lock().behind = Some(edge);
+                Arc::new(next)
+            });
+            Arc::clone(next)
+        };
+        Found::Joined(Place::of(flight, reader.has_stale))
     }
-}
 
-/// Counts a reader as a waiter until dropped.
-struct WaiterGuard<'a> {
-    flights: &'a SingleFlight,
-    id: &'a FlightId,
-    flight: &'a Arc<Flight>,
-}
-
-impl Drop for WaiterGuard<'_> {
-    fn drop(&mut self) {
-        let mut shard = self.flights.shard(self.id).lock();
-        let mut state = self.flight.state.lock();
-        state.waiters -= 1;
-        #[cfg(groupcache_mutants)]
-        if crate::mutants::is_on("left_behind") {
-            return;
-        }
-        if state.waiters == 0 && matches!(state.phase, Phase::Vacant) {
-            SingleFlight::remove_from(&mut shard, self.id, self.flight);
-        }
+    fn start(&mut self) -> Arc<Flight> {
+        let flight = Arc::new(Flight::new(Phase::Preparing));
+        self.current = Some(Arc::clone(&flight));
+        flight
     }
 }
 
@@ -320,79 +163,127 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::data::entry::Generation;
+    use crate::data::entry::{Entry, Generation};
     use crate::data::group::Group;
+    use crate::read::flight::{Joined, SharedLoad};
+    use crate::read::follower::Arrival;
 
-    fn id(key: u32, generation: u128) -> FlightId {
+    fn id(generation: u128) -> FlightId {
         let vector = Generation::new(generation).into_iter().collect();
-        FlightId { key: Key::of(&key).unwrap(), groups: Group::new("g").into(), vector }
+        FlightId { key: Key::of("k").unwrap(), groups: Group::new("g").into(), vector }
     }
 
-    fn entry(id: &FlightId) -> Arc<Entry> {
-        let body = Bytes::from_static(b"value");
-        Arc::new(Entry::new(id.key.clone(), id.groups.clone(), id.vector.clone(), body, Duration::ZERO))
+    fn loaded(generation: u128) -> FlightOutcome {
+        let FlightId { key, groups, vector } = id(generation);
+        let entry = Arc::new(Entry::new(key, groups, vector, Bytes::new(), Duration::ZERO));
+        FlightOutcome::Loaded(SharedLoad { entry, expires_at: None, is_complete: true, is_stored: true })
     }
 
-    async fn lead(flights: &Arc<SingleFlight>, id: FlightId) -> Leader {
-        match flights.join(id).await {
-            Role::Leader(leader) => leader,
-            Role::Follower(outcome) => panic!("not leading: {outcome:?}"),
+    fn join(flights: &Arc<SingleFlight>, id: Option<&FlightId>) -> Role {
+        let key = Key::of("k").unwrap();
+        flights.join(&Reader { key: &key, id, has_stale: false, within: None })
+    }
+
+    /// Leads under `generation`, and begins to load.
+    fn lead(flights: &Arc<SingleFlight>, generation: u128) -> Leader {
+        match join(flights, Some(&id(generation))) {
+            Role::Leader(leader) => {
+                leader.prepare(Some(id(generation)));
+                leader.begin();
+                leader
+            }
+            role => panic!("not leading: {role:?}"),
+        }
+    }
+
+    fn follow(flights: &Arc<SingleFlight>, id: Option<&FlightId>) -> Follower {
+        match join(flights, id) {
+            Role::Follower(follower) => follower,
+            role => panic!("not following: {role:?}"),
         }
     }
 
     #[tokio::test]
-    async fn one_leads_and_all_others_share() {
+    async fn one_leads_and_all_others_with_its_vector_share() {
         let flights = SingleFlight::new();
-        let mut leader = lead(&flights, id(1, 1)).await;
-        let mut readers = JoinSet::new();
-        for _ in 0..100 {
-            let flights = Arc::clone(&flights);
-            readers.spawn(async move { flights.join(id(1, 1)).await });
-        }
-        tokio::task::yield_now().await;
-        leader.finish(FlightOutcome::Shared { entry: entry(&id(1, 1)), expires_at: None });
-        while let Some(role) = readers.join_next().await {
-            assert!(matches!(role.unwrap(), Role::Follower(FlightOutcome::Shared { .. })));
+        let mut leader = lead(&flights, 1);
+        let followers: Vec<_> = (0..100).map(|_| follow(&flights, Some(&id(1)))).collect();
+        leader.finish(loaded(1));
+        for follower in followers {
+            let arrival = follower.arrive().await;
+            assert!(matches!(arrival, Arrival::Outcome(FlightOutcome::Loaded(_), Joined::WithVector)));
         }
         // Still there until the entry is stored.
-        assert!(matches!(flights.join(id(1, 1)).await, Role::Follower(FlightOutcome::Shared { .. })));
+        assert!(matches!(join(&flights, Some(&id(1))), Role::Landed(FlightOutcome::Loaded(_))));
         drop(leader);
         assert_eq!(flights.len(), 0);
     }
 
     #[tokio::test]
-    async fn a_reader_can_tell_that_a_flight_went_since_it_looked() {
+    async fn readers_that_may_not_share_a_load_share_the_next_one() {
         let flights = SingleFlight::new();
-        let before = flights.finished_count(&id(1, 1).key);
-        let mut leader = lead(&flights, id(1, 1)).await;
-        assert_eq!(flights.finished_count(&id(1, 1).key), before);
-        leader.finish(FlightOutcome::Private);
-        drop(leader);
-        assert_ne!(flights.finished_count(&id(1, 1).key), before);
+        let mut leader = lead(&flights, 1);
+        let [one, other] = [Some(&id(2)), None].map(|id| follow(&flights, id));
+        assert_eq!(flights.len(), 2);
+        leader.finish(loaded(1));
+        let Arrival::TakeOver(mut next) = one.arrive().await else { panic!("not its turn") };
+        drop(one);
+        // The load has not begun, so any reader may join.
+        let late = follow(&flights, Some(&id(3)));
+        next.prepare(Some(id(2)));
+        next.begin();
+        next.finish(loaded(2));
+        for follower in [other, late] {
+            let arrival = follower.arrive().await;
+            assert!(matches!(arrival, Arrival::Outcome(FlightOutcome::Loaded(_), Joined::BeforeLoad)));
+        }
+        drop((leader, next));
+        assert_eq!(flights.len(), 0);
     }
 
     #[tokio::test]
-    async fn another_vector_is_another_flight() {
+    async fn a_flight_is_started_only_where_there_is_none() {
         let flights = SingleFlight::new();
-        let _one = lead(&flights, id(1, 1)).await;
-        let _other = lead(&flights, id(1, 2)).await;
-        assert_eq!(flights.len(), 2);
-        assert!(flights.try_lead(id(1, 1)).is_none());
+        let key = id(1).key;
+        let mut leader = lead(&flights, 1);
+        let next = follow(&flights, Some(&id(2)));
+        assert!(flights.try_start(&key).is_none());
+        leader.finish(loaded(1));
+        // It is the turn of the next flight, which its follower is to lead.
+        assert!(flights.try_start(&key).is_none());
+        assert!(matches!(next.arrive().await, Arrival::TakeOver(_)));
+        drop(next);
+        // What has landed keeps nobody from loading under another vector.
+        assert!(flights.try_start(&key).is_some());
+        drop(leader);
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_reader_can_tell_that_a_flight_ended_since_it_looked() {
+        let flights = SingleFlight::new();
+        let before = flights.finished_count(&id(1).key);
+        let mut leader = lead(&flights, 1);
+        assert_eq!(flights.finished_count(&id(1).key), before);
+        leader.finish(FlightOutcome::Private);
+        drop(leader);
+        assert_ne!(flights.finished_count(&id(1).key), before);
     }
 
     #[tokio::test]
     async fn a_dropped_leader_hands_over_to_one_and_nobody_hangs() {
         let flights = SingleFlight::new();
-        let leader = lead(&flights, id(1, 1)).await;
+        let leader = lead(&flights, 1);
         let mut readers = JoinSet::new();
         for reader in 0..50 {
-            let flights = Arc::clone(&flights);
+            let follower = follow(&flights, Some(&id(1)));
             readers.spawn(async move {
-                match flights.join(id(1, 1)).await {
-                    // Every second reader that takes over is dropped too.
-                    Role::Leader(leader) if reader % 2 == 0 => drop(leader),
-                    Role::Leader(mut leader) => leader.finish(FlightOutcome::Failed(None)),
-                    Role::Follower(_) => {}
+                match follower.arrive().await {
+                    // Every second reader that takes over is dropped too, and some failed.
+                    Arrival::TakeOver(leader) if reader % 4 == 0 => leader.fail(),
+                    Arrival::TakeOver(leader) if reader % 2 == 0 => drop(leader),
+                    Arrival::TakeOver(mut leader) => leader.finish(loaded(1)),
+                    _ => {}
                 }
             });
         }
@@ -406,15 +297,29 @@ mod tests {
     #[tokio::test]
     async fn a_waiter_that_goes_away_leaves_nothing_behind() {
         let flights = SingleFlight::new();
-        let leader = lead(&flights, id(1, 1)).await;
-        let waiter = tokio::spawn({
-            let flights = Arc::clone(&flights);
-            async move { flights.join(id(1, 1)).await }
-        });
-        tokio::task::yield_now().await;
+        let leader = lead(&flights, 1);
+        let [same, next] = [Some(&id(1)), Some(&id(2))].map(|id| follow(&flights, id));
+        drop(next);
+        assert_eq!(flights.len(), 1);
         drop(leader);
-        waiter.abort();
-        drop(waiter.await);
+        drop(same);
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_waiters_of_a_stalled_leader_and_those_behind_it_go_on() {
+        let flights = SingleFlight::new();
+        let mut leader = lead(&flights, 1);
+        let [same, next] = [Some(&id(1)), Some(&id(2))].map(|id| follow(&flights, id));
+        assert!(next.supersede(|_| true));
+        assert!(matches!(same.arrive().await, Arrival::Rejoin));
+        let Arrival::TakeOver(other) = next.arrive().await else { panic!("not its turn") };
+        assert!(!same.supersede(|_| false));
+        // What the leader came to is nothing to others any more.
+        leader.finish(loaded(1));
+        drop((leader, same, next));
+        assert!(flights.try_lead(&id(1).key).is_none());
+        drop(other);
         assert_eq!(flights.len(), 0);
     }
 }

@@ -4,6 +4,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::backend::Backend;
 use crate::backend::lookup::{GenerationGuard, StoreOutcome};
 use crate::cache::Cache;
@@ -13,7 +15,8 @@ use crate::data::key::Key;
 use crate::error::Result;
 use crate::load_context::Sealed;
 use crate::outcome::ToStore;
-use crate::time_limit::{TimeBudget, off_hit_path};
+use crate::read::store_order::StoreTicket;
+use crate::time_limit::{TimeBudget, off_hit_path, run_and_then};
 
 /// A time to live or a grace period of a hundred years is as good as a longer one.
 const DURATION_MAX: Duration = Duration::from_secs(100 * 366 * 86_400);
@@ -75,6 +78,51 @@ impl<B: Backend> Cache<B> {
         let key = new.entry.key().clone();
         let entry = Entry::placeholder(key, &sealed.groups, &sealed.vector, &sealed.late);
         NewEntry { entry: Arc::new(entry), ..new }
+    }
+
+    /// Returns the permit to store `entry` in the background, if it is to be stored and not too many others
+    /// are being stored.
+    pub(crate) fn may_store(&self, entry: &NewEntry) -> Option<OwnedSemaphorePermit> {
+        if entry.time_to_live == Some(Duration::ZERO) {
+            return None;
+        }
+        let permit = self.background_permit();
+        if permit.is_none() {
+            self.inner().counters().stores_skipped.increment();
+        }
+        permit
+    }
+
+    /// Returns a permit to write in the background. A store that hangs must not collect tasks without end.
+    pub(crate) fn background_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.inner().background_stores).try_acquire_owned().ok()
+    }
+
+    /// Stores the entry of the load that `ticket` is of, when no other store of the key is in flight. Returns
+    /// whether the backend has it; the counters show why not. An `insert` that began meanwhile supersedes it.
+    ///
+    /// Calls `then` when the store is done, or already when the time to live ends.
+    pub(crate) async fn store_in_turn(
+        &self,
+        ticket: StoreTicket,
+        entry: NewEntry,
+        guards: Vec<GenerationGuard>,
+        then: impl FnOnce(),
+    ) -> bool {
+        let expires_in = entry.expires_at.map(|at| at.saturating_duration_since(self.inner().clock.now()));
+        let store = async {
+            match ticket.turn().await {
+                // Readers have the value whether or not the store succeeds.
+                Some(_turn) => self.store(entry, guards).await.unwrap_or(false),
+                None => {
+                    if !entry.entry.is_placeholder() {
+                        self.inner().counters().stores_superseded.increment();
+                    }
+                    false
+                }
+            }
+        };
+        run_and_then(store, expires_in, then).await
     }
 
     /// Stores `entry` for what is left of its time to live, and returns whether the backend has it. Does nothing if

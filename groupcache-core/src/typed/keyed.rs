@@ -13,6 +13,7 @@ use crate::backend::boxed::BoxBackend;
 use crate::cache::Cache;
 use crate::error::{CRATE_NAME, Error, Result};
 use crate::outcome::Expiring;
+use crate::read::load::LoadRules;
 use crate::strategy::key_strategy::KeyStrategy;
 use crate::typed::steps::{decode, decode_shared};
 
@@ -102,7 +103,7 @@ impl<C: ?Sized + Sync, S: KeyStrategy<C>, B: Backend> KeyedCache<C, S, B> {
         E: Send,
     {
         let load = move || async move { load().await.map(|value| self.cache.loaded(value)) };
-        self.cache.load_at(self.strategy.address(call), decode, load).await
+        self.cache.load_at(self.strategy.address(call), decode, load, LoadRules::NONE).await
     }
 
     /// Returns the value of `call`, shared with all other readers. See [`Cache::get_or_load_shared`].
@@ -118,7 +119,7 @@ impl<C: ?Sized + Sync, S: KeyStrategy<C>, B: Backend> KeyedCache<C, S, B> {
         E: Send,
     {
         let load = move || async move { load().await.map(|value| self.cache.loaded_shared(value)) };
-        self.cache.load_at(self.strategy.address(call), decode_shared, load).await
+        self.cache.load_at(self.strategy.address(call), decode_shared, load, LoadRules::NONE).await
     }
 
     /// Returns the value of `call`, refreshed in the background once it has expired. See
@@ -153,7 +154,7 @@ impl<C: ?Sized + Sync, S: KeyStrategy<C>, B: Backend> KeyedCache<C, S, B> {
         E: Send,
     {
         let load = move || async move { load().await.map(|expiring| self.cache.loaded_expiring(expiring)) };
-        self.cache.load_at(self.strategy.address(call), decode, load).await
+        self.cache.load_at(self.strategy.address(call), decode, load, LoadRules::NONE).await
     }
 
     /// Returns the value of `call`, or `None` if there is no valid one. See [`Cache::get`].

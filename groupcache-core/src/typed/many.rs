@@ -34,7 +34,9 @@ impl<B: Backend> Cache<B> {
     /// Readers of one of these keys wait for this load and share its value. Keys that another reader loads already
     /// are not loaded again: this call waits for them after its own load. If such a load fails, or cannot be
     /// shared, `load` is called once more for that key alone. If this call is cancelled, readers that wait load on
-    /// their own. [Leases](crate::EntryOptions::lease) are not used: two processes may load the same keys.
+    /// their own. [Leases](crate::EntryOptions::lease) are not used: two processes may load the same keys. Nor are
+    /// the timeouts of loads: [`load_soft_timeout`](crate::EntryOptions::load_soft_timeout) and
+    /// [`load_hard_timeout`](crate::EntryOptions::load_hard_timeout) do not end this load.
     ///
     /// With [`stale_if_error`](crate::EntryOptions::stale_if_error), expired values are served if `load` fails and
     /// every key that it was to load has one.

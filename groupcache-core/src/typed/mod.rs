@@ -17,6 +17,7 @@ use crate::data::group::Groups;
 use crate::data::key::Key;
 use crate::error::{Error, Result};
 use crate::outcome::StorePolicy;
+use crate::read::load::LoadRules;
 use crate::typed::steps::{address, decode};
 
 /// Methods for values that serde can serialise.
@@ -34,7 +35,8 @@ impl<B: Backend> Cache<B> {
     /// Returns the value of `key`. On a miss, runs `load` and stores its value under `groups`.
     ///
     /// Concurrent calls that miss share one load. If the caller that runs it is cancelled, a waiting caller
-    /// takes over. `load` may discover further groups, on which it must [`depend`](crate::depend) before it
+    /// takes over. If the load fails, the waiting callers retry one at a time, as `E` cannot be shared; see
+    /// [`try_get_or_load`](Self::try_get_or_load). `load` may discover further groups, on which it must [`depend`](crate::depend) before it
     /// reads their data. A value without groups is never invalidated.
     ///
     /// With [`stale_while_revalidate`](crate::EntryOptions::stale_while_revalidate), the first caller that
@@ -82,7 +84,7 @@ impl<B: Backend> Cache<B> {
         E: Send,
     {
         let load = move || async move { load().await.map(|value| self.loaded(value)) };
-        self.load_at(address(key, groups.into()), decode, load)
+        self.load_at(address(key, groups.into()), decode, load, LoadRules::NONE)
     }
 
     /// Returns the value of `key`, which may not exist. Otherwise like [`get_or_load`](Self::get_or_load).
@@ -136,7 +138,7 @@ impl<B: Backend> Cache<B> {
             }
             Ok(loaded)
         };
-        self.load_at(address(key, groups.into()), decode, load)
+        self.load_at(address(key, groups.into()), decode, load, LoadRules::NONE)
     }
 
     /// Returns the value of `key`, or `None` if there is no valid one or the backend fails.
@@ -198,12 +200,16 @@ impl<B: Backend> Cache<B> {
     /// Takes a loader, not a value: a value that was read before this call could be older than an
     /// invalidation in the meantime. The generations of `groups` are read before `load` runs.
     ///
+    /// Once this has returned, no load of this process that began earlier stores its value. A load of another
+    /// process may, and so may a store whose response was late.
+    ///
     /// Costs two round trips. Returns when the store has acknowledged the value.
     ///
     /// # Errors
     ///
-    /// Returns the error of `load`, or an [`Error`] if the value could not be stored. If the call is
-    /// cancelled, the value may or may not be stored.
+    /// Returns the error of `load`, or an [`Error`] if the value could not be stored. If `load` found groups
+    /// after it had read their data, its kind is [`LateGroups`](crate::ErrorKind::LateGroups), and the next call
+    /// succeeds. If the call is cancelled, the value may or may not be stored.
     ///
     /// # Examples
     ///

@@ -20,6 +20,7 @@ use crate::data::value;
 use crate::error::{Error, Result};
 use crate::load_context::LoadContext;
 use crate::outcome::{Expiring, Loaded, Served, StorePolicy, ToStore};
+use crate::read::load::LoadRules;
 use crate::sync::Mutex;
 use crate::time_limit::off_hit_path;
 
@@ -33,6 +34,7 @@ impl<B: Backend> Cache<B> {
         address: Result<Address>,
         accept: Accept<V>,
         load: F,
+        rules: LoadRules<V, E>,
     ) -> Result<V, E>
     where
         V: Send,
@@ -47,7 +49,7 @@ impl<B: Backend> Cache<B> {
         if let Some(value) = self.read_now(&address, accept) {
             return Ok(value);
         }
-        let outcome = self.read_through(&address, accept, load).await?;
+        let outcome = self.read_by(&address, accept, load, rules).await?;
         let served = match outcome.refresh {
             // The window allows the expired value, so a failed load does not fail the read.
             Some(refresh) => off_hit_path(refresh.run(accept)).await.unwrap_or(outcome.served),
@@ -76,7 +78,7 @@ impl<B: Backend> Cache<B> {
         if let Some(value) = self.read_now(&address, accept) {
             return Ok(value);
         }
-        let outcome = self.read_through(&address, accept, load).await?;
+        let outcome = self.read_owned(&address, accept, load, LoadRules::NONE).await?;
         let served = match (outcome.refresh, Handle::try_current()) {
             (Some(refresh), Ok(runtime)) => {
                 // Detached: the refresh reports through the counters.
@@ -146,7 +148,7 @@ impl<B: Backend> Cache<B> {
     #[expect(clippy::unused_self, reason = "one of the steps of a read")]
     pub(crate) fn poison_outer_load(&self) {
         if let Some(outer) = LoadContext::current() {
-            outer.do_not_store();
+            outer.keep_from_store();
         }
     }
 
@@ -200,6 +202,28 @@ impl<V> Served<V, V> {
         match self {
             Self::Entry(value, _) | Self::Loaded { value, .. } => value,
         }
+    }
+}
+
+/// An error that the readers of one flight share.
+struct SharedError<E>(Arc<E>);
+
+/// Returns the failure that carries `error` to the followers of a load.
+pub(crate) fn share_error<E: Send + Sync + 'static>(error: &Arc<E>) -> Option<ToStore> {
+    let shared = Arc::new(SharedError(Arc::clone(error)));
+    Some(ToStore::new(Bytes::new()).with_memo(shared, 0))
+}
+
+/// Turns an entry, or a failure of the flight, into what the reader gets.
+pub(crate) fn decode_or_fail<T, E>(entry: &Arc<Entry>) -> Option<Result<T, Arc<E>>>
+where
+    T: DeserializeOwned,
+    E: Send + Sync + 'static,
+{
+    // Entries in the cache never have such a memo.
+    match entry.memo(|_| None::<SharedError<E>>) {
+        Some(failure) => Some(Err(Arc::clone(&failure.0))),
+        None => decode(entry).map(Ok),
     }
 }
 

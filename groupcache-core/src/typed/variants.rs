@@ -9,9 +9,10 @@ use serde::de::DeserializeOwned;
 use crate::backend::Backend;
 use crate::cache::Cache;
 use crate::data::group::Groups;
-use crate::error::Result;
-use crate::outcome::Expiring;
-use crate::typed::steps::{address, decode, decode_shared};
+use crate::error::{Error, Result};
+use crate::outcome::{Expiring, Loaded};
+use crate::read::load::LoadRules;
+use crate::typed::steps::{address, decode, decode_or_fail, decode_shared, share_error};
 
 /// Variants of [`get_or_load`](Self::get_or_load) and [`get`](Self::get).
 impl<B: Backend> Cache<B> {
@@ -57,7 +58,64 @@ impl<B: Backend> Cache<B> {
         E: Send,
     {
         let load = move || async move { load().await.map(|value| self.loaded_shared(value)) };
-        self.load_at(address(key, groups.into()), decode_shared, load)
+        self.load_at(address(key, groups.into()), decode_shared, load, LoadRules::NONE)
+    }
+
+    /// Returns the value of `key`. Concurrent callers share the load and its error. Otherwise like
+    /// [`get_or_load`](Self::get_or_load).
+    ///
+    /// With `get_or_load`, callers that wait for a load which fails retry one at a time. Here all of them get
+    /// the error of that one load. Later callers load again.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `load`, or an [`Error`] of kind [`LoadTimeout`](crate::ErrorKind::LoadTimeout) if
+    /// the [hard timeout](crate::EntryOptions::load_hard_timeout) ran out and there is no expired value to serve.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use groupcache_core::{Cache, Error, ErrorKind};
+    /// # use groupcache_memory::MemoryBackend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::builder(MemoryBackend::with_max_bytes(64 << 20)).build();
+    /// let load = async || -> Result<u32, Error> {
+    ///     tokio::task::yield_now().await;
+    ///     Err(Error::new(ErrorKind::Unavailable, "database"))
+    /// };
+    /// let (one, other) = tokio::join!(
+    ///     cache.try_get_or_load("total", "orders", load),
+    ///     cache.try_get_or_load("total", "orders", load),
+    /// );
+    /// assert!(std::sync::Arc::ptr_eq(&one.unwrap_err(), &other.unwrap_err()));
+    /// assert_eq!(cache.stats().loads, 1);
+    /// # }
+    /// ```
+    pub fn try_get_or_load<'a, K, G, T, E, F, Fut>(
+        &'a self,
+        key: &K,
+        groups: G,
+        load: F,
+    ) -> impl Future<Output = Result<T, Arc<E>>> + Send + use<'a, B, K, G, T, E, F, Fut>
+    where
+        G: Into<Groups>,
+        K: Serialize + ?Sized,
+        T: Serialize + DeserializeOwned + Send,
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<T, E>> + Send,
+        E: From<Error> + Send + Sync + 'static,
+    {
+        let load = move || async move {
+            let Loaded { value, policy } = self.loaded(load().await.map_err(Arc::new)?);
+            Ok(Loaded { value: Ok(value), policy })
+        };
+        let rules = LoadRules {
+            share_error: Some(share_error::<E>),
+            timed_out: Some(|error| Err(Arc::new(E::from(error)))),
+        };
+        let read = self.load_at(address(key, groups.into()), decode_or_fail, load, rules);
+        async move { read.await? }
     }
 
     /// Returns the value of `key`, shared with all other readers. Otherwise like [`get`](Self::get).
@@ -176,6 +234,6 @@ impl<B: Backend> Cache<B> {
         E: Send,
     {
         let load = move || async move { load().await.map(|expiring| self.loaded_expiring(expiring)) };
-        self.load_at(address(key, groups.into()), decode, load)
+        self.load_at(address(key, groups.into()), decode, load, LoadRules::NONE)
     }
 }

@@ -250,7 +250,7 @@ async fn a_refresh_that_never_ends_gives_way_to_waiting_readers() {
     clock.advance(60 * SECOND);
     let began = tokio::time::Instant::now();
     assert_eq!(load(&cache, "k", group("g"), 2).await, 2);
-    assert_eq!(began.elapsed().as_secs(), 60);
+    assert_eq!(began.elapsed().as_secs(), 30, "no longer than for any load");
     background.await.unwrap();
     assert_eq!(cache.stats().loads_cancelled, 1);
 }

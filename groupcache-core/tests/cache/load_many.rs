@@ -30,7 +30,7 @@ impl Loader {
     }
 }
 
-fn row(key: u32) -> (u32, Group) {
+pub(crate) fn row(key: u32) -> (u32, Group) {
     (key, Group::new("row").with("id", key))
 }
 

@@ -1,6 +1,6 @@
 //! The shortest trace in which each other protocol of `variants.rs` serves something stale.
 
-use crate::scenes::{BUMPS, FAILOVERS, MIGRATIONS, MINTS, RACES, Scene};
+use crate::scenes::{BUMPS, FAILOVERS, MIGRATIONS, MINTS, QUEUES, RACES, Scene};
 use crate::variants::Variant;
 
 /// The shortest trace in which a variant serves something stale in a scene.
@@ -11,7 +11,7 @@ pub(crate) struct Counterexample {
     pub(crate) trace: &'static [&'static str],
 }
 
-pub(crate) const COUNTEREXAMPLES: [Counterexample; 14] = [
+pub(crate) const COUNTEREXAMPLES: [Counterexample; 15] = [
     Counterexample {
         variant: Variant::LateGenerations,
         scene: RACES,
@@ -267,6 +267,21 @@ pub(crate) const COUNTEREXAMPLES: [Counterexample; 14] = [
             "reader 2 starts",
             "the placeholder is stored",
             "reader 2 looks up book and author: a hit, book 0, author 0; STALE: reader 2 must see author 1",
+        ],
+    },
+    Counterexample {
+        variant: Variant::LateJoin,
+        scene: QUEUES,
+        trace: &[
+            "start: an entry of book 0, author 0, generations of book and author",
+            "reader 1 starts, gets no reply to its lookup",
+            "reader 1 leads a flight and reads book 0",
+            "writer 1 commits 1 of book",
+            "writer 1 sends its bump",
+            "the bump of writer 1 is executed, acknowledged",
+            "reader 2 starts, looks up book and author: a miss, has a vector",
+            "reader 2 joins the flight",
+            "reader 1 discovers author too late; STALE: reader 2 must see book 1",
         ],
     },
 ];

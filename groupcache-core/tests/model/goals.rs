@@ -3,17 +3,17 @@
 use stateright::Property;
 
 use crate::protocol::Protocol;
-use crate::scenes::{BUMPS, CROWD, FAILOVERS, FLIGHTS, MIGRATIONS, MINTS, RACES, Scene};
+use crate::scenes::{BUMPS, CROWD, FAILOVERS, FLIGHTS, MIGRATIONS, MINTS, QUEUES, RACES, Scene};
 use crate::state::{
-    AUTHOR, BOOK, Entry, FlightState, GROUPS, LoadPermit, LookupGroups, Message, PerGroup, Phase, Reader,
-    State, Token, UNKNOWN,
+    AUTHOR, BOOK, Entry, FlightId, FlightState, GROUPS, LoadPermit, LookupGroups, Message, PerGroup, Phase,
+    Reader, State, Token, UNKNOWN,
 };
 use crate::store::{Verdict, is_current};
 
 type Condition = fn(&Protocol, &State) -> bool;
 
 /// The purpose of each scene.
-pub(crate) const GOALS: [(Scene, &str, Condition); 21] = [
+pub(crate) const GOALS: [(Scene, &str, Condition); 24] = [
     (RACES, "a hit on a value loaded after an invalidation", |protocol, state| {
         would_look_up(state) && of_acknowledged(state) && matches!(verdict(protocol, state), Verdict::Hit(_))
     }),
@@ -122,6 +122,23 @@ pub(crate) const GOALS: [(Scene, &str, Condition); 21] = [
     (CROWD, "two readers wait for a third", |protocol, state| {
         let waits = |reader: &&Reader| matches!(reader.phase, Phase::Following(_));
         shared(protocol, state) && state.readers.iter().filter(waits).count() == 2
+    }),
+    (QUEUES, "two readers wait for the next load, one of them without a vector", |_, state| {
+        let queued = |permit: &LoadPermit| any(state, |reader| reader.phase == Phase::Queued(*permit));
+        queued(&LoadPermit::NONE)
+            && any(
+                state,
+                |reader| matches!(reader.phase, Phase::Queued(permit) if permit != LoadPermit::NONE),
+            )
+    }),
+    (QUEUES, "a reader is aboard a load that reads what its vector is too old for", |protocol, state| {
+        let outdated = |id: &FlightId| id.vector[BOOK] != protocol.current(state)[BOOK];
+        any(state, |reader| matches!(&reader.phase, Phase::Aboard(id) if outdated(id)))
+            && state.acknowledged[BOOK] > 0
+    }),
+    (QUEUES, "a leader goes on alone while another flight has its place", |_, state| {
+        let loads = |reader: &Reader, leads: bool| matches!(&reader.phase, Phase::Loading(_, context) if context.leads == leads);
+        any(state, |reader| loads(reader, true)) && any(state, |reader| loads(reader, false))
     }),
 ];
 

@@ -5,7 +5,7 @@
 
 use crate::state::{
     AUTHOR, BOOK, Contents, Entry, FlightState, GROUPS, Generation, Generations, Left, LoadContext,
-    LookupGroups, Message, Minting, Phase, Reader, State, Target, Writer,
+    LoadPermit, LookupGroups, Message, Minting, Phase, Reader, State, Target, Writer,
 };
 use crate::variants::Variant;
 
@@ -30,6 +30,9 @@ pub(crate) struct Bounds {
     /// After how many lookups a reader loads for itself.
     pub(crate) rounds: u8,
     pub(crate) steps: Steps,
+    /// Whether a process loads the key once at a time, and its other readers wait for the next load. Without,
+    /// the readers load at once that may not share: those that load on their own do so in any case.
+    pub(crate) queues: bool,
     pub(crate) faults: Left,
 }
 
@@ -54,10 +57,16 @@ pub(crate) enum Action {
     // A reader.
     Start(usize, u8, LookupGroups),
     LookUp(usize, LookupGroups),
+    /// The reader has no vector. In coarse steps it may start with this.
+    FailLookUp(usize),
     MintAgain(usize),
     CancelMint(usize),
     Join(usize),
     TakeOver(usize),
+    /// It is the turn of a queued reader.
+    Promote(usize),
+    /// A follower waits no longer, and loads.
+    GiveUp(usize),
     Read(usize, usize),
     Depend(usize),
     DiscoverLate(usize),
@@ -187,12 +196,18 @@ impl Protocol {
                         actions.push(Action::Start(at, process, LookupGroups::All));
                     }
                 }
+                if self.looks_up_at_once() && state.left.failed_lookups > 0 {
+                    actions.push(Action::FailLookUp(at));
+                }
             }
             Phase::LookingUp(groups) => {
                 if *groups == LookupGroups::Named {
                     actions.push(Action::LookUp(at, LookupGroups::Named));
                 }
                 actions.push(Action::LookUp(at, LookupGroups::All));
+                if state.left.failed_lookups > 0 {
+                    actions.push(Action::FailLookUp(at));
+                }
             }
             Phase::Minting(..) => {
                 if state.left.mints_again > 0 {
@@ -206,6 +221,20 @@ impl Protocol {
                 if state.flights.iter().any(|flight| flight.id == id && flight.state == FlightState::Vacant) {
                     actions.push(Action::TakeOver(at));
                 }
+                self.may_give_up(state, at, actions);
+            }
+            Phase::Aboard(id) => {
+                if state.flights.iter().any(|flight| flight.id == *id && flight.state == FlightState::Vacant)
+                {
+                    actions.push(Action::TakeOver(at));
+                }
+                self.may_give_up(state, at, actions);
+            }
+            Phase::Queued(_) => {
+                if self.flight_in_progress(state, reader.process).is_none() {
+                    actions.push(Action::Promote(at));
+                }
+                self.may_give_up(state, at, actions);
             }
             Phase::Checking(..) => actions.push(Action::Check(at)),
             Phase::Loading(_, context) => {
@@ -230,6 +259,12 @@ impl Protocol {
                 }
             }
             Phase::Done { .. } => {}
+        }
+    }
+
+    fn may_give_up(&self, state: &State, at: usize, actions: &mut Vec<Action>) {
+        if state.left.give_ups > 0 && self.flight_in_progress(state, state.readers[at].process).is_some() {
+            actions.push(Action::GiveUp(at));
         }
     }
 
@@ -264,11 +299,18 @@ impl Protocol {
             Action::MintAgain(reader) => self.mint_again(state, reader),
             Action::CancelMint(reader) => self.cancel_mint(state, reader),
             Action::Join(reader) => self.join(state, reader),
-            Action::TakeOver(reader) => {
-                let Phase::Following(permit) = state.readers[reader].phase else { unreachable!() };
-                let id = self.flight(&state.readers[reader], &permit);
-                state.flight_mut(id).state = FlightState::Loading;
-                self.load(state, reader, permit, true);
+            Action::TakeOver(reader) => self.take_over(state, reader),
+            Action::Promote(reader) => self.promote(state, reader),
+            Action::GiveUp(reader) => self.give_up(state, reader),
+            Action::FailLookUp(reader) => {
+                state.left.failed_lookups -= 1;
+                let phase = Phase::Ready(LoadPermit::NONE);
+                state.readers[reader] = match state.readers[reader] {
+                    idle if idle.phase == Phase::Idle => {
+                        Reader { must_see: state.acknowledged, round: 1, phase, ..Reader::IDLE }
+                    }
+                    looking_up => Reader { phase, ..looking_up },
+                };
             }
             Action::Read(reader, group) => self.read(state, reader, group),
             Action::Depend(reader) => {

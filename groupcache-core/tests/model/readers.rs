@@ -60,6 +60,7 @@ impl Protocol {
         }
         if let Phase::Loading(permit, LoadContext { leads: true, .. }) = state.readers[at].phase {
             let id = self.flight(&state.readers[at], &permit);
+            self.share_with_aboard(state, id, state.readers[at].data());
             for waiter in self.land(state, id, None) {
                 self.load_alone(state, waiter);
             }
@@ -70,14 +71,111 @@ impl Protocol {
     pub(crate) fn join(&self, state: &mut State, at: usize) {
         let Phase::Ready(permit) = state.readers[at].phase else { unreachable!() };
         let id = self.flight(&state.readers[at], &permit);
-        match state.flights.iter().find(|flight| flight.id == id).map(|flight| flight.state) {
-            Some(FlightState::Landed(entry)) => self.take(state, at, permit, entry),
+        // A reader without a vector shares no load that has begun.
+        let found = state.flights.iter().find(|flight| flight.id == id && permit != LoadPermit::NONE);
+        match found.map(|flight| flight.state) {
+            Some(FlightState::Landed(entry)) => return self.take(state, at, permit, entry),
             Some(FlightState::Loading | FlightState::Vacant) => {
-                state.readers[at].phase = Phase::Following(permit)
+                state.readers[at].phase = Phase::Following(permit);
+                return;
             }
-            None => {
-                state.flights.push(Flight { id, state: FlightState::Loading });
-                self.load(state, at, permit, true);
+            None => {}
+        }
+        match self.flight_in_progress(state, state.readers[at].process) {
+            Some(flight) if self.variant == Variant::LateJoin || flight.state == FlightState::Vacant => {
+                state.readers[at].phase = Phase::Aboard(flight.id);
+            }
+            Some(_) => state.readers[at].phase = Phase::Queued(permit),
+            None => self.lead(state, at, permit),
+        }
+    }
+
+    /// The flight that a process leads or is about to, if it has one flight at a time.
+    pub(crate) fn flight_in_progress(&self, state: &State, process: u8) -> Option<Flight> {
+        let in_progress = |flight: &&Flight| {
+            flight.id.process == process && matches!(flight.state, FlightState::Loading | FlightState::Vacant)
+        };
+        state.flights.iter().find(in_progress).filter(|_| self.bounds.queues).copied()
+    }
+
+    fn lead(&self, state: &mut State, at: usize, permit: LoadPermit) {
+        let id = self.flight(&state.readers[at], &permit);
+        // An earlier flight with this vector has landed, and its entry is being stored.
+        state.flights.retain(|flight| flight.id != id);
+        state.flights.push(Flight { id, state: FlightState::Loading });
+        self.load(state, at, permit, true);
+    }
+
+    /// Takes the place of a leader that was cancelled.
+    pub(crate) fn take_over(&self, state: &mut State, at: usize) {
+        let (permit, id) = match state.readers[at].phase {
+            Phase::Following(permit) => (permit, self.flight(&state.readers[at], &permit)),
+            Phase::Aboard(id) => {
+                (LoadPermit { groups: id.groups, vector: id.vector, seen: [None; GROUPS] }, id)
+            }
+            _ => unreachable!(),
+        };
+        state.flight_mut(id).state = FlightState::Loading;
+        self.load(state, at, permit, true);
+    }
+
+    /// Leads the flight that was queued, after a lookup. Whoever waits with this reader is aboard.
+    pub(crate) fn promote(&self, state: &mut State, at: usize) {
+        let process = state.readers[at].process;
+        let vector = self.current(state);
+        let permit = match vector[BOOK] {
+            Some(_) => {
+                LoadPermit { groups: LookupGroups::Named, vector: [vector[BOOK], None], seen: [None; GROUPS] }
+            }
+            None => LoadPermit::NONE,
+        };
+        let id = self.flight(&state.readers[at], &permit);
+        for reader in &mut state.readers {
+            if reader.process == process && matches!(reader.phase, Phase::Queued(_)) {
+                reader.phase = Phase::Aboard(id);
+            }
+        }
+        self.lead(state, at, permit);
+    }
+
+    /// Another flight takes the place of the one that this reader waits for. The leader goes on alone.
+    pub(crate) fn give_up(&self, state: &mut State, at: usize) {
+        state.left.give_ups -= 1;
+        let process = state.readers[at].process;
+        let Some(Flight { id, .. }) = self.flight_in_progress(state, process) else { unreachable!() };
+        state.flights.retain(|flight| flight.id != id);
+        let permit = match state.readers[at].phase {
+            Phase::Following(permit) | Phase::Queued(permit) => permit,
+            _ => LoadPermit::NONE,
+        };
+        for other in 0..state.readers.len() {
+            let flight = match &state.readers[other].phase {
+                Phase::Following(permit) => self.flight(&state.readers[other], permit),
+                Phase::Aboard(id) => *id,
+                Phase::Loading(permit, context) if context.leads => {
+                    self.flight(&state.readers[other], permit)
+                }
+                _ => continue,
+            };
+            if flight != id {
+                continue;
+            }
+            state.readers[other].phase = match state.readers[other].phase {
+                Phase::Loading(_, context) => {
+                    Phase::Loading(LoadPermit::NONE, LoadContext { leads: false, ..context })
+                }
+                Phase::Following(permit) => Phase::Queued(permit),
+                _ => Phase::Queued(LoadPermit::NONE),
+            };
+        }
+        self.lead(state, at, permit);
+        let id = self.flight(&state.readers[at], &permit);
+        // The readers that waited join the new flight; in coarse steps its load has begun.
+        if self.bounds.steps == Steps::Fine {
+            for reader in &mut state.readers {
+                if reader.process == process && matches!(reader.phase, Phase::Queued(_)) {
+                    reader.phase = Phase::Aboard(id);
+                }
             }
         }
     }
@@ -131,7 +229,7 @@ impl Protocol {
     }
 
     pub(crate) fn load(&self, state: &mut State, at: usize, permit: LoadPermit, leads: bool) {
-        let none = LoadPermit { groups: LookupGroups::Named, vector: [None; GROUPS], seen: [None; GROUPS] };
+        let none = LoadPermit::NONE;
         let context = LoadContext { leads, vector: permit.vector, data: [None; GROUPS], minting: None };
         state.readers[at].phase = Phase::Loading(if leads { permit } else { none }, context);
         if self.bounds.steps == Steps::Coarse {
@@ -168,14 +266,17 @@ impl Protocol {
     }
 
     /// The load read the data of the group before its generation, so the value is served and not stored. A
-    /// placeholder is: it names the groups.
+    /// placeholder is, if the load had a vector: it names the groups.
     pub(crate) fn discover_late(&self, state: &mut State, at: usize) {
         let Phase::Loading(permit, context) = state.readers[at].phase else { unreachable!() };
-        let data = [context.data[BOOK], Some(state.database[AUTHOR])];
-        let placeholder = Entry { vector: [context.vector[BOOK], Some(UNKNOWN)], data };
-        state.network.push(Message::Store(placeholder));
+        if context.vector[BOOK].is_some() {
+            let data = [context.data[BOOK], Some(state.database[AUTHOR])];
+            let placeholder = Entry { vector: [context.vector[BOOK], Some(UNKNOWN)], data };
+            state.network.push(Message::Store(placeholder));
+        }
         if context.leads {
             let id = self.flight(&state.readers[at], &permit);
+            self.share_with_aboard(state, id, state.readers[at].data());
             for waiter in self.land(state, id, None) {
                 let Phase::Following(permit) = state.readers[waiter].phase else { unreachable!() };
                 self.again(state, waiter, permit);
@@ -188,12 +289,17 @@ impl Protocol {
         let Phase::Loading(permit, context) = state.readers[at].phase else { unreachable!() };
         let of_those_read = |group: usize| context.vector[group].filter(|_| context.data[group].is_some());
         let entry = Entry { vector: [of_those_read(BOOK), of_those_read(AUTHOR)], data: context.data };
+        let is_stored = context.vector[BOOK].is_some();
         if context.leads {
             let id = self.flight(&state.readers[at], &permit);
-            for waiter in self.land(state, id, Some(entry)) {
+            self.share_with_aboard(state, id, entry.data);
+            for waiter in self.land(state, id, Some(entry).filter(|_| is_stored)) {
                 let Phase::Following(permit) = state.readers[waiter].phase else { unreachable!() };
                 self.take(state, waiter, permit, entry);
             }
+        }
+        if !is_stored {
+            return state.answer_from_database(at);
         }
         let mut stored = entry;
         if matches!(self.variant, Variant::LateGenerations | Variant::LateGenerationsConditional) {
@@ -208,7 +314,8 @@ impl Protocol {
         let Phase::Loading(permit, context) = state.readers[at].phase else { unreachable!() };
         if context.leads {
             let id = self.flight(&state.readers[at], &permit);
-            if self.waiters(state, id).is_empty() {
+            let has_aboard = state.readers.iter().any(|reader| reader.phase == Phase::Aboard(id));
+            if self.waiters(state, id).is_empty() && !has_aboard {
                 state.flights.retain(|flight| flight.id != id);
             } else {
                 state.flight_mut(id).state = FlightState::Vacant;
@@ -216,6 +323,15 @@ impl Protocol {
         }
         state.left.cancellations -= 1;
         state.answer_from_database(at);
+    }
+
+    /// Whoever joined before the load began shares its value, stored or not.
+    fn share_with_aboard(&self, state: &mut State, id: FlightId, data: Data) {
+        for at in 0..state.readers.len() {
+            if state.readers[at].phase == Phase::Aboard(id) {
+                state.answer(at, data);
+            }
+        }
     }
 
     /// Ends a load and returns its followers.
@@ -230,6 +346,16 @@ impl Protocol {
     fn waiters(&self, state: &State, id: FlightId) -> Vec<usize> {
         let waits = |reader: &Reader| matches!(&reader.phase, Phase::Following(permit) if self.flight(reader, permit) == id);
         (0..state.readers.len()).filter(|at| waits(&state.readers[*at])).collect()
+    }
+}
+
+impl Reader {
+    /// What a load has read so far. What it reads later is new enough for all readers that wait.
+    fn data(&self) -> Data {
+        match &self.phase {
+            Phase::Loading(_, context) => context.data,
+            _ => unreachable!(),
+        }
     }
 }
 

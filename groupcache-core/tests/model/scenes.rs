@@ -21,11 +21,20 @@ const NO_FAULTS: Left = Left {
     duplicates: 0,
     bumps_again: 0,
     mints_again: 0,
+    failed_lookups: 0,
+    give_ups: 0,
     migrations: 0,
 };
 
-const PLAIN: Bounds =
-    Bounds { readers: 2, processes: 1, writers: 1, rounds: 2, steps: Steps::Coarse, faults: NO_FAULTS };
+const PLAIN: Bounds = Bounds {
+    readers: 2,
+    processes: 1,
+    writers: 1,
+    rounds: 2,
+    steps: Steps::Coarse,
+    queues: false,
+    faults: NO_FAULTS,
+};
 
 /// Requests and replies that are lost or late, in two processes, in fine steps.
 pub(crate) const RACES: Scene =
@@ -82,4 +91,18 @@ pub(crate) const FLIGHTS: Scene = Scene {
 pub(crate) const CROWD: Scene =
     Scene { name: "crowd", bounds: Bounds { readers: 3, ..PLAIN }, states: 708_902 };
 
-pub(crate) const ALL: [Scene; 7] = [RACES, MINTS, BUMPS, FAILOVERS, MIGRATIONS, FLIGHTS, CROWD];
+/// One load at a time in a process: readers that wait for the next load, with a vector and without, a leader
+/// that is cancelled, and a follower that gives up.
+pub(crate) const QUEUES: Scene = Scene {
+    name: "queues",
+    bounds: Bounds {
+        readers: 3,
+        rounds: 1,
+        queues: true,
+        faults: Left { failed_lookups: 1, cancellations: 1, give_ups: 1, ..NO_FAULTS },
+        ..PLAIN
+    },
+    states: 3_072_081,
+};
+
+pub(crate) const ALL: [Scene; 8] = [RACES, MINTS, BUMPS, FAILOVERS, MIGRATIONS, FLIGHTS, CROWD, QUEUES];

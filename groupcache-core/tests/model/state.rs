@@ -80,6 +80,10 @@ pub(crate) struct Left {
     /// A bump, or a mint, that is sent again because its reply is late.
     pub(crate) bumps_again: u8,
     pub(crate) mints_again: u8,
+    /// A lookup that fails because the store is unavailable.
+    pub(crate) failed_lookups: u8,
+    /// A follower that waits no longer for its leader.
+    pub(crate) give_ups: u8,
     /// Migrations that begin.
     pub(crate) migrations: u8,
 }
@@ -124,6 +128,10 @@ pub(crate) enum Phase {
     Ready(LoadPermit),
     /// Waits for a flight.
     Following(LoadPermit),
+    /// Waits for the flight behind the one that its process has.
+    Queued(LoadPermit),
+    /// Waits for a flight whose load had not begun when it joined.
+    Aboard(FlightId),
     /// Checks whether the vector of the flight that it joined is current.
     Checking(LoadPermit, Entry),
     Loading(LoadPermit, LoadContext),
@@ -249,7 +257,10 @@ impl State {
                     in_permit(permit, visit);
                     minting.sent.iter_mut().flatten().for_each(&mut *visit);
                 }
-                Phase::Ready(permit) | Phase::Following(permit) => in_permit(permit, visit),
+                Phase::Ready(permit) | Phase::Following(permit) | Phase::Queued(permit) => {
+                    in_permit(permit, visit);
+                }
+                Phase::Aboard(id) => in_generations(&mut id.vector, visit),
                 Phase::Checking(permit, entry) => {
                     in_permit(permit, visit);
                     in_generations(&mut entry.vector, visit);
@@ -289,6 +300,12 @@ impl State {
 impl Reader {
     pub(crate) const IDLE: Self =
         Self { process: 0, must_see: [0; GROUPS], began_at: [0; GROUPS], round: 0, phase: Phase::Idle };
+}
+
+impl LoadPermit {
+    /// A permit to load without the store.
+    pub(crate) const NONE: Self =
+        Self { groups: LookupGroups::Named, vector: [None; GROUPS], seen: [None; GROUPS] };
 }
 
 fn in_permit(permit: &mut LoadPermit, visit: &mut impl FnMut(&mut Token)) {

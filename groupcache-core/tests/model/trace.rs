@@ -59,10 +59,16 @@ fn step(protocol: &Protocol, before: &State, action: Action, after: &State) -> S
         Action::LookUp(at, groups) => {
             format!("reader {} looks up {}{}", at + 1, named(groups), outcome(before, at, after))
         }
+        Action::FailLookUp(at) => {
+            let starts = if before.readers[at].phase == Phase::Idle { " starts," } else { "" };
+            format!("reader {}{starts} gets no reply to its lookup", at + 1)
+        }
         Action::MintAgain(at) => format!("reader {} sends its mint again", at + 1),
         Action::CancelMint(at) => {
             format!("reader {} cancels its mint{}", at + 1, outcome(before, at, after))
         }
+        Action::Promote(at) => format!("it is the turn of reader {}{}", at + 1, reads(after, at)),
+        Action::GiveUp(at) => format!("reader {} waits no longer{}", at + 1, reads(after, at)),
         Action::Join(at) | Action::TakeOver(at) => {
             format!("reader {}{}", at + 1, outcome(before, at, after))
         }
@@ -148,6 +154,8 @@ fn outcome(before: &State, at: usize, after: &State) -> String {
     match (&before.readers[at].phase, &after.readers[at].phase) {
         (Phase::Ready(_), Phase::Loading(..)) => format!(" leads a flight{}", reads(after, at)),
         (Phase::Ready(_), Phase::Following(_)) => " waits for the flight".into(),
+        (Phase::Ready(_), Phase::Queued(_)) => " waits for the next flight".into(),
+        (Phase::Ready(_), Phase::Aboard(_)) => " joins the flight".into(),
         (Phase::Ready(_), Phase::Done { .. }) => {
             let landed = before.flights.iter().find_map(|flight| match flight.state {
                 FlightState::Landed(entry) => Some(data(entry.data)),
@@ -155,7 +163,7 @@ fn outcome(before: &State, at: usize, after: &State) -> String {
             });
             format!(" shares {} of the flight that has landed", landed.unwrap_or_default())
         }
-        (Phase::Following(_), _) => format!(" takes over{}", reads(after, at)),
+        (Phase::Following(_) | Phase::Aboard(_), _) => format!(" takes over{}", reads(after, at)),
         (Phase::Idle | Phase::LookingUp(_), Phase::Done { .. }) => format!(": a hit, {entry}"),
         (_, Phase::Done { .. }) => String::new(),
         (_, Phase::Minting(..)) => ": a miss, sends a mint".into(),

@@ -1,4 +1,4 @@
-//! The protocol of groupcache, and fourteen others that differ from it in one line.
+//! The protocol of groupcache, and fifteen others that differ from it in one line.
 
 /// A protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub(crate) enum Variant {
     FlightByKey,
     /// Readers that found the same generations join the same flight, and missing ones are equal.
     FlightOnMissing,
+    /// Readers join a flight that has begun, whatever their vector.
+    LateJoin,
     /// Followers share a value without a check of its discovered groups.
     UncheckedLateGroups,
     /// A placeholder, which names groups that a load found too late, is served as if it had a valid value.
