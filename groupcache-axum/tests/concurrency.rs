@@ -87,7 +87,7 @@ async fn if_the_request_that_loads_is_cancelled_its_run_goes_on_for_the_others()
     assert_eq!(runs.count(), 1);
 }
 
-/// Nobody waits for the page when its client leaves. The next request finds it.
+/// The handler finishes the page after its only client has left. The next request finds it.
 #[tokio::test]
 async fn a_run_whose_only_client_leaves_goes_on() {
     let (app, runs, go_on) = app();

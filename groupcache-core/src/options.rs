@@ -178,7 +178,7 @@ impl EntryOptions {
     }
 
     /// Sets how long a reader waits for a load if it has an expired value to serve instead: one within the
-    /// window of [`stale_if_error`](Self::stale_if_error). Counted from the miss, whoever runs the load.
+    /// window of [`stale_if_error`](Self::stale_if_error). The time begins at the reader's own miss.
     ///
     /// The load goes on for later readers where it owns what it uses: in pages and in
     /// [`get_or_revalidate`](crate::Cache::get_or_revalidate). Elsewhere it is cancelled, and a waiting reader
@@ -214,8 +214,7 @@ impl EntryOptions {
     }
 
     /// Sets how long a reader waits for a load at most. After that the read fails with
-    /// [`ErrorKind::LoadTimeout`](crate::ErrorKind::LoadTimeout). Counted from the miss, whoever runs the
-    /// load.
+    /// [`ErrorKind::LoadTimeout`](crate::ErrorKind::LoadTimeout). The time begins at the reader's own miss.
     ///
     /// Applies where a read can fail with an error of the cache:
     /// [`try_get_or_load`](crate::Cache::try_get_or_load), [`insert`](crate::Cache::insert), and pages, which
