@@ -75,7 +75,7 @@ impl Operations {
         let read = Read {
             names,
             name_bytes,
-            time_left: false,
+            times_left: Vec::new(),
             importing: false,
             generations: !groups.is_empty(),
             redirected: false,

@@ -24,7 +24,7 @@ pub(crate) struct Member {
 pub(crate) struct Keys<'a> {
     pub(crate) names: &'a [Vec<u8>],
     pub(crate) is_generation: &'a [bool],
-    /// Whether the time left of the first key is read as well.
+    /// Whether the time left of each entry is read as well.
     pub(crate) time_left: bool,
 }
 
@@ -69,7 +69,7 @@ impl Member {
         for ((run, replies), connection) in runs.zip(outcome).zip(connections) {
             let mut values = replies.values.into_iter();
             for part in run {
-                let time_left = keys.time_left && part.index == 0;
+                let time_left = keys.reads_time_left(part);
                 let own = values.by_ref().take(if time_left { 3 } else { 1 }).collect();
                 let connector = self.reads.exchange().connector();
                 responses.push(Response::new(part, connector, &connection, own, time_left));
@@ -84,6 +84,10 @@ impl Member {
 }
 
 impl Keys<'_> {
+    fn reads_time_left(&self, part: &Part) -> bool {
+        self.time_left && !self.is_generation[part.index]
+    }
+
     /// Returns what to read for parts in the order of their keys.
     fn read(&self, parts: &[Part]) -> Read {
         let name_bytes = self.names[parts[0].index].len();
@@ -94,7 +98,11 @@ impl Keys<'_> {
         Read {
             names,
             name_bytes,
-            time_left: self.time_left && parts[0].index == 0,
+            times_left: if self.time_left {
+                parts.iter().map(|part| self.reads_time_left(part)).collect()
+            } else {
+                Vec::new()
+            },
             importing: parts[0].importing,
             generations: parts.iter().any(|part| self.is_generation[part.index]),
             redirected: parts.iter().any(|part| part.redirected),

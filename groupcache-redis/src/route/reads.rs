@@ -17,8 +17,9 @@ pub(crate) struct Read {
     /// The names of the keys, one after the other, each of the same length.
     pub(crate) names: Vec<u8>,
     pub(crate) name_bytes: usize,
-    /// Whether to read the time left of the first key, before and after its value. Only in a cluster.
-    pub(crate) time_left: bool,
+    /// For each key, whether to read its time left before and after its value. Empty if for none. Only in a
+    /// cluster.
+    pub(crate) times_left: Vec<bool>,
     /// Whether the server is importing the slots of the keys, so that each command follows an `ASKING`.
     pub(crate) importing: bool,
     /// Whether some keys are those of generations.
@@ -126,7 +127,7 @@ impl NodeReads {
         for read in reads {
             for (index, name) in read.names().enumerate() {
                 let commands: &[&str] =
-                    if read.time_left && index == 0 { &["PTTL", "GET", "PTTL"] } else { &["GET"] };
+                    if read.reads_time_left(index) { &["PTTL", "GET", "PTTL"] } else { &["GET"] };
                 for command in commands {
                     if read.importing {
                         pipeline.cmd("ASKING");
@@ -199,9 +200,13 @@ impl Read {
         self.names.chunks_exact(self.name_bytes)
     }
 
+    fn reads_time_left(&self, index: usize) -> bool {
+        self.times_left.get(index).is_some_and(|needed| *needed)
+    }
+
     /// Returns the number of commands of `ReadMode::OneByOne`, which is that of values otherwise.
     fn commands(&self) -> usize {
-        let commands = self.keys() + if self.time_left { 2 } else { 0 };
+        let commands = self.keys() + 2 * self.times_left.iter().filter(|needed| **needed).count();
         if self.importing { 2 * commands } else { commands }
     }
 }
