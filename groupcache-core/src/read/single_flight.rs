@@ -253,7 +253,7 @@ mod tests {
         assert!(flights.try_start(&key).is_none());
         assert!(matches!(next.arrive().await, Arrival::TakeOver(_)));
         drop(next);
-        // What has landed keeps nobody from loading under another vector.
+        // A landed load does not keep a reader from loading under another vector.
         assert!(flights.try_start(&key).is_some());
         drop(leader);
         assert_eq!(flights.len(), 0);

@@ -1,4 +1,4 @@
-//! Of many readers of one key, at most one loads, and one waits to load next, whatever becomes of the load.
+//! Of many readers of one key, at most one loads, and one waits to load next: also if the load fails.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -109,7 +109,8 @@ async fn readers_share_a_value_that_cannot_be_stored() {
     assert_eq!(cache.stats().shared_loads, 497);
 }
 
-/// What the loader uses instead of the missing entry has groups that nobody knows. It is no private value.
+/// The cache does not know the groups of the value that a loader uses instead of a missing entry. That value is
+/// not private.
 #[tokio::test(start_paused = true)]
 async fn readers_share_a_value_whose_load_found_no_other_entry() {
     let cache = memory();

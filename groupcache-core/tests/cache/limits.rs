@@ -1,4 +1,4 @@
-//! How long loads and stores may take, and what becomes of a load whose reader leaves.
+//! How long loads and stores may take, and how a load goes on after its reader was dropped.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -21,7 +21,7 @@ struct Loader {
 impl Loader {
     async fn load(&self, keys: Vec<u32>) -> Result<Vec<(u32, u32)>, &'static str> {
         self.calls.lock().unwrap().push(keys.clone());
-        // In any order, and with a value that nobody wants.
+        // In any order, and with a value that no reader asked for.
         Ok(keys.into_iter().rev().map(|key| (key, key * 10)).chain([(99, 99)]).collect())
     }
 

@@ -1,4 +1,4 @@
-//! What is stored of loaded values, and what readers and counters are told of it.
+//! Which loaded values the backend stores, and what the cache reports to readers and counters.
 
 use std::convert::Infallible;
 
